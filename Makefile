@@ -1,0 +1,30 @@
+# Every target sets up what it needs. EVENSPAN_PYTHON=/path/to/python3 uses an interpreter that has torch 2.11 to 2.13
+# and installs nothing.
+.PHONY: help build test demo bench gpu-check lint format clean
+
+help:  ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+build:  ## Build everything in release: the programs are in build/bin, the Python package is in .venv.
+	scripts/build.sh
+
+test:  ## Build, then run every test.
+	scripts/test.sh
+
+demo: build  ## Train a small model on 4 ranks and compare with 1.
+	scripts/demo.sh
+
+bench:  ## Run the benchmarks.
+	scripts/bench.sh
+
+gpu-check:  ## Run the parity sweep on a CUDA device.
+	scripts/gpu_check.sh
+
+lint:  ## Check format, lint and types.
+	scripts/lint.sh
+
+format:  ## Format all own files.
+	scripts/lint.sh --fix
+
+clean:  ## Remove what was built; .venv stays.
+	rm -rf build

@@ -1,0 +1,12 @@
+# bench/<layer>_*.cc becomes evenspan_<layer>_bench.
+foreach(layer plan run)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/${layer}_*.cc)
+  if(sources AND TARGET evenspan_${layer})
+    evenspan_find_edges("the benchmark evenspan_${layer}_bench" found benchmark)
+    if(found)
+      add_executable(evenspan_${layer}_bench ${sources})
+      target_link_libraries(evenspan_${layer}_bench PRIVATE evenspan_${layer} edge_benchmark)
+      evenspan_finish(evenspan_${layer}_bench)
+    endif()
+  endif()
+endforeach()

@@ -1,0 +1,52 @@
+# The libraries at the edge: JSON, TOML, command line, compression, tests, benchmarks. None of them is needed by
+# core, plan, comm or run; a target that misses one is switched off with one message.
+
+# evenspan_edge(<name> <header> [DEFINE <definition>]): the interface target edge_<name> if the header is found.
+function(evenspan_edge name header)
+  cmake_parse_arguments(arg "" "DEFINE" "" ${ARGN})
+  find_path(EVENSPAN_${name}_INCLUDE ${header})
+  mark_as_advanced(EVENSPAN_${name}_INCLUDE)
+  if(EVENSPAN_${name}_INCLUDE)
+    add_library(edge_${name} INTERFACE IMPORTED GLOBAL)
+    target_include_directories(edge_${name} INTERFACE ${EVENSPAN_${name}_INCLUDE})
+    target_compile_definitions(edge_${name} INTERFACE ${arg_DEFINE})
+  endif()
+endfunction()
+
+# evenspan_edge_package(<name> <package> <target>...): the same for a library with a CMake package.
+function(evenspan_edge_package name package)
+  find_package(${package} QUIET)
+  if(${package}_FOUND)
+    add_library(edge_${name} INTERFACE IMPORTED GLOBAL)
+    target_link_libraries(edge_${name} INTERFACE ${ARGN})
+  endif()
+endfunction()
+
+evenspan_edge(nlohmann_json nlohmann/json.hpp)
+evenspan_edge(tomlplusplus toml++/toml.h DEFINE TOML_HEADER_ONLY=1)
+evenspan_edge(cli11 CLI/CLI.hpp)
+evenspan_edge_package(zlib ZLIB ZLIB::ZLIB)
+if(EVENSPAN_TESTS)
+  evenspan_edge_package(gtest GTest GTest::gmock GTest::gtest GTest::gmock_main)
+  evenspan_edge_package(rapidcheck rapidcheck rapidcheck_gtest rapidcheck)
+endif()
+if(EVENSPAN_BENCH)
+  evenspan_edge_package(benchmark benchmark benchmark::benchmark benchmark::benchmark_main)
+endif()
+
+# evenspan_find_edges(<what> <result> <name>...): sets <result>; says what is off and why when a library is missing.
+function(evenspan_find_edges what result)
+  set(missing "")
+  foreach(name IN LISTS ARGN)
+    if(NOT TARGET edge_${name})
+      list(APPEND missing ${name})
+    endif()
+  endforeach()
+  if(missing)
+    list(JOIN missing ", " names)
+    message(STATUS "evenspan: ${what} is off, not found here: ${names}")
+    set(${result} OFF PARENT_SCOPE)
+  else()
+    set(${result} ON PARENT_SCOPE)
+  endif()
+endfunction()

@@ -1,0 +1,140 @@
+// Ranks that talk to each other: a value handle over a narrow backend.
+//
+// Errors. What the caller did wrong is invalid_argument or unsupported, thrown before anything starts. What goes wrong
+// between ranks is communication: the first failure of any rank is the failure of all, every waiting and every later
+// call of every rank throws it, with the text `[own operation] rank 2 failed in "its operation": reason`, and the
+// communicator stays failed.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "evenspan/core/ids.h"
+
+namespace evenspan::comm {
+
+// A contiguous tensor and the rank that it goes to or comes from. Both ends give the same number of bytes.
+struct Transfer {
+  Rank peer;  // never the own rank
+  at::Tensor data;
+};
+
+// Transfers under way. Destroying one that was not waited for waits for it and drops its error.
+class Work {
+ public:
+  virtual ~Work() = default;
+  // Returns when all transfers are complete: sent data may be overwritten, received data read. On devices with streams
+  // that holds for what the calling thread gives to its current stream from here on. Throws communication with the
+  // origin of the failure (rank, operation, reason) when any rank failed or the time-out, counted from this call,
+  // passed. A second call only throws.
+  virtual void wait() = 0;
+};
+
+// What a backend supplies. All calls come from one thread at a time.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual Rank rank() const = 0;
+  virtual int32_t size() const = 0;
+  // Starts all sends and receives together (grouped: order among peers cannot deadlock). Between two ranks, sends match
+  // receives in the order in which they were started; works may be waited for in any order. Empty tensors are skipped
+  // at both ends. `operation` names the call in errors. The tensors are kept alive.
+  virtual std::unique_ptr<Work> exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
+                                         const std::string& operation) = 0;
+  // Tells every rank that this one failed; their pending and later calls throw communication with rank and reason.
+  // Never throws, never blocks for long.
+  virtual void abort(const std::string& operation, const std::string& reason) noexcept = 0;
+};
+
+// A value: copies share the backend. Never global; passed where it is needed.
+class Communicator {
+ public:
+  Communicator() = default;
+  explicit Communicator(std::shared_ptr<Backend> backend) : backend_(std::move(backend)) {}
+
+  explicit operator bool() const { return backend_ != nullptr; }
+  Rank rank() const { return backend_->rank(); }
+  int32_t size() const { return backend_->size(); }
+  std::unique_ptr<Work> exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
+                                 const std::string& operation) const {
+    return backend_->exchange(std::move(sends), std::move(receives), operation);
+  }
+  void abort(const std::string& operation, const std::string& reason) const noexcept {
+    backend_->abort(operation, reason);
+  }
+  const std::shared_ptr<Backend>& backend() const { return backend_; }
+
+ private:
+  std::shared_ptr<Backend> backend_;
+};
+
+// Collectives, built on exchange: the same bits on every backend and every rank. Every rank calls them in the same
+// order. Inputs may be strided and are not changed; results are contiguous and outside autograd. Sums have the type of
+// their terms; those of bfloat16 and float16 are added in float32 and rounded once. Steps and bytes:
+// src/comm/collectives.cc.
+
+// Returns when every rank has called it.
+void barrier(const Communicator& communicator, const std::string& operation = "barrier");
+
+// The tensors of all ranks in rank order; all have one shape and type.
+std::vector<at::Tensor> all_gather(const Communicator& communicator, const at::Tensor& tensor,
+                                   const std::string& operation = "all_gather");
+
+// Sends inputs[r] to rank r and fills outputs[r], contiguous, with what rank r sends here, which has as many bytes.
+void all_to_all(const Communicator& communicator, const std::vector<at::Tensor>& inputs,
+                const std::vector<at::Tensor>& outputs, const std::string& operation = "all_to_all");
+
+// The sum over the ranks of their `inputs[r]`, at rank r, added in rank order: ((x0 + x1) + x2) + ...
+at::Tensor reduce_scatter(const Communicator& communicator, const std::vector<at::Tensor>& inputs,
+                          const std::string& operation = "reduce_scatter");
+
+// The sum over all ranks in rank order, on every rank; the tensor is not changed.
+at::Tensor all_reduce(const Communicator& communicator, const at::Tensor& tensor,
+                      const std::string& operation = "all_reduce");
+
+// Writes `tensor` of rank `root` into `tensor` on all others.
+void broadcast(const Communicator& communicator, Rank root, at::Tensor tensor,
+               const std::string& operation = "broadcast");
+
+struct CommunicatorOptions {
+  std::chrono::milliseconds timeout{300'000};  // of a wait; a longer one is an error on every rank
+};
+
+// `num_ranks` communicators among the threads of this process; give one to each thread. The embedded default. Tensors
+// may live on any device. A rank has ended when the last copy of its communicator is gone: whoever waits for something
+// that it has not sent fails at once. Waiting takes in whatever has arrived, so a send is consumed once its receiver
+// has started the receive and waits for anything.
+std::vector<Communicator> make_threads_communicators(int32_t num_ranks, CommunicatorOptions options = {});
+
+// Runs `body(communicator)` on one thread per rank and joins them. A rank has ended when its body returns. When a body
+// throws, its communicator is aborted, so that the others end too; the exception that came first is rethrown here.
+void run_threads(int32_t num_ranks, const std::function<void(const Communicator&)>& body,
+                 CommunicatorOptions options = {});
+
+// The process group of that name in c10d's registry, whatever its backend (Gloo, NCCL, ...), with the group's own
+// ranks. Throws invalid_argument if there is none. Every member makes one, and one only; the group lives as long as it.
+// Tensors need a backend for their device, so also the CPU ones of barrier: "cpu:gloo,cuda:nccl". Failures spread
+// through the group's store. On streams, where `wait` does not block, a failure is thrown by the next call.
+Communicator make_c10d_communicator(const std::string& group_name, CommunicatorOptions options = {});
+
+// What a recording communicator saw leave its rank; empty tensors do not.
+struct Recorded {
+  struct Item {
+    std::string operation;
+    Rank peer;
+    int64_t num_bytes = 0;
+  };
+  std::vector<Item> sends;
+  int64_t num_exchanges = 0;  // started, with or without a send
+  int64_t sent_bytes() const;
+};
+// Wraps another communicator and counts what it sends into `recorded`. Read it from the thread of the rank.
+Communicator make_recording_communicator(Communicator inner, std::shared_ptr<Recorded> recorded);
+
+}  // namespace evenspan::comm

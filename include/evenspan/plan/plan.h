@@ -1,0 +1,84 @@
+// The plan of a batch: who holds which tokens, who computes which tile, and who sends which rows to whom. Written by a
+// strategy for all ranks at once; each rank lowers its own program from it (lower.h).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "evenspan/plan/placement.h"
+#include "evenspan/plan/request.h"
+#include "evenspan/plan/tile.h"
+
+namespace evenspan::plan {
+
+// A tile on a rank. A rank runs its stages one after another, each as soon as the moves of that stage are in; moves of
+// the next stage travel meanwhile.
+struct Task {
+  Rank rank;
+  int32_t stage = 0;
+  Tile tile;
+  friend auto operator<=>(const Task&, const Task&) = default;
+};
+
+enum class Operand : uint8_t { query, key_value, output };
+
+// Rows of queries, of keys and values together, or of finished outputs, that travel from one rank to another.
+struct Move {
+  int32_t stage = 0;  // operands: of the tasks that need them first; outputs: num_stages
+  Rank from;          // holds the rows at home, has received them in an earlier stage, or has computed them
+  Rank to;
+  Operand operand = Operand::key_value;
+  DocumentId document;
+  Span rows;
+  HeadRange heads;  // query heads, or kv heads of key_value
+  friend auto operator<=>(const Move&, const Move&) = default;
+};
+
+// The part of a receiver's operands that its tiles really read, straight from their home: what backward moves again when
+// nothing was kept, and, reversed, the way of the gradients.
+struct Need {
+  Move move;
+  int32_t num_tiles = 0;   // tiles of the receiver that read some of it, >= 1
+  int32_t last_stage = 0;  // of these tiles, and of tiles whose rows overlap with theirs; the move's stage is the first
+};
+
+// What ranks compare before the first exchange of a plan, in this order.
+struct PlanHash {
+  static constexpr std::array<const char*, 6> kParts = {"document lengths", "masks",   "attention shape and topology",
+                                                        "cost model",       "options", "placement and tiles"};
+  std::array<uint64_t, 6> parts{};
+  uint64_t combined() const;
+  friend bool operator==(const PlanHash&, const PlanHash&) = default;
+};
+
+// An immutable value. All tiles of a query row and head are on one rank, the row's finisher for that head.
+struct Plan {
+  Request request;
+  Placement placement;
+  std::vector<Task> tasks;  // sorted by rank and stage; inside, in the order in which partial results fold
+  std::vector<Move> moves;  // of the forward pass, sorted
+  std::vector<Need> needs;  // sorted by move
+  int32_t num_stages = 1;
+  bool keep_operands = false;  // received queries, keys and values are saved for backward instead of moved again
+  PlanHash hash;
+};
+
+// Runs the strategy that `request.options.strategy` names. Throws invalid_argument for a bad request, and resource when
+// no plan keeps the memory budget (the text names the tightest constraint).
+std::shared_ptr<const Plan> make_plan(Request request);
+
+struct Metrics {
+  double tokens_max_over_mean = 1;
+  double work_max_over_mean = 1;           // by the request's cost model
+  std::vector<int64_t> tokens;             // [rank]
+  std::vector<double> work_seconds;        // [rank]
+  std::vector<int64_t> sent_bytes;         // [rank], payload of one layer's forward
+  int64_t sent_bytes_total = 0;
+  int64_t ring_bytes_total = 0;            // (ranks - 1) x tokens x 2 x kv heads x head dim x bytes per element
+};
+Metrics measure(const Plan& plan);
+
+}  // namespace evenspan::plan

@@ -1,0 +1,161 @@
+// Programs: the plan language that the executor runs, the verifier proves and the text form prints.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "evenspan/plan/placement.h"
+#include "evenspan/plan/plan.h"
+#include "evenspan/plan/tile.h"
+
+namespace evenspan::plan {
+
+enum class TensorName : uint8_t {
+  query,
+  key,
+  value,
+  output,
+  lse,  // log-sum-exp of the scores, one number per row and head
+  grad_output,
+  grad_query,
+  grad_key,
+  grad_value,
+};
+constexpr int kNumTensorNames = 9;
+std::string_view to_string(TensorName name);
+
+enum class Storage : uint8_t {
+  home,   // the layer's own tensors, [rows, heads, width], rows in placement order
+  arena,  // one buffer of a rank, lives for one run of a program
+  saved,  // one buffer of a rank and layer, lives from forward to backward
+};
+std::string_view to_string(Storage storage);
+
+enum class Precision : uint8_t { input, accumulation };
+
+// Rows x heads of a tensor somewhere. Element (row i, head j, component w) lies at
+// offset_bytes + ((i * row_stride) + j * width + w) * bytes per element, width being head_dim, or 1 for lse.
+// Home offsets count from the start of the named home tensor, others from the start of the buffer.
+struct Block {
+  TensorName tensor = TensorName::query;
+  Storage storage = Storage::home;
+  Precision precision = Precision::input;  // lse and buffers under accumulation: accumulation
+  DocumentId document;
+  Span rows;        // positions in the document
+  HeadRange heads;  // query heads; kv heads for key, value and their gradients
+  int64_t offset_bytes = 0;
+  int64_t row_stride = 0;  // in elements; a block is dense when it equals heads x width
+  friend bool operator==(const Block&, const Block&) = default;
+};
+
+int64_t width(TensorName tensor, const AttentionShape& shape);
+int64_t element_bytes(const Block& block, const AttentionShape& shape);
+int64_t payload_bytes(const Block& block, const AttentionShape& shape);
+bool is_dense(const Block& block, const AttentionShape& shape);
+// The sub-block of the given rows and heads, both inside the block's.
+Block sub_block(const Block& block, Span rows, HeadRange heads, const AttentionShape& shape);
+
+// Blocks that lie back to back, in this order, in one dense range of memory, at both ends.
+struct Message {
+  Rank peer;
+  std::vector<Block> blocks;
+  friend bool operator==(const Message&, const Message&) = default;
+};
+
+// Starts all sends and receives together. Messages between two ranks match in program order.
+struct Exchange {
+  int32_t id = 0;  // unique in the program
+  std::vector<Message> sends;
+  std::vector<Message> receives;
+  friend bool operator==(const Exchange&, const Exchange&) = default;
+};
+
+// One kernel call of a batched attention. `keys` etc. have the rows of the tile.
+struct Segment {
+  TileKind kind = TileKind::full;
+  int64_t window = 0;  // of window and band
+  Block query, key, value;
+  Block output, lse;  // forward: written, or folded into; backward: read, final
+  bool fold = false;  // forward: merge into what output and lse hold; false: overwrite
+  friend bool operator==(const Segment&, const Segment&) = default;
+};
+struct Attend {
+  std::vector<Segment> segments;
+  friend bool operator==(const Attend&, const Attend&) = default;
+};
+
+// A gradient that a segment writes or adds to.
+struct GradientTarget {
+  Block block;
+  bool add = false;
+  friend bool operator==(const GradientTarget&, const GradientTarget&) = default;
+};
+struct SegmentGradient {
+  Segment forward;  // `fold` is false; output and lse are final
+  Block grad_output;
+  GradientTarget grad_query, grad_key, grad_value;
+  friend bool operator==(const SegmentGradient&, const SegmentGradient&) = default;
+};
+struct AttendGradient {
+  std::vector<SegmentGradient> segments;
+  friend bool operator==(const AttendGradient&, const AttendGradient&) = default;
+};
+
+struct BlockPair {
+  Block to, from;
+  friend bool operator==(const BlockPair&, const BlockPair&) = default;
+};
+// to = from, converting precision. Blocks are of one shape.
+struct Copy {
+  std::vector<BlockPair> pairs;
+  friend bool operator==(const Copy&, const Copy&) = default;
+};
+// to += from, in the precision of `to`, in this order.
+struct Accumulate {
+  std::vector<BlockPair> pairs;
+  friend bool operator==(const Accumulate&, const Accumulate&) = default;
+};
+// The empty partial: outputs and gradients 0, lse minus infinity.
+struct Clear {
+  std::vector<Block> blocks;
+  friend bool operator==(const Clear&, const Clear&) = default;
+};
+
+struct Operation {
+  std::vector<int32_t> waits;  // exchanges that must be complete before this starts
+  std::variant<Exchange, Attend, AttendGradient, Copy, Accumulate, Clear> body;
+  friend bool operator==(const Operation&, const Operation&) = default;
+};
+
+// The ordered operations of one rank. At its end all exchanges are waited for.
+struct Program {
+  std::vector<Operation> operations;
+  int64_t arena_bytes = 0;
+  friend bool operator==(const Program&, const Program&) = default;
+};
+
+struct RankProgram {
+  Program forward;
+  Program backward;
+  int64_t saved_bytes = 0;
+  friend bool operator==(const RankProgram&, const RankProgram&) = default;
+};
+
+// The program of one rank, made without making the others'. Every rank that lowers the same plan gets its matching part.
+RankProgram lower(const Plan& plan, Rank rank);
+
+// All programs of a plan: what `verify` proves and the text form holds.
+struct LoweredPlan {
+  Request request;
+  Placement placement;
+  std::vector<RankProgram> programs;  // [rank]
+};
+LoweredPlan lower_all(const Plan& plan);
+
+// Payload bytes that leave the rank in a program.
+int64_t sent_bytes(const Program& program, const AttentionShape& shape);
+
+}  // namespace evenspan::plan

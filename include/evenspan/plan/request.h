@@ -1,0 +1,90 @@
+// What a plan is made from.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "evenspan/plan/documents.h"
+
+namespace evenspan::plan {
+
+// Element types of queries, keys and values. Partials and gradients under accumulation are float32, or float64 for f64.
+enum class ElementType : uint8_t { bf16, f16, f32, f64 };
+int64_t num_bytes(ElementType type);
+ElementType accumulation_type(ElementType type);
+ElementType parse_element_type(const std::string& text);  // "bf16" ...; throws invalid_argument
+std::string_view to_string(ElementType type);
+
+struct AttentionShape {
+  int32_t num_heads = 0;     // query heads, >= 1
+  int32_t num_kv_heads = 0;  // >= 1, divides num_heads
+  int32_t head_dim = 0;      // >= 1
+  ElementType element = ElementType::bf16;
+
+  int32_t group_size() const { return num_heads / num_kv_heads; }
+  // The kv heads that the query heads `heads` use.
+  HeadRange kv_heads(HeadRange heads) const {
+    return HeadRange{heads.begin / group_size(), (heads.end + group_size() - 1) / group_size()};
+  }
+  friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
+};
+
+// One tier of the machine: groups of `group_size` consecutive ranks that reach each other at this latency and bandwidth.
+struct Level {
+  int32_t group_size = 0;  // ascending over the levels; the last level holds all ranks. The last group may be smaller.
+  double latency_seconds = 0;
+  double bytes_per_second = 0;  // 0 if unknown
+  friend bool operator==(const Level&, const Level&) = default;
+};
+
+struct Topology {
+  int32_t num_ranks = 0;
+  std::vector<Level> levels;  // innermost first, at least one
+
+  int32_t ranks_per_node() const { return levels.front().group_size; }
+  friend bool operator==(const Topology&, const Topology&) = default;
+};
+// One node of `num_ranks`, or nodes of `ranks_per_node` (0: all ranks on one node). Links have no measured speed.
+Topology make_topology(int32_t num_ranks, int32_t ranks_per_node = 0);
+
+// Work in modelled seconds of one rank: `pair_seconds` for each allowed (query, key) pair of all heads of the whole
+// model, `token_seconds` for each token in everything else, forward and backward.
+// Default: the 7B model of FlexSP (arXiv 2412.01523, published solver constants): alpha1 = 5.128e-6 ms per token^2 of a
+// causal document, which has half as many pairs, and alpha2 = 0.1839576 ms per token.
+struct CostModel {
+  double pair_seconds = 2 * 5.128e-9;
+  double token_seconds = 0.1839576e-3;
+
+  double work(int64_t pairs, int64_t tokens) const {
+    return pair_seconds * static_cast<double>(pairs) + token_seconds * static_cast<double>(tokens);
+  }
+  friend bool operator==(const CostModel&, const CostModel&) = default;
+};
+
+struct Options {
+  std::string strategy = "sequence_aware";  // a name of the strategy table
+  double token_slack = 0.1;       // a planned placement keeps tokens max/mean at most 1 + token_slack where possible
+  int32_t ranks_per_group = 0;    // hierarchical, usp: ranks that split heads; divides num_ranks. 0: the largest
+                                  // divisor of num_ranks not above the ranks of a node
+  int64_t stripe_tokens = 128;    // striped: tokens of a stripe
+  int64_t memory_budget_bytes = 0;  // most bytes of arena and saved operands on a rank; 0: no limit
+  friend bool operator==(const Options&, const Options&) = default;
+};
+
+struct Request {
+  Documents documents;
+  AttentionShape shape;
+  Topology topology;
+  CostModel cost;
+  Options options;
+
+  int32_t num_ranks() const { return topology.num_ranks; }
+};
+
+// Throws invalid_argument for the first broken rule. Planning calls it.
+void validate(const Request& request);
+
+}  // namespace evenspan::plan

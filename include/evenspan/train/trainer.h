@@ -1,0 +1,48 @@
+// The trainer: one function that every rank calls.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "evenspan/comm/communicator.h"
+#include "evenspan/train/config.h"
+
+namespace evenspan::train {
+
+// Of one step, on rank 0.
+struct StepReport {
+  int64_t step = 0;  // from 1
+  double loss = 0;   // mean over the labels of all ranks; 0 without labels
+  int64_t tokens = 0, labels = 0, documents = 0;
+  double learning_rate = 0;
+  double gradient_norm = 0;  // before clipping
+  double seconds = 0, plan_seconds = 0;
+  double tokens_max_over_mean = 1, work_max_over_mean = 1;
+  std::vector<int64_t> rank_tokens;                   // [rank]
+  std::vector<double> rank_work;                      // [rank], modelled seconds
+  std::vector<std::vector<int64_t>> attention_bytes;  // [from][to], seen leaving, forward and backward of all layers
+  std::vector<std::vector<int64_t>> optimizer_bytes;  // [from][to], gradients and parameters
+  int64_t forward_bytes = 0;                          // modelled, one forward of all layers
+  int64_t ring_bytes = 0;                             // modelled, one forward of all layers by `ring`
+  int64_t arena_bytes = 0;                            // largest over the ranks, saved blocks of all layers included
+  int64_t peak_rss_bytes = 0;                         // of the process of rank 0, since its start
+};
+
+struct Summary {
+  int64_t steps = 0;  // last step done
+  double first_loss = 0, last_loss = 0;
+  double held_out_loss = 0;  // not a number if nothing is held out
+  int64_t tokens = 0;        // trained on in this call
+  double seconds = 0;
+  std::string checkpoint;  // the last one written; empty if none
+};
+
+// Trains as the configuration says. Every rank of the communicator calls it with the same configuration and reads the
+// same data; rank 0 prints progress to standard output and writes metrics.jsonl and checkpoints into run.folder.
+// Threads: one thread per rank; sets the number of at:: threads of the calling thread.
+// Throws invalid_argument, unsupported or resource for what the configuration and its files ask, communication when a
+// rank fails.
+Summary train(const Config& config, const comm::Communicator& communicator);
+
+}  // namespace evenspan::train

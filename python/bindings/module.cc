@@ -1,0 +1,207 @@
+// evenspan._evenspan: plans, executables and the trainer for Python. python/evenspan/_evenspan.pyi gives the types.
+#include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <chrono>
+#include <exception>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "evenspan/comm/communicator.h"
+#include "evenspan/core/error.h"
+#include "evenspan/plan/plan.h"
+#include "evenspan/plan/program.h"
+#include "evenspan/plan/text.h"
+#include "evenspan/run/executable.h"
+#ifdef EVENSPAN_WITH_TRAIN
+#include <malloc.h>
+
+#include <cstdio>
+
+#include "evenspan/train/config.h"
+#include "evenspan/train/trainer.h"
+#endif
+
+namespace evenspan::python {
+namespace {
+
+namespace py = pybind11;
+using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+// A plan as Python holds it, measured once.
+struct PlanHandle {
+  std::shared_ptr<const plan::Plan> plan;
+  std::string mask;
+  plan::Metrics metrics;
+};
+
+const char* exception_name(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::invalid_argument: return "InvalidArgumentError";
+    case ErrorKind::unsupported: return "UnsupportedError";
+    case ErrorKind::communication: return "CommunicationError";
+    case ErrorKind::resource: return "ResourceError";
+  }
+  return "Error";
+}
+
+void translate(std::exception_ptr thrown) {
+  try {
+    if (thrown) std::rethrow_exception(thrown);
+  } catch (const Error& e) {
+    const py::object type = py::module_::import("evenspan._errors").attr(exception_name(e.kind()));
+    PyErr_SetString(type.ptr(), e.what());
+  }
+}
+
+plan::Documents make_documents(const std::vector<int64_t>& lengths,
+                               const std::variant<std::string, std::vector<std::string>>& mask) {
+  if (const auto* one = std::get_if<std::string>(&mask)) return {lengths, plan::parse_mask(*one)};
+  const auto& masks = std::get<std::vector<std::string>>(mask);
+  if (masks.size() != lengths.size()) {
+    fail_invalid("[plan] there must be one mask for all documents or one for each, there are ", masks.size(),
+                 " masks and ", lengths.size(), " documents");
+  }
+  std::vector<plan::Document> documents;
+  for (size_t i = 0; i < lengths.size(); ++i) documents.push_back({lengths[i], plan::parse_mask(masks[i])});
+  return plan::Documents(std::move(documents));
+}
+
+PlanHandle make_plan(const std::vector<int64_t>& lengths, int32_t ranks, int32_t ranks_per_node,
+                     const std::string& strategy, int32_t heads, int32_t kv_heads, int32_t head_dim,
+                     const std::string& dtype, const std::variant<std::string, std::vector<std::string>>& mask,
+                     double token_slack, int32_t ranks_per_group, int64_t memory_budget) {
+  plan::Request request;
+  request.documents = make_documents(lengths, mask);
+  request.shape = {heads, kv_heads, head_dim, plan::parse_element_type(dtype)};
+  request.topology = plan::make_topology(ranks, ranks_per_node);
+  request.options.strategy = strategy;
+  request.options.token_slack = token_slack;
+  request.options.ranks_per_group = ranks_per_group;
+  request.options.memory_budget_bytes = memory_budget;
+  PlanHandle out;
+  out.plan = plan::make_plan(std::move(request));
+  out.metrics = plan::measure(*out.plan);
+  return out;
+}
+
+std::vector<std::vector<std::tuple<int64_t, int64_t, int64_t>>> placement(const PlanHandle& self) {
+  std::vector<std::vector<std::tuple<int64_t, int64_t, int64_t>>> ranks;
+  for (int32_t r = 0; r < self.plan->placement.num_ranks(); ++r) {
+    auto& spans = ranks.emplace_back();
+    for (const auto& [document, span] : self.plan->placement.spans(Rank(r))) {
+      spans.emplace_back(document.value, span.begin, span.end);
+    }
+  }
+  return ranks;
+}
+
+void bind_plan(py::module_& m) {
+  py::class_<PlanHandle>(m, "Plan")
+      .def_property_readonly("lengths",
+                             [](const PlanHandle& p) {
+                               std::vector<int64_t> lengths;
+                               for (const auto& d : p.plan->request.documents.all()) lengths.push_back(d.length);
+                               return lengths;
+                             })
+      .def_property_readonly("ranks", [](const PlanHandle& p) { return p.plan->request.num_ranks(); })
+      .def_property_readonly("strategy", [](const PlanHandle& p) { return p.plan->request.options.strategy; })
+      .def_property_readonly("heads", [](const PlanHandle& p) { return p.plan->request.shape.num_heads; })
+      .def_property_readonly("kv_heads", [](const PlanHandle& p) { return p.plan->request.shape.num_kv_heads; })
+      .def_property_readonly("head_dim", [](const PlanHandle& p) { return p.plan->request.shape.head_dim; })
+      .def_property_readonly(
+          "dtype", [](const PlanHandle& p) { return std::string(to_string(p.plan->request.shape.element)); })
+      .def_property_readonly("num_tokens", [](const PlanHandle& p) { return p.plan->request.documents.total_tokens(); })
+      .def_property_readonly("placement", placement)
+      .def_property_readonly("tokens", [](const PlanHandle& p) { return p.metrics.tokens; })
+      .def_property_readonly("work", [](const PlanHandle& p) { return p.metrics.work_seconds; })
+      .def_property_readonly("sent_bytes", [](const PlanHandle& p) { return p.metrics.sent_bytes; })
+      .def_property_readonly("metrics",
+                             [](const PlanHandle& p) {
+                               py::dict out;
+                               out["tokens_max_over_mean"] = p.metrics.tokens_max_over_mean;
+                               out["work_max_over_mean"] = p.metrics.work_max_over_mean;
+                               out["sent_bytes_total"] = p.metrics.sent_bytes_total;
+                               out["ring_bytes_total"] = p.metrics.ring_bytes_total;
+                               return out;
+                             })
+      .def_property_readonly("hash", [](const PlanHandle& p) { return p.plan->hash.combined(); })
+      .def("text", [](const PlanHandle& p) { return plan::print(plan::lower_all(*p.plan)); }, Unlocked());
+  m.def("plan", make_plan, Unlocked(), py::arg("lengths"), py::kw_only(), py::arg("ranks"), py::arg("ranks_per_node"),
+        py::arg("strategy"), py::arg("heads"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("dtype"),
+        py::arg("mask"), py::arg("token_slack"), py::arg("ranks_per_group"), py::arg("memory_budget"));
+}
+
+void bind_run(py::module_& m) {
+  py::class_<comm::Communicator>(m, "Communicator")
+      .def(py::init([](const std::optional<std::string>& group_name, double timeout) {
+             comm::CommunicatorOptions options;
+             options.timeout = std::chrono::milliseconds(static_cast<int64_t>(timeout * 1000));
+             if (group_name) return comm::make_c10d_communicator(*group_name, options);
+             return comm::make_threads_communicators(1, options).front();
+           }),
+           Unlocked(), py::arg("group_name"), py::arg("timeout"))
+      .def_property_readonly("rank", [](const comm::Communicator& c) { return c.rank().value; })
+      .def_property_readonly("size", &comm::Communicator::size)
+      .def(
+          "all_gather", [](const comm::Communicator& c, const at::Tensor& t) { return comm::all_gather(c, t); },
+          Unlocked(), py::arg("tensor"))
+      .def(
+          "all_reduce", [](const comm::Communicator& c, const at::Tensor& t) { return comm::all_reduce(c, t); },
+          Unlocked(), py::arg("tensor"))
+      .def(
+          "abort",
+          [](const comm::Communicator& c, const std::string& operation, const std::string& reason) {
+            c.abort(operation, reason);
+          },
+          Unlocked(), py::arg("operation"), py::arg("reason"));
+  py::class_<run::Executable>(m, "Executable")
+      .def(py::init([](const PlanHandle& plan, const comm::Communicator& communicator, const std::string& device) {
+             return run::Executable(plan.plan, communicator, at::Device(device));
+           }),
+           Unlocked(), py::arg("plan"), py::arg("communicator"), py::arg("device"))
+      .def_property_readonly("handle", &run::Executable::handle)
+      .def_property_readonly("rank", [](const run::Executable& e) { return e.rank().value; })
+      .def_property_readonly("num_tokens", &run::Executable::num_tokens);
+  m.def("attention", &run::attention, Unlocked(), py::arg("query"), py::arg("key"), py::arg("value"),
+        py::arg("executable"));
+}
+
+#ifdef EVENSPAN_WITH_TRAIN
+train::Summary run_trainer(const std::string& path, const train::Overrides& overrides,
+                           const comm::Communicator& communicator) {
+  // As in evenspan-train: activations are freed and allocated again all the time, so keep their pages.
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  return train::train(train::load_config(path, overrides), communicator);
+}
+
+void bind_train(py::module_& m) {
+  py::class_<train::Summary>(m, "Summary")
+      .def_readonly("steps", &train::Summary::steps)
+      .def_readonly("first_loss", &train::Summary::first_loss)
+      .def_readonly("last_loss", &train::Summary::last_loss)
+      .def_readonly("held_out_loss", &train::Summary::held_out_loss)
+      .def_readonly("tokens", &train::Summary::tokens)
+      .def_readonly("seconds", &train::Summary::seconds)
+      .def_readonly("checkpoint", &train::Summary::checkpoint);
+  m.def("train", run_trainer, Unlocked(), py::arg("config"), py::arg("overrides"), py::arg("communicator"));
+  m.def("describe_keys", &train::describe_keys);
+}
+#endif
+
+}  // namespace
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  py::register_exception_translator(translate);
+  bind_plan(m);
+  bind_run(m);
+#ifdef EVENSPAN_WITH_TRAIN
+  bind_train(m);
+#endif
+}
+
+}  // namespace evenspan::python

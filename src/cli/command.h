@@ -1,0 +1,26 @@
+// The native commands of `evenspan`: each is a function of the arguments after its name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace evenspan::cli {
+
+// What a program ends with.
+constexpr int kDone = 0;
+constexpr int kRefused = 1;   // the command worked and its answer is no: a plan is not proven
+constexpr int kBadInput = 2;  // arguments, files or a request that cannot be planned
+constexpr int kBug = 3;       // of Evenspan
+
+// Arguments as words. Errors leave as exceptions; run() prints them.
+using Arguments = std::vector<std::string>;
+
+int plan_command(const Arguments& arguments);
+int verify_command(const Arguments& arguments);
+int strategies_command(const Arguments& arguments);
+
+// Calls the command and turns what it throws into one message on standard error and the exit code; `name` is what the
+// message begins with ("evenspan plan"). Output that could not be written to standard output is an error too.
+int run(const std::string& name, int (*command)(const Arguments&), const Arguments& arguments);
+
+}  // namespace evenspan::cli

@@ -1,0 +1,31 @@
+#include "cli/findings.h"
+
+#include <iostream>
+
+#include "cli/plan_table.h"
+
+namespace evenspan::cli {
+
+bool report(const plan::LoweredPlan& plan, const std::vector<plan::Finding>& findings, const std::string& name,
+            const plan::ProgramLines* lines, bool to_stderr) {
+  std::ostream& out = to_stderr ? std::cerr : std::cout;
+  for (const plan::Finding& finding : findings) {
+    const int64_t line = lines == nullptr ? 0 : lines->of(finding.rank, finding.backward, finding.operation);
+    out << name << ":";
+    if (line > 0) out << line << ":";
+    out << " " << to_string(finding) << "\n";
+  }
+  if (!findings.empty()) {
+    out << name << ": refused\n";
+    return false;
+  }
+  int64_t num_operations = 0;
+  for (const plan::RankProgram& program : plan.programs) {
+    num_operations += static_cast<int64_t>(program.forward.operations.size() + program.backward.operations.size());
+  }
+  out << name << ": proven (coverage, dataflow, matching, result, memory) for " << plan.request.num_ranks()
+      << " ranks, " << grouped(num_operations) << " operations\n";
+  return true;
+}
+
+}  // namespace evenspan::cli

@@ -1,0 +1,145 @@
+#include "cli/options.h"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <iostream>
+#include <limits>
+#include <sstream>
+
+#include "evenspan/core/error.h"
+#include "evenspan/core/nearest.h"
+#include "evenspan/core/quoted.h"
+
+namespace evenspan::cli {
+namespace {
+
+constexpr size_t kHelpColumn = 26;
+
+// Broken into lines that fit beside the names of the options.
+std::string wrapped(const std::string& text) {
+  constexpr size_t kWidth = 120 - kHelpColumn;
+  std::string lines;
+  size_t used = 0;
+  std::istringstream words(text);
+  for (std::string word; words >> word; used += word.size()) {
+    const bool fits = used + 1 + word.size() <= kWidth;
+    if (used > 0) lines += fits ? ' ' : '\n';
+    used = used > 0 && fits ? used + 1 : 0;
+    lines += word;
+  }
+  return lines;
+}
+
+template <class T>
+T parse_number(const std::string& name, const std::string& text, const char* what) {
+  T value{};
+  const char* const end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::result_out_of_range) {
+    fail_invalid("[options] ", name, " is ", quoted(text), ", beyond ", std::numeric_limits<T>::max());
+  }
+  if (error != std::errc() || at != end) fail_invalid("[options] ", name, " is ", quoted(text), "; give ", what);
+  return value;
+}
+
+int64_t parse_bytes(const std::string& name, const std::string& text) {
+  constexpr const char* kWhat = "a number of bytes, such as 1000, 64KiB, 8MiB or 2GiB";
+  int64_t unit = 1;
+  std::string number = text;
+  for (const auto& [suffix, bytes] : {std::pair<const char*, int64_t>{"KiB", int64_t{1} << 10},
+                                      std::pair<const char*, int64_t>{"MiB", int64_t{1} << 20},
+                                      std::pair<const char*, int64_t>{"GiB", int64_t{1} << 30}}) {
+    if (!text.ends_with(suffix)) continue;
+    unit = bytes;
+    number.resize(text.size() - 3);
+  }
+  const auto count = parse_number<int64_t>(name, number, kWhat);
+  if (count > std::numeric_limits<int64_t>::max() / unit) {
+    fail_invalid("[options] ", name, " is ", quoted(text), ", beyond ", std::numeric_limits<int64_t>::max(), " bytes");
+  }
+  return count * unit;
+}
+
+}  // namespace
+
+Options::Options(const std::string& name, const std::string& summary, const std::string& examples,
+                 std::vector<std::string> required)
+    : app_(std::make_unique<CLI::App>(summary, name)), name_(name), required_(std::move(required)) {
+  app_->footer(examples + "\n");
+  app_->allow_extras();  // refuse_unknown() says more about them
+  app_->set_help_flag("-h,--help", "Print this page");
+  app_->get_formatter()->column_width(kHelpColumn);
+}
+
+Options::~Options() = default;
+
+template <class F>
+void Options::add(const std::string& name, const std::string& value, const std::string& help,
+                  const std::string& by_default, F&& set) {
+  std::string note = by_default.empty() ? "" : " (default " + by_default + ")";
+  if (std::find(required_.begin(), required_.end(), name) != required_.end()) note = " (required)";
+  app_->add_option_function<std::string>(name, std::forward<F>(set), wrapped(help + note))->type_name(value);
+}
+
+void Options::text(const std::string& name, const std::string& value, const std::string& help, std::string* variable) {
+  add(name, value, help, *variable, [variable](const std::string& text) { *variable = text; });
+}
+
+void Options::integer(const std::string& name, const std::string& help, int32_t* variable) {
+  add(name, "N", help, join_text(*variable),
+      [=](const std::string& text) { *variable = parse_number<int32_t>(name, text, "a whole number"); });
+}
+
+void Options::integer(const std::string& name, const std::string& help, int64_t* variable) {
+  add(name, "N", help, join_text(*variable),
+      [=](const std::string& text) { *variable = parse_number<int64_t>(name, text, "a whole number"); });
+}
+
+void Options::number(const std::string& name, const std::string& help, double* variable) {
+  add(name, "X", help, join_text(*variable),
+      [=](const std::string& text) { *variable = parse_number<double>(name, text, "a number"); });
+}
+
+void Options::bytes(const std::string& name, const std::string& help, int64_t* variable) {
+  add(name, "BYTES", help, join_text(*variable), [=](const std::string& text) { *variable = parse_bytes(name, text); });
+}
+
+void Options::flag(const std::string& name, const std::string& help, bool* variable) {
+  app_->add_flag(name, *variable, wrapped(help));
+}
+
+bool Options::parse(const Arguments& arguments) {
+  try {
+    app_->parse(Arguments(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::CallForHelp&) {
+    std::cout << app_->help();
+    return false;
+  } catch (const CLI::ParseError& error) {
+    fail_invalid("[options] ", error.what(), "; see ", name_, " --help");
+  }
+  refuse_unknown();
+  for (const std::string& name : required_) {
+    if (!given(name)) fail_invalid("[options] ", name, " is missing; see ", name_, " --help");
+  }
+  return true;
+}
+
+bool Options::given(const std::string& name) const { return app_->get_option(name)->count() > 0; }
+
+void Options::refuse_unknown() const {
+  if (app_->remaining().empty()) return;
+  const std::string unknown = app_->remaining().front();
+  if (!unknown.starts_with('-')) {
+    fail_invalid("[options] the argument ", quoted(unknown), " is one too many; see ", name_, " --help");
+  }
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app_->get_options()) {
+    if (!option->get_lnames().empty()) names.push_back("--" + option->get_lnames().front());
+  }
+  const std::string name = unknown.substr(0, unknown.find('='));
+  fail_invalid("[options] there is no option ", quoted(name), "; see ", name_, " --help", did_you_mean(name, names));
+}
+
+}  // namespace evenspan::cli

@@ -1,0 +1,86 @@
+#include "cli/plan_json.h"
+
+#include <nlohmann/json.hpp>
+
+#include <cstdio>
+
+namespace evenspan::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json placement_json(const plan::Placement& placement) {
+  Json ranks = Json::array();
+  for (int32_t r = 0; r < placement.num_ranks(); ++r) {
+    Json& spans = ranks.emplace_back(Json::array());
+    for (const auto& [document, span] : placement.spans(Rank(r))) {
+      spans.push_back({document.value, span.begin, span.end});
+    }
+  }
+  return ranks;
+}
+
+Json tiles_json(const plan::Plan& plan) {
+  Json ranks = Json::array();
+  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) ranks.push_back(Json::array());
+  for (const auto& [rank, stage, tile] : plan.tasks) {
+    ranks[static_cast<size_t>(rank.value)].push_back({tile.document.value, tile.queries.begin, tile.queries.end,
+                                                      tile.keys.begin, tile.keys.end, to_string(tile.kind),
+                                                      tile.heads.begin, tile.heads.end});
+  }
+  return ranks;
+}
+
+std::string hex(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+}  // namespace
+
+std::string plan_json(const plan::Plan& plan, const plan::Metrics& metrics, const plan::Mask& mask,
+                      double planning_seconds) {
+  const plan::Request& request = plan.request;
+  Json documents = Json::array();
+  for (const plan::Document& document : request.documents.all()) documents.push_back(document.length);
+  const Json json = {
+      {"documents", std::move(documents)},
+      {"ranks", request.num_ranks()},
+      {"ranks_per_node", request.topology.ranks_per_node()},
+      {"strategy", request.options.strategy},
+      {"heads", request.shape.num_heads},
+      {"kv_heads", request.shape.num_kv_heads},
+      {"head_dim", request.shape.head_dim},
+      {"dtype", to_string(request.shape.element)},
+      {"bytes_per_element", num_bytes(request.shape.element)},
+      {"mask", to_string(mask)},
+      {"token_slack", request.options.token_slack},
+      {"hash", hex(plan.hash.combined())},
+      {"placement", placement_json(plan.placement)},
+      {"tiles", tiles_json(plan)},
+      {"tokens", metrics.tokens},
+      {"work_seconds", metrics.work_seconds},
+      {"sent_bytes", metrics.sent_bytes},
+      {"metrics",
+       {{"tokens_max_over_mean", metrics.tokens_max_over_mean},
+        {"work_max_over_mean", metrics.work_max_over_mean},
+        {"sent_bytes_total", metrics.sent_bytes_total},
+        {"ring_bytes_total", metrics.ring_bytes_total},
+        {"planning_seconds", planning_seconds}}},
+  };
+  std::string text = "{\n";
+  for (const auto& [key, value] : json.items()) {
+    text += text.size() > 2 ? ",\n  " : "  ";
+    text += Json(key).dump() + ": ";
+    if (key != "placement" && key != "tiles") {
+      text += value.dump();
+      continue;
+    }
+    for (size_t r = 0; r < value.size(); ++r) text += (r == 0 ? "[\n    " : ",\n    ") + value[r].dump();
+    text += "\n  ]";
+  }
+  return text + "\n}\n";
+}
+
+}  // namespace evenspan::cli

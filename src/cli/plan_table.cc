@@ -1,0 +1,81 @@
+#include "cli/plan_table.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "evenspan/core/error.h"
+
+namespace evenspan::cli {
+namespace {
+
+// `number` with `digits` decimal places, as people read it.
+std::string fixed(double number, int digits) {
+  std::ostringstream out;
+  out.precision(digits);
+  out << std::fixed << number;
+  return out.str();
+}
+
+// Columns as wide as their widest cell, all to the right.
+std::string aligned(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()), 0);
+    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    for (size_t c = 0; c < row.size(); ++c) {
+      text += c == 0 ? "" : "  ";
+      text += std::string(widths[c] - row[c].size(), ' ') + row[c];
+    }
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string grouped(int64_t number) {
+  std::string text = std::to_string(number);
+  const int64_t first_digit = number < 0 ? 1 : 0;
+  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > first_digit; at -= 3) {
+    text.insert(static_cast<size_t>(at), ",");
+  }
+  return text;
+}
+
+std::string plan_table(const plan::Plan& plan, const plan::Metrics& metrics, const plan::Mask& mask,
+                       double planning_seconds) {
+  const plan::Request& request = plan.request;
+  const int64_t num_tokens = request.documents.total_tokens();
+  const auto num_ranks = static_cast<double>(request.num_ranks());
+  const double work = std::accumulate(metrics.work_seconds.begin(), metrics.work_seconds.end(), 0.0);
+
+  std::vector<std::vector<std::string>> rows = {{"rank", "tokens", "/ mean", "work s", "/ mean", "sent bytes"}};
+  for (size_t r = 0; r < metrics.tokens.size(); ++r) {
+    rows.push_back({std::to_string(r), grouped(metrics.tokens[r]),
+                    fixed(static_cast<double>(metrics.tokens[r]) * num_ranks / static_cast<double>(num_tokens), 3),
+                    fixed(metrics.work_seconds[r], 3), fixed(metrics.work_seconds[r] * num_ranks / work, 3),
+                    grouped(metrics.sent_bytes[r])});
+  }
+  rows.push_back({"all", grouped(num_tokens), fixed(metrics.tokens_max_over_mean, 3), fixed(work, 3),
+                  fixed(metrics.work_max_over_mean, 3), grouped(metrics.sent_bytes_total)});
+
+  std::string beside_ring = "on one rank a ring sends nothing";
+  if (metrics.ring_bytes_total > 0) {
+    const double percent =
+        100 * static_cast<double>(metrics.sent_bytes_total) / static_cast<double>(metrics.ring_bytes_total);
+    beside_ring = join_text(fixed(percent, 2), " % of the ", grouped(metrics.ring_bytes_total), " bytes of a ring");
+  }
+  const plan::AttentionShape& shape = request.shape;
+  return join_text(request.options.strategy, ": ", grouped(request.documents.size()), " documents, ",
+                   grouped(num_tokens), " tokens on ", request.num_ranks(), " ranks (",
+                   request.topology.ranks_per_node(), " a node), ", shape.num_heads, " heads, ", shape.num_kv_heads,
+                   " kv heads of ", shape.head_dim, ", ", to_string(shape.element), ", ", to_string(mask), "\n\n",
+                   aligned(rows), "\nThe last line has max / mean. One layer's forward sends ", beside_ring,
+                   ".\nPlanned in ", fixed(1e3 * planning_seconds, 2), " ms.\n");
+}
+
+}  // namespace evenspan::cli

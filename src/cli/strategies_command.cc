@@ -1,0 +1,35 @@
+// evenspan strategies: the table of strategies.
+#include <iostream>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "plan/strategy/strategy.h"
+
+namespace evenspan::cli {
+namespace {
+
+constexpr const char* kSummary = "Lists the strategies with what each sends in one layer's forward.";
+
+constexpr const char* kExamples = R"(Examples:
+  evenspan strategies
+  evenspan plan --lengths lengths.txt --ranks 4 --strategy zigzag)";
+
+constexpr const char* kSymbols =
+    "P ranks, N tokens, H query heads, K kv heads, D head dimension, e bytes per element; n_r tokens, H_r query heads\n"
+    "and K_r kv heads of rank r; u ranks per group, N_g tokens of group g. docs/algorithms.md explains the formulas.\n";
+
+}  // namespace
+
+int strategies_command(const Arguments& words) {
+  Options options("evenspan strategies", kSummary, kExamples, {});
+  if (!options.parse(words)) return kDone;
+  for (const plan::Strategy& strategy : plan::strategies()) {
+    std::cout << strategy.name << std::string(16 - std::min<size_t>(15, strategy.name.size()), ' ') << strategy.summary
+              << "\n"
+              << std::string(16, ' ') << "sends " << strategy.formula << "\n";
+  }
+  std::cout << "\n" << kSymbols;
+  return kDone;
+}
+
+}  // namespace evenspan::cli

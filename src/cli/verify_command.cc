@@ -1,0 +1,42 @@
+// evenspan verify: proves a plan that was written as text.
+#include "cli/command.h"
+#include "cli/files.h"
+#include "cli/findings.h"
+#include "cli/options.h"
+#include "evenspan/core/error.h"
+
+namespace evenspan::cli {
+namespace {
+
+constexpr const char* kSummary = "Proves a plan in text form, or says what is wrong with it and where.";
+
+constexpr const char* kExamples = R"(Examples:
+  evenspan plan --lengths lengths.txt --ranks 4 --text plan.txt && evenspan verify plan.txt
+  evenspan plan --lengths lengths.txt --ranks 4 --text - | evenspan verify -
+
+Five proofs, for all ranks at once: every allowed pair of query and key is computed exactly once (coverage); what is
+read was written before (dataflow); sends and receives pair up without a deadlock (matching); every row gets its output
+and gradients exactly once (result); memory keeps its bounds (memory).
+Exit code: 0 proven, 1 refused, 2 no plan in the file.)";
+
+}  // namespace
+
+int verify_command(const Arguments& words) {
+  std::string file;
+  Options options("evenspan verify", kSummary, kExamples, {"FILE"});
+  options.text("FILE", "", "A plan as `evenspan plan --text` writes it; .gz too; - is standard input", &file);
+  if (!options.parse(words)) return kDone;
+
+  const std::string name = file == "-" ? "standard input" : file;
+  const std::string text = read_input(file);
+  plan::ProgramLines lines;
+  plan::LoweredPlan plan;
+  try {
+    plan = plan::parse(text, &lines);
+  } catch (const Error& error) {
+    fail(error.kind(), name, ": ", error.what());
+  }
+  return report(plan, plan::verify(plan), name, &lines, false) ? kDone : kRefused;
+}
+
+}  // namespace evenspan::cli

@@ -1,0 +1,123 @@
+#include "evenspan/nn/decoder.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
+
+#include "evenspan/core/error.h"
+
+namespace evenspan::nn {
+namespace {
+
+// rotate_half of Hugging Face: the first half of a head is paired with the second.
+at::Tensor rotated(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine) {
+  const auto halves = x.to(cosine.scalar_type()).chunk(2, -1);
+  const at::Tensor& a = halves[0];
+  const at::Tensor& b = halves[1];
+  return at::cat({a * cosine - b * sine, b * cosine + a * sine}, -1).to(x.scalar_type());
+}
+
+}  // namespace
+
+at::ScalarType accumulation_type(at::ScalarType type) { return type == at::kDouble ? at::kDouble : at::kFloat; }
+
+Decoder::Decoder(const ModelConfig& config, Parameters parameters)
+    : config_(config), parameters_(std::move(parameters)) {
+  const at::ScalarType type = parameters_.at("model.embed_tokens.weight").scalar_type();
+  for (const ParameterSpec& spec : parameter_specs(config_)) {
+    const at::Tensor& tensor = parameters_.at(spec.name);
+    if (tensor.sizes() != at::IntArrayRef(spec.shape) || tensor.scalar_type() != type) {
+      fail_invalid("[decoder] the parameter ", spec.name, " must be ", at::IntArrayRef(spec.shape), " of ", type,
+                   ", it is ", tensor.sizes(), " of ", tensor.scalar_type());
+    }
+  }
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+    const std::string prefix = "model.layers." + std::to_string(i) + ".";
+    Layer layer;
+    layer.input_norm = parameters_.at(prefix + "input_layernorm.weight");
+    layer.attention_norm = parameters_.at(prefix + "post_attention_layernorm.weight");
+    if (config_.qk_norm) {
+      layer.query_norm = parameters_.at(prefix + "self_attn.q_norm.weight");
+      layer.key_norm = parameters_.at(prefix + "self_attn.k_norm.weight");
+    }
+    layer.query = projection(prefix + "self_attn.q_proj");
+    layer.key = projection(prefix + "self_attn.k_proj");
+    layer.value = projection(prefix + "self_attn.v_proj");
+    layer.output = projection(prefix + "self_attn.o_proj");
+    layer.gate = projection(prefix + "mlp.gate_proj");
+    layer.up = projection(prefix + "mlp.up_proj");
+    layer.down = projection(prefix + "mlp.down_proj");
+    layers_.push_back(std::move(layer));
+  }
+  embedding_ = parameters_.at("model.embed_tokens.weight");
+  final_norm_ = parameters_.at("model.norm.weight");
+  head_ = config_.tie_word_embeddings ? embedding_ : parameters_.at("lm_head.weight");
+}
+
+Decoder::Projection Decoder::projection(const std::string& prefix) const {
+  Projection p{parameters_.at(prefix + ".weight"), {}};
+  if (parameters_.contains(prefix + ".bias")) p.bias = parameters_.at(prefix + ".bias");
+  return p;
+}
+
+at::Tensor Decoder::normed(const at::Tensor& x, const at::Tensor& weight) const {
+  const at::Tensor wide = x.to(accumulation_type(x.scalar_type()));
+  const at::Tensor mean_square = wide.square().mean(-1, /*keepdim=*/true);
+  return weight * (wide * at::rsqrt(mean_square + config_.rms_norm_eps)).to(x.scalar_type());
+}
+
+Decoder::Rotation Decoder::rotation(const at::Tensor& positions) const {
+  const auto options = positions.options().dtype(at::kDouble);
+  const at::Tensor exponents = at::arange(0, config_.head_dim, 2, options) / static_cast<double>(config_.head_dim);
+  const at::Tensor frequencies = at::pow(config_.rope_theta, -exponents);
+  const at::Tensor angles = positions.to(at::kDouble).unsqueeze(1) * frequencies.unsqueeze(0);
+  const at::ScalarType type = accumulation_type(embedding_.scalar_type());
+  return {angles.cos().to(type).unsqueeze(1), angles.sin().to(type).unsqueeze(1)};
+}
+
+at::Tensor Decoder::forward(const at::Tensor& ids, const at::Tensor& positions, const Attention& attention) const {
+  if (ids.dim() != 1 || ids.sizes() != positions.sizes() || ids.scalar_type() != at::kLong ||
+      positions.scalar_type() != at::kLong) {
+    fail_invalid("[decoder] ids and positions must be int64 of one length; they are ", ids.scalar_type(), ids.sizes(),
+                 " and ", positions.scalar_type(), positions.sizes());
+  }
+  const int64_t n = ids.numel();
+  const Rotation r = rotation(positions);
+  const auto apply = [](const Projection& p, const at::Tensor& x) { return at::linear(x, p.weight, p.bias); };
+  const auto heads = [&](const Projection& p, const at::Tensor& x, int64_t num_heads) {
+    return apply(p, x).view({n, num_heads, config_.head_dim});
+  };
+
+  at::Tensor hidden = at::embedding(embedding_, ids);
+  for (const Layer& layer : layers_) {
+    const at::Tensor x = normed(hidden, layer.input_norm);
+    at::Tensor query = heads(layer.query, x, config_.num_attention_heads);
+    at::Tensor key = heads(layer.key, x, config_.num_key_value_heads);
+    const at::Tensor value = heads(layer.value, x, config_.num_key_value_heads);
+    if (config_.qk_norm) {
+      query = normed(query, layer.query_norm);
+      key = normed(key, layer.key_norm);
+    }
+    const at::Tensor mixed = attention(rotated(query, r.cosine, r.sine), rotated(key, r.cosine, r.sine), value);
+    hidden = hidden + apply(layer.output, mixed.reshape({n, config_.num_attention_heads * config_.head_dim}));
+    const at::Tensor y = normed(hidden, layer.attention_norm);
+    hidden = hidden + apply(layer.down, at::silu(apply(layer.gate, y)) * apply(layer.up, y));
+  }
+  return normed(hidden, final_norm_);
+}
+
+at::Tensor Decoder::forward(const at::Tensor& ids, const at::Tensor& positions,
+                            const run::Executable& executable) const {
+  return forward(ids, positions, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return run::attention(q, k, v, executable);
+  });
+}
+
+at::Tensor Decoder::logits(const at::Tensor& hidden) const { return at::linear(hidden, head_); }
+
+}  // namespace evenspan::nn

@@ -1,0 +1,387 @@
+// The backward program: the transpose of the forward one. Gradients of outputs go from home to the rank that finished the
+// rows; stages run in reverse; what was received as operands comes home as gradients, after the last tile that read it.
+#include <set>
+
+#include "evenspan/core/error.h"
+#include "plan/lower/rank_lowering.h"
+
+namespace evenspan::plan {
+namespace {
+
+// A gradient that tiles and other ranks contribute to. Contributions are registered and later emitted in one order.
+struct Sum {
+  Span rows;
+  HeadRange heads;
+  std::vector<Contribution> contributions;
+  Combination combination;
+  Block first, second;  // grad_query; or grad_key and grad_value
+
+  bool adds(size_t contribution) const { return combination.adds[contribution] != 0; }
+  // Appends a contribution and returns its number.
+  size_t add(Span part, HeadRange part_heads) {
+    contributions.push_back({part, part_heads});
+    return contributions.size() - 1;
+  }
+};
+
+}  // namespace
+
+class BackwardLowering {
+ public:
+  explicit BackwardLowering(RankLowering* rank)
+      : rank_(*rank), plan_(rank->plan_), shape_(rank->shape_), num_stages_(static_cast<size_t>(plan_.num_stages)),
+        emitter_(shape_), incoming_(num_stages_), outgoing_(num_stages_) {
+    for (const Need& need : plan_.needs) {
+      if (need.move.operand != Operand::key_value) continue;
+      const auto stage = static_cast<size_t>(need.move.stage);
+      if (need.move.to == rank_.rank_) outgoing_[stage].push_back(&need);
+      if (need.move.from == rank_.rank_) incoming_[stage].push_back(&need);
+    }
+  }
+
+  Program run() {
+    open_operands();
+    make_query_sums();
+    make_key_sums();
+    Clear clear;
+    for (const auto& [key, sum] : home_sums_) append_clears(sum, &clear.blocks);
+    emitter_.emit(std::move(clear));
+
+    Pending grad_outputs = start_grad_outputs();
+    std::vector<Pending> operands(num_stages_), gradients(num_stages_);
+    const auto start_operands = [&](size_t stage) {
+      if (!plan_.keep_operands) operands[stage] = builders_[stage].start();
+    };
+    start_operands(num_stages_ - 1);
+    for (size_t stage = num_stages_; stage-- > 0;) {
+      if (stage > 0) start_operands(stage - 1);
+      if (stage + 1 == num_stages_) {
+        emitter_.complete(std::move(grad_outputs));
+        emitter_.emit(std::move(grad_output_fills_));
+      }
+      emitter_.complete(std::move(operands[stage]));
+      if (!plan_.keep_operands) emitter_.emit(Copy{std::move(fills_[stage])});
+      emit_tiles(stage);
+      if (stage + 1 < num_stages_) emitter_.complete(std::move(gradients[stage + 1]));
+      gradients[stage] = start_gradients(stage);
+    }
+    emit_filled();
+    emitter_.complete(std::move(gradients[0]));
+    emit_final_copies();
+    return emitter_.finish();
+  }
+
+ private:
+  using HomeKey = std::pair<DocumentId, Span>;
+
+  // Where operands lie: kept from forward, or moved again, each for the first stage of backward that reads it. Rows that
+  // one tile reads together lie together, so they come together.
+  void open_operands() {
+    if (plan_.keep_operands) return;
+    for (size_t stage = 0; stage < num_stages_; ++stage) builders_.emplace_back(&emitter_);
+    fills_.resize(num_stages_);
+    RankLowering::OperandRows rows;
+    std::map<RankLowering::OperandRows::key_type, std::vector<const Need*>> needs;
+    for (const Task& task : rank_.tasks_) rank_.append_operand_rows(task, &rows);
+    for (const Need& need : plan_.needs) {
+      const Move& move = need.move;
+      if (move.from == rank_.rank_) {
+        const auto blocks = rank_.operand_blocks(holdings_, move.operand, move.document, move.rows, move.heads);
+        auto& builder = builders_[static_cast<size_t>(need.last_stage)];
+        builder.send(move.to, blocks.first, Precision::input);
+        if (move.operand == Operand::key_value) builder.send(move.to, blocks.second, Precision::input);
+      }
+      if (move.to != rank_.rank_) continue;
+      rows[{move.operand, move.document, move.heads}].push_back(move.rows);
+      needs[{move.operand, move.document, move.heads}].push_back(&need);
+    }
+    for (const auto& [key, key_rows] : rows) {
+      for (const Span& whole : union_of(key_rows, Join::overlapping)) {
+        std::map<int32_t, std::vector<const Move*>> arrivals;  // all in one stage: see Need::last_stage
+        for (const Need* need : needs[key]) {
+          if (need->move.rows.overlaps(whole)) arrivals[need->last_stage].push_back(&need->move);
+        }
+        EVENSPAN_CHECK_EQ(arrivals.size(), 1U);
+        const auto stage = static_cast<size_t>(arrivals.begin()->first);
+        const auto copies = rank_.open_holdings({{key, {whole}}}, Join::overlapping, arrivals.begin()->second, false,
+                                                &emitter_, &builders_[stage], &holdings_);
+        fills_[stage].insert(fills_[stage].end(), copies.begin(), copies.end());
+      }
+    }
+  }
+
+  const Holdings& holdings() const { return plan_.keep_operands ? rank_.forward_holdings_ : holdings_; }
+
+  // Calls f(task, kernel heads) for the tiles of a stage in program order.
+  template <class F>
+  void for_each_call(size_t stage, F&& f) {
+    for (const size_t t : rank_.stages_[stage]) {
+      for (const HeadRange& heads : rank_.kernel_heads(rank_.tasks_[t].tile.heads)) f(t, heads);
+    }
+  }
+
+  // The sum that a tile's key and value gradients belong to: of a home span or of a holding.
+  Sum& key_sum(const Tile& tile, HeadRange kv_heads) {
+    if (rank_.at_home(tile.document, tile.keys)) return home_sum(tile.document, tile.keys);
+    const Holding* holding = holdings().find(Operand::key_value, tile.document, tile.keys, kv_heads);
+    EVENSPAN_CHECK_EQ(holding != nullptr, true);
+    return holding_sums_.at(holding);
+  }
+
+  Sum& home_sum(DocumentId document, Span rows) {
+    for (const Span& span : rank_.placement_.spans_of(rank_.rank_, document)) {
+      if (span.contains(rows)) return home_sums_.at(HomeKey{document, span});
+    }
+    fail(ErrorKind::unsupported, "[lower] rows [", rows.begin, ", ", rows.end, ") are not at home");
+  }
+
+  void make_query_sums() {
+    for (const auto& group : rank_.groups_) query_sums_.push_back(Sum{group.rows, group.heads, {}, {}, {}, {}});
+    for (size_t stage = num_stages_; stage-- > 0;) {
+      for_each_call(stage, [&](size_t t, HeadRange heads) {
+        query_calls_.push_back(query_sums_[rank_.group_of_task_[t]].add(rank_.tasks_[t].tile.queries, heads));
+      });
+    }
+    for (size_t g = 0; g < query_sums_.size(); ++g) {
+      const auto& group = rank_.groups_[g];
+      Sum& sum = query_sums_[g];
+      sum.combination = combine(sum.rows, sum.heads, sum.contributions);
+      const bool wide = sum.combination.overlap && rank_.accumulation() != Precision::input;
+      sum.first = group.at_home && !wide
+                      ? rank_.home_block(TensorName::grad_query, group.document, group.rows, group.heads)
+                      : emitter_.arena_block(TensorName::grad_query, wide ? Precision::accumulation : Precision::input,
+                                             group.document, group.rows, group.heads);
+    }
+  }
+
+  void make_key_sums() {
+    const HeadRange all{0, shape_.num_kv_heads};
+    for (const PlacedSpan& placed : rank_.placement_.spans(rank_.rank_)) {
+      home_sums_.emplace(HomeKey{placed.document, placed.span}, Sum{placed.span, all, {}, {}, {}, {}});
+    }
+    for (const auto& [key, list] : holdings().all()) {
+      if (key.first != Operand::key_value) continue;
+      for (const Holding& holding : list) {
+        holding_sums_.emplace(&holding, Sum{holding.rows, holding.heads, {}, {}, {}, {}});
+      }
+    }
+    // The order of emission: see run().
+    const auto register_incoming = [&](size_t stage) {
+      for (const Need* need : incoming_[stage]) {
+        incoming_number_[need] =
+            home_sum(need->move.document, need->move.rows).add(need->move.rows, need->move.heads);
+      }
+    };
+    for (size_t stage = num_stages_; stage-- > 0;) {
+      for_each_call(stage, [&](size_t t, HeadRange heads) {
+        const Tile& tile = rank_.tasks_[t].tile;
+        key_calls_.push_back(key_sum(tile, shape_.kv_heads(heads)).add(tile.keys, shape_.kv_heads(heads)));
+      });
+      if (stage + 1 < num_stages_) register_incoming(stage + 1);
+    }
+    for_each_filled([&](const Holding& holding, Span rows) {
+      filled_.push_back(home_sum(holding.document, rows).add(rows, holding.heads));
+    });
+    register_incoming(0);
+
+    for (auto& [key, sum] : home_sums_) {
+      sum.combination = combine(sum.rows, sum.heads, sum.contributions);
+      const bool wide = sum.combination.overlap && rank_.accumulation() != Precision::input;
+      const auto block = [&, &document = key.first](TensorName tensor) {
+        return wide ? emitter_.arena_block(tensor, Precision::accumulation, document, sum.rows, all)
+                    : rank_.home_block(tensor, document, sum.rows, all);
+      };
+      sum.first = block(TensorName::grad_key);
+      sum.second = block(TensorName::grad_value);
+    }
+    for (auto& [holding, sum] : holding_sums_) {
+      if (sum.contributions.empty()) continue;
+      sum.combination = combine(sum.rows, sum.heads, sum.contributions);
+      const Precision precision = sum.combination.overlap ? rank_.accumulation() : Precision::input;
+      sum.first = emitter_.arena_block(TensorName::grad_key, precision, holding->document, sum.rows, sum.heads);
+      sum.second = emitter_.arena_block(TensorName::grad_value, precision, holding->document, sum.rows, sum.heads);
+    }
+  }
+
+  // Rows of holdings that came from the own home and that tiles read.
+  template <class F>
+  void for_each_filled(F&& f) {
+    for (auto& [key, list] : holdings().all()) {
+      if (key.first != Operand::key_value) continue;
+      for (const Holding& holding : list) {
+        if (holding_sums_.at(&holding).contributions.empty()) continue;
+        for (const Span& rows : holding.filled) f(holding, rows);
+      }
+    }
+  }
+
+  Pending start_grad_outputs() {
+    ExchangeBuilder builder(&emitter_);
+    for (const auto& group : rank_.groups_) {
+      grad_outputs_.push_back(
+          group.at_home ? rank_.home_block(TensorName::grad_output, group.document, group.rows, group.heads)
+                        : emitter_.arena_block(TensorName::grad_output, Precision::input, group.document, group.rows,
+                                               group.heads));
+      if (group.at_home) continue;
+      for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
+        const Span rows = span.intersect(group.rows);
+        if (rows.empty()) continue;
+        grad_output_fills_.pairs.push_back(
+            BlockPair{sub_block(grad_outputs_.back(), rows, group.heads, shape_),
+                      rank_.home_block(TensorName::grad_output, group.document, rows, group.heads)});
+      }
+    }
+    for (const Move* output : rank_.arrivals_[num_stages_]) {
+      builder.send(output->from,
+                   rank_.home_block(TensorName::grad_output, output->document, output->rows, output->heads),
+                   Precision::input);
+    }
+    for (const Move* output : rank_.departures_[num_stages_]) {
+      const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
+      builder.receive(output->to, sub_block(grad_outputs_[group], output->rows, output->heads, shape_),
+                      Precision::input, false);
+    }
+    return builder.start();
+  }
+
+  void emit_tiles(size_t stage) {
+    AttendGradient attend;
+    Clear clear;
+    for (const size_t t : rank_.stages_[stage]) {
+      const Tile& tile = rank_.tasks_[t].tile;
+      if (!rank_.at_home(tile.document, tile.keys)) {
+        // A sum is cleared once: before its first tile of all stages.
+        Sum& sum = key_sum(tile, rank_.kv_heads(tile));
+        if (cleared_.insert(&sum).second) append_clears(sum, &clear.blocks);
+      }
+      Sum& query = query_sums_[rank_.group_of_task_[t]];
+      if (cleared_.insert(&query).second) append_clears(query, &clear.blocks);
+    }
+    for_each_call(stage, [&](size_t t, HeadRange heads) {
+      const Tile& tile = rank_.tasks_[t].tile;
+      const size_t g = rank_.group_of_task_[t];
+      const HeadRange kv_heads = shape_.kv_heads(heads);
+      SegmentGradient segment;
+      segment.forward = rank_.segment(holdings(), tile, heads, rank_.groups_[g]);
+      segment.grad_output = sub_block(grad_outputs_[g], tile.queries, heads, shape_);
+      segment.grad_query = {sub_block(query_sums_[g].first, tile.queries, heads, shape_), query_sums_[g].adds(query_calls_[num_calls_])};
+      const Sum& sum = key_sum(tile, kv_heads);
+      const bool add = sum.adds(key_calls_[num_calls_]);
+      ++num_calls_;
+      segment.grad_key = {sub_block(sum.first, tile.keys, kv_heads, shape_), add};
+      segment.grad_value = {sub_block(sum.second, tile.keys, kv_heads, shape_), add};
+      attend.segments.push_back(std::move(segment));
+    });
+    emitter_.emit(std::move(clear));
+    emitter_.emit(std::move(attend));
+  }
+
+  // What one tile call wrote is still as exact in the input's type; sums travel in the accumulation type.
+  Precision wire(const Need& need) const { return need.num_tiles == 1 ? Precision::input : rank_.accumulation(); }
+
+  // Key and value gradients of the operands that came for this stage; after the last stage also those of queries.
+  Pending start_gradients(size_t stage) {
+    ExchangeBuilder builder(&emitter_);
+    for (const Need* need : outgoing_[stage]) {
+      const Move& move = need->move;
+      const Holding* holding = holdings().find(Operand::key_value, move.document, move.rows, move.heads);
+      EVENSPAN_CHECK_EQ(holding != nullptr, true);
+      const Sum& sum = holding_sums_.at(holding);
+      builder.send(move.from, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need));
+      builder.send(move.from, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need));
+    }
+    for (const Need* need : incoming_[stage]) {
+      const Move& move = need->move;
+      const Sum& sum = home_sum(move.document, move.rows);
+      const bool add = sum.adds(incoming_number_.at(need));
+      builder.receive(move.to, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need), add);
+      builder.receive(move.to, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need), add);
+    }
+    if (stage > 0) return builder.start();
+    for (const Move* output : rank_.departures_[num_stages_]) {
+      const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
+      builder.send(output->to, sub_block(query_sums_[group].first, output->rows, output->heads, shape_),
+                   Precision::input);
+    }
+    for (const Move* output : rank_.arrivals_[num_stages_]) {
+      builder.receive(output->from,
+                      rank_.home_block(TensorName::grad_query, output->document, output->rows, output->heads),
+                      Precision::input, false);
+    }
+    return builder.start();
+  }
+
+  // Gradients of the own rows that were assembled with others'.
+  void emit_filled() {
+    Copy copy;
+    Accumulate accumulate;
+    size_t number = 0;
+    for_each_filled([&](const Holding& holding, Span rows) {
+      const Sum& from = holding_sums_.at(&holding);
+      const Sum& to = home_sum(holding.document, rows);
+      auto& pairs = to.adds(filled_[number++]) ? accumulate.pairs : copy.pairs;
+      for (const auto part : {&Sum::first, &Sum::second}) {
+        pairs.push_back(BlockPair{sub_block(to.*part, rows, holding.heads, shape_),
+                                  sub_block(from.*part, rows, holding.heads, shape_)});
+      }
+    });
+    emitter_.emit(std::move(copy));
+    emitter_.emit(std::move(accumulate));
+  }
+
+  // What was summed beside the home tensors goes there, rounded once.
+  void emit_final_copies() {
+    Copy copy;
+    for (size_t g = 0; g < query_sums_.size(); ++g) {
+      const Block& sum = query_sums_[g].first;
+      if (sum.storage == Storage::home) continue;
+      const auto& group = rank_.groups_[g];
+      for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
+        const Span rows = span.intersect(group.rows);
+        if (rows.empty()) continue;
+        copy.pairs.push_back(
+            BlockPair{rank_.home_block(TensorName::grad_query, group.document, rows, group.heads),
+                      sub_block(sum, rows, group.heads, shape_)});
+      }
+    }
+    for (const auto& [key, sum] : home_sums_) {
+      for (const Block& block : {sum.first, sum.second}) {
+        if (block.storage == Storage::home) continue;
+        copy.pairs.push_back(
+            BlockPair{rank_.home_block(block.tensor, key.first, block.rows, block.heads), block});
+      }
+    }
+    emitter_.emit(std::move(copy));
+  }
+
+  static void append_clears(const Sum& sum, std::vector<Block>* blocks) {
+    if (!sum.combination.clear) return;
+    blocks->push_back(sum.first);
+    if (sum.first.tensor == TensorName::grad_key) blocks->push_back(sum.second);
+  }
+
+  RankLowering& rank_;
+  const Plan& plan_;
+  const AttentionShape& shape_;
+  const size_t num_stages_;
+  Emitter emitter_;
+  std::vector<std::vector<const Need*>> incoming_, outgoing_;  // [stage], keys and values
+  Holdings holdings_;                                          // of operands that are moved again
+  std::vector<ExchangeBuilder> builders_;                      // [stage], their transfers
+  std::vector<std::vector<BlockPair>> fills_;                  // [stage], and copies from home
+  std::vector<Sum> query_sums_;                                // [group]
+  std::map<HomeKey, Sum> home_sums_;
+  std::map<const Holding*, Sum> holding_sums_;
+  std::vector<Block> grad_outputs_;  // [group]
+  Copy grad_output_fills_;
+  // Numbers of contributions in their sums.
+  std::vector<size_t> query_calls_, key_calls_;  // [call, in program order]
+  std::map<const Need*, size_t> incoming_number_;
+  std::vector<size_t> filled_;  // in the order of for_each_filled
+  size_t num_calls_ = 0;
+  std::set<const Sum*> cleared_;
+};
+
+void RankLowering::lower_backward() { program_.backward = BackwardLowering(this).run(); }
+
+}  // namespace evenspan::plan

@@ -1,0 +1,179 @@
+#include "plan/lower/emitter.h"
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+
+#include "evenspan/core/error.h"
+#include "plan/visit.h"
+
+namespace evenspan::plan {
+namespace {
+
+// While a program is written, an arena offset is the number of a buffer above this bit and an offset in it below.
+constexpr int kBufferShift = 40;
+constexpr int64_t kAlignment = 64;
+
+int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+struct Lifetime {
+  int64_t first = -1;  // operation; -1: never used
+  int64_t last = -1;
+};
+
+// The first operation at or after which an exchange is known to be complete: every buffer in it lives until then.
+std::map<int32_t, int64_t> completions(const Program& program) {
+  std::map<int32_t, int64_t> completed_at;
+  for (size_t i = 0; i < program.operations.size(); ++i) {
+    for (const int32_t id : program.operations[i].waits) completed_at.emplace(id, static_cast<int64_t>(i));
+  }
+  return completed_at;
+}
+
+// Largest buffers first, each at the lowest offset where no buffer that lives at the same time is.
+std::vector<int64_t> place(const std::vector<int64_t>& sizes, const std::vector<Lifetime>& lives, int64_t* total) {
+  std::vector<size_t> order(sizes.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return sizes[a] > sizes[b]; });
+  std::vector<int64_t> offsets(sizes.size(), 0);
+  std::vector<size_t> placed;  // by offset
+  for (const size_t b : order) {
+    if (lives[b].first < 0) continue;
+    int64_t offset = 0;
+    for (const size_t other : placed) {
+      if (lives[other].last < lives[b].first || lives[b].last < lives[other].first) continue;
+      if (offset + aligned(sizes[b]) <= offsets[other]) break;
+      offset = std::max(offset, offsets[other] + aligned(sizes[other]));
+    }
+    offsets[b] = offset;
+    *total = std::max(*total, offset + aligned(sizes[b]));
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), b,
+                                   [&](size_t x, size_t y) { return offsets[x] < offsets[y]; }),
+                  b);
+  }
+  return offsets;
+}
+
+}  // namespace
+
+int64_t Emitter::arena_bytes(int64_t num_bytes) {
+  buffer_bytes_.push_back(num_bytes);
+  return static_cast<int64_t>(buffer_bytes_.size() - 1) << kBufferShift;
+}
+
+Block Emitter::arena_block(TensorName tensor, Precision precision, DocumentId document, Span rows, HeadRange heads) {
+  Block block{tensor, Storage::arena, precision, document, rows, heads, 0, heads.size() * width(tensor, shape_)};
+  block.offset_bytes = arena_bytes(payload_bytes(block, shape_));
+  return block;
+}
+
+void Emitter::wait(int32_t exchange) {
+  if (exchange >= 0) waits_.push_back(exchange);
+}
+
+void Emitter::complete(Pending pending) {
+  wait(pending.exchange);
+  emit(Copy{std::move(pending.copies)});
+  emit(Accumulate{std::move(pending.additions)});
+}
+
+Program Emitter::finish() {
+  const auto completed_at = completions(program_);
+  std::vector<Lifetime> lives(buffer_bytes_.size());
+  for (size_t i = 0; i < program_.operations.size(); ++i) {
+    Operation& operation = program_.operations[i];
+    auto last = static_cast<int64_t>(i);
+    if (const auto* exchange = std::get_if<Exchange>(&operation.body)) {
+      const auto at = completed_at.find(exchange->id);
+      last = at != completed_at.end() ? at->second : static_cast<int64_t>(program_.operations.size());
+    }
+    for_each_block(operation, [&](Block& block, Access) {
+      if (block.storage != Storage::arena) return;
+      Lifetime& life = lives[static_cast<size_t>(block.offset_bytes >> kBufferShift)];
+      if (life.first < 0) life.first = static_cast<int64_t>(i);
+      life.last = std::max(life.last, last);
+    });
+  }
+  const std::vector<int64_t> offsets = place(buffer_bytes_, lives, &program_.arena_bytes);
+  for (Operation& operation : program_.operations) {
+    for_each_block(operation, [&](Block& block, Access) {
+      if (block.storage != Storage::arena) return;
+      const int64_t buffer = block.offset_bytes >> kBufferShift;
+      block.offset_bytes += offsets[static_cast<size_t>(buffer)] - (buffer << kBufferShift);
+    });
+  }
+  return std::move(program_);
+}
+
+std::vector<std::vector<ExchangeBuilder::Item>> ExchangeBuilder::messages(std::vector<Item> items) const {
+  const auto wire_bytes = [this](const Item& item) { return payload_bytes(wire_block(item, 0), emitter_.shape()); };
+  const auto wire_element = [this](const Item& item) { return element_bytes(wire_block(item, 0), emitter_.shape()); };
+  const auto order = [&](const Item& item) {
+    const Block& block = item.block;
+    return std::tuple(-wire_element(item), block.document, block.rows, block.heads, block.tensor);
+  };
+  std::sort(items.begin(), items.end(), [&](const Item& a, const Item& b) { return order(a) < order(b); });
+  std::vector<std::vector<Item>> cut;
+  std::vector<Item> shared;
+  for (const Item& item : items) {
+    if (wire_bytes(item) >= kDirectBytes) {
+      cut.push_back({item});
+    } else {
+      shared.push_back(item);
+    }
+  }
+  if (!shared.empty()) cut.push_back(std::move(shared));
+  return cut;
+}
+
+Block ExchangeBuilder::wire_block(const Item& item, int64_t offset) const {
+  Block block = item.block;
+  block.storage = Storage::arena;
+  block.precision = item.wire;
+  block.offset_bytes = offset;
+  block.row_stride = block.heads.size() * width(block.tensor, emitter_.shape());
+  return block;
+}
+
+Pending ExchangeBuilder::start() {
+  Pending pending;
+  if (sends_.empty() && receives_.empty()) return pending;
+  Exchange exchange;
+  Copy packing;
+  // A message of one dense block is its own memory; others are laid out in the arena.
+  const auto lay_out = [&](Rank peer, const std::vector<Item>& items, bool sending) {
+    Message message{peer, {}};
+    const Item& first = items.front();
+    if (items.size() == 1 && first.block.precision == first.wire && !first.add &&
+        is_dense(first.block, emitter_.shape())) {
+      message.blocks.push_back(first.block);
+      return message;
+    }
+    int64_t bytes = 0;
+    for (const Item& item : items) bytes += payload_bytes(wire_block(item, 0), emitter_.shape());
+    int64_t offset = emitter_.arena_bytes(bytes);
+    for (const Item& item : items) {
+      const Block wire = wire_block(item, offset);
+      offset += payload_bytes(wire, emitter_.shape());
+      message.blocks.push_back(wire);
+      if (sending) {
+        packing.pairs.push_back(BlockPair{wire, item.block});
+      } else {
+        (item.add ? pending.additions : pending.copies).push_back(BlockPair{item.block, wire});
+      }
+    }
+    return message;
+  };
+  for (auto& [peer, items] : sends_) {
+    for (const auto& message : messages(std::move(items))) exchange.sends.push_back(lay_out(peer, message, true));
+  }
+  for (auto& [peer, items] : receives_) {
+    for (const auto& message : messages(std::move(items))) exchange.receives.push_back(lay_out(peer, message, false));
+  }
+  emitter_.emit(std::move(packing));
+  exchange.id = pending.exchange = emitter_.next_exchange_id();
+  emitter_.emit(std::move(exchange));
+  return pending;
+}
+
+}  // namespace evenspan::plan

@@ -1,0 +1,92 @@
+// Writing a program: operations in order, exchanges with their packing, and at the end the offsets of the arena.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "evenspan/plan/program.h"
+
+namespace evenspan::plan {
+
+// What remains to be done when an exchange is complete.
+struct Pending {
+  int32_t exchange = -1;  // -1: nothing was exchanged
+  std::vector<BlockPair> copies;
+  std::vector<BlockPair> additions;
+};
+
+class Emitter {
+ public:
+  explicit Emitter(const AttentionShape& shape) : shape_(shape) {}
+
+  // A new dense arena block, or a part of raw arena memory that the caller lays out.
+  Block arena_block(TensorName tensor, Precision precision, DocumentId document, Span rows, HeadRange heads);
+  int64_t arena_bytes(int64_t num_bytes);  // the offset of a new buffer
+
+  // The next operation waits for the exchange.
+  void wait(int32_t exchange);
+  void emit(Exchange exchange) { add(std::move(exchange)); }
+  // Operations without items are left out; pending waits go to the next one.
+  void emit(Attend attend) { if (!attend.segments.empty()) add(std::move(attend)); }
+  void emit(AttendGradient attend) { if (!attend.segments.empty()) add(std::move(attend)); }
+  void emit(Copy copy) { if (!copy.pairs.empty()) add(std::move(copy)); }
+  void emit(Accumulate accumulate) { if (!accumulate.pairs.empty()) add(std::move(accumulate)); }
+  void emit(Clear clear) { if (!clear.blocks.empty()) add(std::move(clear)); }
+  // Waits and does what remains.
+  void complete(Pending pending);
+
+  int32_t next_exchange_id() { return num_exchanges_++; }
+  const AttentionShape& shape() const { return shape_; }
+
+  // Gives every buffer its offset, by lifetime, and returns the program.
+  Program finish();
+
+ private:
+  template <class Body>
+  void add(Body body) {
+    program_.operations.push_back(Operation{std::move(waits_), std::move(body)});
+    waits_.clear();
+  }
+
+  const AttentionShape& shape_;
+  Program program_;
+  std::vector<int32_t> waits_;
+  std::vector<int64_t> buffer_bytes_;  // [buffer]
+  int32_t num_exchanges_ = 0;
+};
+
+// One exchange under construction. Both ends name the same rows and so agree on the messages, whatever the order in which
+// they add them: blocks of at least kDirectBytes travel alone, without a copy where they are dense; smaller ones share a
+// message.
+class ExchangeBuilder {
+ public:
+  static constexpr int64_t kDirectBytes = 32 * 1024;
+
+  explicit ExchangeBuilder(Emitter* emitter) : emitter_(*emitter) {}
+
+  // Sends `source` in precision `wire`.
+  void send(Rank peer, const Block& source, Precision wire) { sends_[peer].push_back(Item{source, wire, false}); }
+  // Receives into `target`, or adds to it.
+  void receive(Rank peer, const Block& target, Precision wire, bool add) {
+    receives_[peer].push_back(Item{target, wire, add});
+  }
+
+  // Emits the packing copies and the exchange; none when nothing was added.
+  Pending start();
+
+ private:
+  struct Item {
+    Block block;
+    Precision wire;
+    bool add;
+  };
+  // Wide elements first, so that all are aligned, then by what they hold; cut into messages.
+  std::vector<std::vector<Item>> messages(std::vector<Item> items) const;
+  // The item as it lies on the wire, at an offset of the arena.
+  Block wire_block(const Item& item, int64_t offset) const;
+
+  Emitter& emitter_;
+  std::map<Rank, std::vector<Item>> sends_, receives_;
+};
+
+}  // namespace evenspan::plan

@@ -1,0 +1,117 @@
+// The forward program: exchanges of the stages run one ahead of their tiles; outputs go home at the end.
+#include "plan/lower/rank_lowering.h"
+
+namespace evenspan::plan {
+
+void RankLowering::lower_forward() {
+  Emitter emitter(shape_);
+  const int32_t num_stages = plan_.num_stages;
+
+  // Where tiles write: straight into the final output, or, when several fold into rows of a narrower type, beside it.
+  std::vector<Block> partials;
+  std::vector<Combination> combinations;
+  std::vector<size_t> next(groups_.size(), 0);
+  for (const OutputGroup& group : groups_) {
+    std::vector<Contribution> contributions;
+    for (const size_t t : group.tasks) contributions.push_back({tasks_[t].tile.queries, group.heads});
+    combinations.push_back(combine(group.rows, group.heads, contributions));
+    const bool beside = combinations.back().overlap && accumulation() != Precision::input;
+    partials.push_back(beside ? emitter.arena_block(TensorName::output, Precision::accumulation, group.document,
+                                                    group.rows, group.heads)
+                              : group.output);
+  }
+
+  std::vector<Pending> pending(static_cast<size_t>(num_stages));
+  std::vector<std::vector<BlockPair>> fills(static_cast<size_t>(num_stages));
+  int32_t num_started = 0;
+  const auto start = [&] {
+    const auto stage = static_cast<size_t>(num_started);
+    ExchangeBuilder builder(&emitter);
+    // What is sent was there before this stage's arrivals.
+    for (const Move* move : departures_[stage]) {
+      const auto blocks = operand_blocks(forward_holdings_, move->operand, move->document, move->rows, move->heads);
+      builder.send(move->to, blocks.first, Precision::input);
+      if (move->operand == Operand::key_value) builder.send(move->to, blocks.second, Precision::input);
+    }
+    OperandRows rows;
+    for (const Move* move : arrivals_[stage]) rows[{move->operand, move->document, move->heads}].push_back(move->rows);
+    for (const size_t t : stages_[stage]) {
+      const Tile& tile = tasks_[t].tile;
+      OperandRows operands;
+      append_operand_rows(tasks_[t], &operands);
+      for (auto& [key, spans] : operands) {
+        const auto& [operand, document, heads] = key;
+        if (forward_holdings_.find(operand, tile.document, spans[0], heads) == nullptr) rows[key].push_back(spans[0]);
+      }
+    }
+    fills[stage] = open_holdings(rows, Join::touching, arrivals_[stage], plan_.keep_operands, &emitter, &builder,
+                                 &forward_holdings_);
+    pending[stage] = builder.start();
+    ++num_started;
+  };
+  // An exchange that forwards received rows has to wait for them.
+  const auto forwards = [&](int32_t stage) {
+    const auto& departures = departures_[static_cast<size_t>(stage)];
+    return std::any_of(departures.begin(), departures.end(),
+                       [this](const Move* move) { return !at_home(move->document, move->rows); });
+  };
+
+  for (int32_t stage = 0; stage < num_stages; ++stage) {
+    const auto s = static_cast<size_t>(stage);
+    if (num_started == stage) start();
+    if (num_started == stage + 1 && num_started < num_stages && !forwards(num_started)) start();
+    emitter.complete(std::move(pending[s]));
+    emitter.emit(Copy{std::move(fills[s])});
+    if (num_started == stage + 1 && num_started < num_stages) start();
+    Attend attend;
+    Clear clear;
+    for (const size_t t : stages_[s]) {
+      const size_t g = group_of_task_[t];
+      const OutputGroup& group = groups_[g];
+      if (next[g] == 0 && combinations[g].clear) {
+        clear.blocks.push_back(partials[g]);
+        clear.blocks.push_back(group.lse);
+      }
+      const bool fold = combinations[g].adds[next[g]++] != 0;
+      for (const HeadRange& heads : kernel_heads(tasks_[t].tile.heads)) {
+        Segment segment = this->segment(forward_holdings_, tasks_[t].tile, heads, group);
+        segment.output = sub_block(partials[g], tasks_[t].tile.queries, heads, shape_);
+        segment.fold = fold;
+        attend.segments.push_back(std::move(segment));
+      }
+    }
+    emitter.emit(std::move(clear));
+    emitter.emit(std::move(attend));
+  }
+
+  Copy finish;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    if (partials[g] != groups_[g].output) finish.pairs.push_back(BlockPair{groups_[g].output, partials[g]});
+  }
+  emitter.emit(std::move(finish));
+
+  ExchangeBuilder builder(&emitter);
+  Copy own;
+  for (const OutputGroup& group : groups_) {
+    if (group.at_home) continue;
+    for (const Span& span : placement_.spans_of(rank_, group.document)) {
+      const Span rows = span.intersect(group.rows);
+      if (rows.empty()) continue;
+      own.pairs.push_back(BlockPair{home_block(TensorName::output, group.document, rows, group.heads),
+                                    sub_block(group.output, rows, group.heads, shape_)});
+    }
+  }
+  for (const Move* move : departures_[static_cast<size_t>(num_stages)]) {
+    builder.send(move->to, sub_block(group_of(*move).output, move->rows, move->heads, shape_), Precision::input);
+  }
+  for (const Move* move : arrivals_[static_cast<size_t>(num_stages)]) {
+    builder.receive(move->from, home_block(TensorName::output, move->document, move->rows, move->heads),
+                    Precision::input, false);
+  }
+  Pending outputs = builder.start();
+  emitter.emit(std::move(own));
+  emitter.complete(std::move(outputs));
+  program_.forward = emitter.finish();
+}
+
+}  // namespace evenspan::plan

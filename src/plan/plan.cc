@@ -1,0 +1,343 @@
+#include "evenspan/plan/plan.h"
+
+#include <bit>
+#include <map>
+#include <tuple>
+
+#include "evenspan/core/error.h"
+#include "evenspan/plan/program.h"
+#include "plan/strategy/strategy.h"
+
+namespace evenspan::plan {
+namespace {
+
+int64_t move_bytes(const Move& move, const AttentionShape& shape) {
+  const int64_t tensors = move.operand == Operand::key_value ? 2 : 1;
+  return tensors * move.rows.size() * move.heads.size() * shape.head_dim * num_bytes(shape.element);
+}
+
+struct OperandUse {
+  Operand operand;
+  Span rows;
+  HeadRange heads;
+};
+
+std::array<OperandUse, 2> operands_of(const Tile& tile, const AttentionShape& shape) {
+  return {OperandUse{Operand::query, tile.queries, tile.heads},
+          OperandUse{Operand::key_value, tile.keys, shape.kv_heads(tile.heads)}};
+}
+
+// What every rank's tiles read that is not at home there, once per receiver, at the first stage that reads it.
+std::vector<Need> find_needs(const Plan& plan) {
+  using Key = std::tuple<Operand, DocumentId, HeadRange>;
+  using Stages = std::map<int32_t, std::vector<Span>>;
+  std::vector<Need> needs;
+  for (size_t first = 0; first < plan.tasks.size();) {
+    const Rank rank = plan.tasks[first].rank;
+    std::map<Key, Stages> uses;
+    size_t last = first;
+    for (; last < plan.tasks.size() && plan.tasks[last].rank == rank; ++last) {
+      const Task& task = plan.tasks[last];
+      for (const OperandUse& use : operands_of(task.tile, plan.request.shape)) {
+        if (plan.placement.row_of(rank, task.tile.document, use.rows) >= 0) continue;
+        uses[Key{use.operand, task.tile.document, use.heads}][task.stage].push_back(use.rows);
+      }
+    }
+    for (auto& [key, stages] : uses) {
+      const auto& [operand, document, heads] = key;
+      std::vector<Span> present = plan.placement.spans_of(rank, document);
+      for (auto& [stage, rows] : stages) {
+        for (const Span& whole : union_of(std::move(rows))) {
+          for (const Span& missing : subtract(whole, present)) {
+            for (const auto& [home, piece] : plan.placement.homes(document, missing)) {
+              needs.push_back(Need{Move{stage, home, rank, operand, document, piece, heads}, 0, stage});
+            }
+          }
+          present.push_back(whole);
+          present = union_of(std::move(present));
+        }
+      }
+    }
+    first = last;
+  }
+  std::sort(needs.begin(), needs.end(), [](const Need& a, const Need& b) { return a.move < b.move; });
+  return needs;
+}
+
+// Tasks are sorted by rank: the range of one.
+std::pair<size_t, size_t> tasks_of(const std::vector<Task>& tasks, Rank rank) {
+  const auto [first, last] =
+      std::equal_range(tasks.begin(), tasks.end(), Task{rank, 0, {}},
+                       [](const Task& a, const Task& b) { return a.rank < b.rank; });
+  return {static_cast<size_t>(first - tasks.begin()), static_cast<size_t>(last - tasks.begin())};
+}
+
+// Fills in num_tiles and last_stage.
+void count_tiles(const Plan& plan, std::vector<Need>* needs) {
+  using Key = std::tuple<Rank, Operand, DocumentId, HeadRange>;
+  struct Use {
+    Span rows;
+    int32_t stage;
+  };
+  std::map<Key, std::vector<Use>> uses;
+  std::map<Key, std::vector<Need*>> needs_of;
+  for (Need& need : *needs) {
+    needs_of[{need.move.to, need.move.operand, need.move.document, need.move.heads}].push_back(&need);
+  }
+  for (const Task& task : plan.tasks) {
+    for (const OperandUse& use : operands_of(task.tile, plan.request.shape)) {
+      if (plan.placement.row_of(task.rank, task.tile.document, use.rows) >= 0) continue;
+      uses[{task.rank, use.operand, task.tile.document, use.heads}].push_back(Use{use.rows, task.stage});
+    }
+  }
+  for (auto& [key, list] : needs_of) {
+    std::vector<Span> rows;
+    for (const Use& use : uses[key]) rows.push_back(use.rows);
+    for (const Need* need : list) rows.push_back(need->move.rows);
+    for (const Span& whole : union_of(std::move(rows), Join::overlapping)) {
+      int32_t last_stage = 0;
+      for (const Use& use : uses[key]) {
+        if (use.rows.overlaps(whole)) last_stage = std::max(last_stage, use.stage);
+      }
+      for (Need* need : list) {
+        if (!need->move.rows.overlaps(whole)) continue;
+        need->last_stage = last_stage;
+        for (const Use& use : uses[key]) need->num_tiles += use.rows.overlaps(need->move.rows) ? 1 : 0;
+      }
+    }
+  }
+}
+
+// The strategy's moves, and direct ones for needed rows that it does not bring.
+void complete_moves(Plan* plan) {
+  if (plan->moves.empty()) {
+    for (const Need& need : plan->needs) plan->moves.push_back(need.move);
+    return;
+  }
+  std::map<std::tuple<Rank, Operand, DocumentId>, std::vector<Move>> brought;
+  for (const Move& move : plan->moves) brought[{move.to, move.operand, move.document}].push_back(move);
+  for (const Need& need : plan->needs) {
+    std::vector<Span> present;
+    for (const Move& move : brought[{need.move.to, need.move.operand, need.move.document}]) {
+      if (move.stage <= need.move.stage && move.heads.contains(need.move.heads)) present.push_back(move.rows);
+    }
+    for (const Span& missing : subtract(need.move.rows, union_of(std::move(present)))) {
+      Move direct = need.move;
+      direct.rows = missing;
+      plan->moves.push_back(direct);
+    }
+  }
+}
+
+// Finished outputs of rows whose home is elsewhere; rows of tiles that overlap are finished together.
+void add_output_moves(Plan* plan) {
+  for (int32_t r = 0; r < plan->request.num_ranks(); ++r) {
+    const auto [first, last] = tasks_of(plan->tasks, Rank(r));
+    std::map<std::pair<DocumentId, HeadRange>, std::vector<Span>> outputs;
+    for (size_t t = first; t < last; ++t) {
+      const Tile& tile = plan->tasks[t].tile;
+      outputs[{tile.document, tile.heads}].push_back(tile.queries);
+    }
+    for (auto& [key, rows] : outputs) {
+      for (const Span& whole : union_of(std::move(rows), Join::overlapping)) {
+        for (const auto& [home, piece] : plan->placement.homes(key.first, whole)) {
+          if (home == Rank(r)) continue;
+          plan->moves.push_back(
+              Move{plan->num_stages, Rank(r), home, Operand::output, key.first, piece, key.second});
+        }
+      }
+    }
+  }
+}
+
+// Received operands are kept for backward while they are no more than the largest rank's own: a strategy that relays, or
+// gathers much, moves them again instead.
+bool keeps_operands(const Plan& plan, bool direct) {
+  if (!direct) return false;
+  const AttentionShape& shape = plan.request.shape;
+  std::vector<int64_t> received(static_cast<size_t>(plan.request.num_ranks()), 0);
+  for (const Need& need : plan.needs) {
+    received[static_cast<size_t>(need.move.to.value)] += move_bytes(need.move, shape);
+  }
+  int64_t most_tokens = 0;
+  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+    most_tokens = std::max(most_tokens, plan.placement.num_tokens(Rank(r)));
+  }
+  const int64_t own = most_tokens * (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim *
+                      num_bytes(shape.element);
+  return std::all_of(received.begin(), received.end(), [own](int64_t bytes) { return bytes <= own; });
+}
+
+class Hasher {
+ public:
+  void add(uint64_t value) {
+    // The finaliser of splitmix64 over a running state.
+    state_ += value + 0x9e3779b97f4a7c15ULL;
+    state_ = (state_ ^ (state_ >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    state_ = (state_ ^ (state_ >> 27)) * 0x94d049bb133111ebULL;
+    state_ ^= state_ >> 31;
+  }
+  void add(int64_t value) { add(static_cast<uint64_t>(value)); }
+  void add(int32_t value) { add(static_cast<uint64_t>(static_cast<uint32_t>(value))); }
+  void add(double value) { add(std::bit_cast<uint64_t>(value)); }
+  void add(const std::string& text) {
+    for (const char c : text) add(static_cast<uint64_t>(static_cast<unsigned char>(c)));
+    add(static_cast<uint64_t>(text.size()));
+  }
+  uint64_t state() const { return state_; }
+
+ private:
+  uint64_t state_ = 0;
+};
+
+// Plans of another version of the format are other plans.
+constexpr uint64_t kHashVersion = 1;
+
+PlanHash hash_of(const Plan& plan) {
+  const Request& request = plan.request;
+  std::array<Hasher, 6> parts;
+  for (Hasher& part : parts) part.add(kHashVersion);
+  for (const Document& document : request.documents.all()) {
+    parts[0].add(document.length);
+    parts[1].add(static_cast<int64_t>(document.mask.kind));
+    parts[1].add(document.mask.extent);
+  }
+  const AttentionShape& shape = request.shape;
+  for (const int64_t value : {int64_t{shape.num_heads}, int64_t{shape.num_kv_heads}, int64_t{shape.head_dim},
+                              static_cast<int64_t>(shape.element), int64_t{request.topology.num_ranks}}) {
+    parts[2].add(value);
+  }
+  for (const Level& level : request.topology.levels) {
+    parts[2].add(level.group_size);
+    parts[2].add(level.latency_seconds);
+    parts[2].add(level.bytes_per_second);
+  }
+  parts[3].add(request.cost.pair_seconds);
+  parts[3].add(request.cost.token_seconds);
+  const Options& options = request.options;
+  parts[4].add(options.strategy);
+  parts[4].add(options.token_slack);
+  parts[4].add(options.ranks_per_group);
+  parts[4].add(options.stripe_tokens);
+  parts[4].add(options.memory_budget_bytes);
+  for (int32_t r = 0; r < plan.placement.num_ranks(); ++r) {
+    for (const PlacedSpan& placed : plan.placement.spans(Rank(r))) {
+      parts[5].add(r);
+      parts[5].add(placed.document.value);
+      parts[5].add(placed.span.begin);
+      parts[5].add(placed.span.end);
+    }
+  }
+  for (const Task& task : plan.tasks) {
+    parts[5].add(task.rank.value);
+    parts[5].add(task.stage);
+    parts[5].add(task.tile.document.value);
+    parts[5].add(task.tile.queries.begin);
+    parts[5].add(task.tile.queries.end);
+    parts[5].add(task.tile.keys.begin);
+    parts[5].add(task.tile.keys.end);
+    parts[5].add(static_cast<int64_t>(task.tile.kind));
+    parts[5].add(task.tile.heads.begin);
+    parts[5].add(task.tile.heads.end);
+  }
+  PlanHash hash;
+  for (size_t i = 0; i < parts.size(); ++i) hash.parts[i] = parts[i].state();
+  return hash;
+}
+
+// The rank that needs the most memory, and how much.
+std::pair<Rank, int64_t> peak_memory(const Plan& plan) {
+  std::pair<Rank, int64_t> peak{Rank(0), 0};
+  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+    const RankProgram program = lower(plan, Rank(r));
+    const int64_t bytes = std::max(program.forward.arena_bytes, program.backward.arena_bytes) + program.saved_bytes;
+    if (bytes > peak.second) peak = {Rank(r), bytes};
+  }
+  return peak;
+}
+
+void keep_budget(Plan* plan) {
+  const int64_t budget = plan->request.options.memory_budget_bytes;
+  if (budget == 0) return;
+  auto [rank, bytes] = peak_memory(*plan);
+  if (bytes > budget && plan->keep_operands) {
+    plan->keep_operands = false;
+    std::tie(rank, bytes) = peak_memory(*plan);
+  }
+  if (bytes > budget) {
+    fail(ErrorKind::resource, "[plan] ", plan->request.options.strategy, " needs ", bytes,
+         " bytes of arena and saved activations on rank ", rank, ", more than the memory budget of ", budget,
+         " bytes; raise the budget, use more ranks, or choose a strategy that moves less");
+  }
+}
+
+}  // namespace
+
+uint64_t PlanHash::combined() const {
+  Hasher hasher;
+  for (const uint64_t part : parts) hasher.add(part);
+  return hasher.state();
+}
+
+std::shared_ptr<const Plan> make_plan(Request request) {
+  validate(request);
+  const Strategy& strategy = find_strategy(request.options.strategy);
+  Draft draft = strategy.write(request);
+  auto plan = std::make_shared<Plan>();
+  plan->request = std::move(request);
+  plan->placement = std::move(draft.placement);
+  plan->tasks = std::move(draft.tasks);
+  plan->moves = std::move(draft.moves);
+  const bool direct = plan->moves.empty();
+  std::stable_sort(plan->tasks.begin(), plan->tasks.end(), [](const Task& a, const Task& b) {
+    return std::tie(a.rank, a.stage) < std::tie(b.rank, b.stage);
+  });
+  for (const Task& task : plan->tasks) plan->num_stages = std::max(plan->num_stages, task.stage + 1);
+  for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
+  plan->needs = find_needs(*plan);
+  count_tiles(*plan, &plan->needs);
+  complete_moves(plan.get());
+  add_output_moves(plan.get());
+  std::sort(plan->moves.begin(), plan->moves.end());
+  plan->keep_operands = keeps_operands(*plan, direct);
+  keep_budget(plan.get());
+  plan->hash = hash_of(*plan);
+  return plan;
+}
+
+Metrics measure(const Plan& plan) {
+  const Request& request = plan.request;
+  const auto num_ranks = static_cast<size_t>(request.num_ranks());
+  Metrics metrics;
+  metrics.sent_bytes.assign(num_ranks, 0);
+  std::vector<double> pairs(num_ranks, 0);  // of all heads, as a fraction of them
+  for (const Task& task : plan.tasks) {
+    const int64_t window = request.documents[task.tile.document].mask.extent;
+    pairs[static_cast<size_t>(task.rank.value)] += static_cast<double>(num_pairs(task.tile, window)) *
+                                                   task.tile.heads.size() / request.shape.num_heads;
+  }
+  double most_work = 0, work = 0;
+  int64_t most_tokens = 0;
+  for (size_t r = 0; r < num_ranks; ++r) {
+    metrics.tokens.push_back(plan.placement.num_tokens(Rank(static_cast<int64_t>(r))));
+    metrics.work_seconds.push_back(request.cost.pair_seconds * pairs[r] +
+                                   request.cost.token_seconds * static_cast<double>(metrics.tokens[r]));
+    most_tokens = std::max(most_tokens, metrics.tokens[r]);
+    most_work = std::max(most_work, metrics.work_seconds[r]);
+    work += metrics.work_seconds[r];
+  }
+  const auto ranks = static_cast<double>(num_ranks);
+  metrics.tokens_max_over_mean =
+      static_cast<double>(most_tokens) * ranks / static_cast<double>(request.documents.total_tokens());
+  metrics.work_max_over_mean = most_work * ranks / work;
+  for (const Move& move : plan.moves) {
+    const int64_t bytes = move_bytes(move, request.shape);
+    metrics.sent_bytes[static_cast<size_t>(move.from.value)] += bytes;
+    metrics.sent_bytes_total += bytes;
+  }
+  metrics.ring_bytes_total = (request.num_ranks() - 1) * request.documents.total_tokens() * 2 *
+                             request.shape.num_kv_heads * request.shape.head_dim * num_bytes(request.shape.element);
+  return metrics;
+}
+
+}  // namespace evenspan::plan

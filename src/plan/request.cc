@@ -1,0 +1,104 @@
+#include "evenspan/plan/request.h"
+
+#include "evenspan/core/error.h"
+
+namespace evenspan::plan {
+
+int64_t num_bytes(ElementType type) {
+  switch (type) {
+    case ElementType::bf16:
+    case ElementType::f16:
+      return 2;
+    case ElementType::f32:
+      return 4;
+    case ElementType::f64:
+      return 8;
+  }
+  return 0;
+}
+
+ElementType accumulation_type(ElementType type) {
+  return type == ElementType::f64 ? ElementType::f64 : ElementType::f32;
+}
+
+std::string_view to_string(ElementType type) {
+  switch (type) {
+    case ElementType::bf16:
+      return "bf16";
+    case ElementType::f16:
+      return "f16";
+    case ElementType::f32:
+      return "f32";
+    case ElementType::f64:
+      return "f64";
+  }
+  return "";
+}
+
+ElementType parse_element_type(const std::string& text) {
+  for (const auto type : {ElementType::bf16, ElementType::f16, ElementType::f32, ElementType::f64}) {
+    if (text == to_string(type)) return type;
+  }
+  fail_invalid("[plan] element type is \"", text, "\"; use bf16, f16, f32 or f64");
+}
+
+Topology make_topology(int32_t num_ranks, int32_t ranks_per_node) {
+  if (num_ranks < 1) fail_invalid("[plan] there are ", num_ranks, " ranks; give at least 1");
+  if (ranks_per_node < 0) {
+    fail_invalid("[plan] there are ", ranks_per_node, " ranks per node; give at least 1, or 0 for one node");
+  }
+  Topology topology{num_ranks, {}};
+  if (ranks_per_node > 0 && ranks_per_node < num_ranks) topology.levels.push_back(Level{ranks_per_node, 0, 0});
+  topology.levels.push_back(Level{num_ranks, 0, 0});
+  return topology;
+}
+
+void validate(const Request& request) {
+  const AttentionShape& shape = request.shape;
+  if (request.documents.size() == 0) fail_invalid("[plan] the batch has no documents; give at least one");
+  if (shape.num_heads < 1 || shape.num_kv_heads < 1 || shape.head_dim < 1) {
+    fail_invalid("[plan] the attention shape has ", shape.num_heads, " heads, ", shape.num_kv_heads,
+                 " kv heads and head dimension ", shape.head_dim, "; each is at least 1");
+  }
+  if (shape.num_heads % shape.num_kv_heads != 0) {
+    fail_invalid("[plan] ", shape.num_kv_heads, " kv heads do not divide ", shape.num_heads,
+                 " heads; every kv head serves the same number of query heads");
+  }
+  const Topology& topology = request.topology;
+  if (topology.num_ranks < 1) fail_invalid("[plan] there are ", topology.num_ranks, " ranks; give at least 1");
+  if (topology.levels.empty() || topology.levels.back().group_size != topology.num_ranks) {
+    fail_invalid("[plan] the topology's last level holds ",
+                 topology.levels.empty() ? 0 : topology.levels.back().group_size, " ranks; it holds all ",
+                 topology.num_ranks);
+  }
+  int32_t inside = 1;
+  for (const Level& level : topology.levels) {
+    if (level.group_size < inside) {
+      fail_invalid("[plan] a topology level has groups of ", level.group_size, " ranks around groups of ", inside,
+                   "; levels go from small groups to large ones");
+    }
+    inside = level.group_size;
+  }
+  const Options& options = request.options;
+  if (!(options.token_slack >= 0)) {
+    fail_invalid("[plan] token slack is ", options.token_slack, "; it is at least 0 (0.1 allows 1.1 times the mean)");
+  }
+  if (options.ranks_per_group < 0 ||
+      (options.ranks_per_group > 0 && topology.num_ranks % options.ranks_per_group != 0)) {
+    fail_invalid("[plan] groups of ", options.ranks_per_group, " ranks do not divide ", topology.num_ranks,
+                 " ranks; give a divisor, or 0 for the default");
+  }
+  if (options.stripe_tokens < 1) {
+    fail_invalid("[plan] stripes have ", options.stripe_tokens, " tokens; give at least 1");
+  }
+  if (options.memory_budget_bytes < 0) {
+    fail_invalid("[plan] the memory budget is ", options.memory_budget_bytes, " bytes; give a positive number or 0");
+  }
+  if (!(request.cost.pair_seconds >= 0) || !(request.cost.token_seconds >= 0) ||
+      !(request.cost.pair_seconds + request.cost.token_seconds > 0)) {
+    fail_invalid("[plan] the cost model has ", request.cost.pair_seconds, " s per pair and ",
+                 request.cost.token_seconds, " s per token; neither is negative and one is positive");
+  }
+}
+
+}  // namespace evenspan::plan

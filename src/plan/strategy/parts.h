@@ -1,0 +1,63 @@
+// Pieces that several strategies are made of.
+#pragma once
+
+#include <vector>
+
+#include "plan/strategy/strategy.h"
+
+namespace evenspan::plan {
+
+inline HeadRange all_heads(const Request& request) { return HeadRange{0, request.shape.num_heads}; }
+inline HeadRange all_kv_heads(const Request& request) { return HeadRange{0, request.shape.num_kv_heads}; }
+
+// Part `part` of `total` things cut into `num_parts` parts whose sizes differ by at most one.
+inline Span equal_part(int64_t total, int64_t part, int64_t num_parts) {
+  return Span{total * part / num_parts, total * (part + 1) / num_parts};
+}
+
+// The batch as one stream, cut into num_parts equal pieces.
+std::vector<std::vector<PlacedSpan>> contiguous_spans(const std::vector<PlacedSpan>& stream, int32_t num_parts);
+std::vector<PlacedSpan> whole_documents(const Documents& documents);
+
+// Adds the tiles of queries x keys to a draft's tasks.
+void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& queries, Span keys, HeadRange heads,
+            std::vector<Task>* tasks);
+
+// Tasks for a placement whose queries stay at home: stage 0 with the rank's own keys, stage 1 with all others that the
+// mask lets it see. Nothing moves but keys and values.
+std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement);
+
+// Keys and values of every rank's home go around the ring of ranks, one hop a stage: at stage s a rank attends to what
+// was home s ranks before it.
+Draft ring_draft(const Request& request, Placement placement);
+Traffic ring_traffic(const Request& request, const Placement& placement);
+
+// Splits each rank ("group") of `outer`, a draft for num_ranks / ranks_per_group ranks, into `ranks_per_group` ranks that
+// share its tokens and split its heads (and its query rows, when there are more of them than heads).
+Draft split_heads(const Request& request, const Draft& outer, int32_t ranks_per_group);
+
+// The request that the outer strategy of a hierarchy sees: one rank for each group.
+Request group_request(const Request& request, int32_t ranks_per_group);
+
+// Options::ranks_per_group, or its default.
+int32_t ranks_per_group(const Request& request);
+
+// How `ranks_per_group` ranks share heads and query rows; num_head_parts x num_row_parts == ranks_per_group.
+struct HeadSplit {
+  int32_t num_head_parts = 1;
+  int32_t num_row_parts = 1;
+  int32_t num_heads = 1;
+
+  HeadRange heads(int32_t member) const;  // of a rank in the group; never empty
+  // The pieces of a span of query rows that a member computes: two of them, from both ends, so that causal work is even.
+  std::vector<Span> rows(int32_t member, Span queries) const;
+};
+HeadSplit head_split(const Request& request, int32_t ranks_per_group);
+
+// What ranks move when each computes its part of the heads and rows of its group's tokens and fetches every operand once.
+Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t ranks_per_group);
+
+// Keys that the placement's ranks need from elsewhere for the queries of their own homes: the sum over ranks, in tokens.
+int64_t remote_key_tokens(const Request& request, const Placement& placement);
+
+}  // namespace evenspan::plan

@@ -1,0 +1,129 @@
+// The inner half of a hierarchy: the ranks of a group share its tokens outside attention and split its heads inside.
+#include "evenspan/core/error.h"
+#include "plan/strategy/parts.h"
+
+namespace evenspan::plan {
+
+int32_t ranks_per_group(const Request& request) {
+  if (request.options.ranks_per_group > 0) return request.options.ranks_per_group;
+  int32_t size = std::min(request.topology.ranks_per_node(), request.num_ranks());
+  while (request.num_ranks() % size != 0) --size;
+  return size;
+}
+
+Request group_request(const Request& request, int32_t ranks_per_group) {
+  Request outer = request;
+  const int32_t num_groups = request.num_ranks() / ranks_per_group;
+  outer.topology = make_topology(num_groups);
+  return outer;
+}
+
+HeadSplit head_split(const Request& request, int32_t ranks_per_group) {
+  HeadSplit split{std::min(ranks_per_group, request.shape.num_heads), 1, request.shape.num_heads};
+  while (ranks_per_group % split.num_head_parts != 0) --split.num_head_parts;
+  split.num_row_parts = ranks_per_group / split.num_head_parts;
+  return split;
+}
+
+HeadRange HeadSplit::heads(int32_t member) const {
+  const Span part = equal_part(num_heads, member % num_head_parts, num_head_parts);
+  return HeadRange{static_cast<int32_t>(part.begin), static_cast<int32_t>(part.end)};
+}
+
+std::vector<Span> HeadSplit::rows(int32_t member, Span queries) const {
+  if (num_row_parts == 1) return {queries};
+  const int64_t part = member / num_head_parts;
+  std::vector<Span> rows;
+  for (const int64_t chunk : {part, 2 * num_row_parts - 1 - part}) {
+    const Span cut = equal_part(queries.size(), chunk, 2 * num_row_parts);
+    rows.push_back(Span{queries.begin + cut.begin, queries.begin + cut.end});
+  }
+  return union_of(std::move(rows));
+}
+
+Draft split_heads(const Request& request, const Draft& outer, int32_t group_size) {
+  const HeadSplit split = head_split(request, group_size);
+  const int32_t num_groups = outer.placement.num_ranks();
+  std::vector<std::vector<PlacedSpan>> spans;
+  for (int32_t g = 0; g < num_groups; ++g) {
+    for (auto& part : contiguous_spans(outer.placement.spans(Rank(g)), group_size)) spans.push_back(std::move(part));
+  }
+  Draft draft{Placement(request.documents, std::move(spans)), {}, {}};
+  for (const Task& task : outer.tasks) {
+    const DocumentId document = task.tile.document;
+    for (int32_t member = 0; member < group_size; ++member) {
+      const Rank rank(task.rank * group_size + member);
+      Tile tile = task.tile;
+      tile.heads = split.heads(member);
+      if (split.num_row_parts == 1) {
+        draft.tasks.push_back(Task{rank, task.stage, tile});
+        continue;
+      }
+      // Row parts are cut from the spans of the outer placement, the same for every tile of a row.
+      for (const Placement::Piece& home : outer.placement.homes(document, tile.queries)) {
+        for (const Span& whole : outer.placement.spans_of(home.rank, document)) {
+          for (const Span& rows : split.rows(member, whole)) {
+            attend(request, rank, task.stage, PlacedSpan{document, rows.intersect(home.span)}, tile.keys, tile.heads,
+                   &draft.tasks);
+          }
+        }
+      }
+    }
+  }
+  if (outer.moves.empty()) return draft;
+  // Relays: a member forwards the kv heads of its part, so it first gets those of all its group's tokens.
+  for (int32_t r = 0; r < request.num_ranks(); ++r) {
+    const HeadRange heads = request.shape.kv_heads(split.heads(r % group_size));
+    for (int32_t home = r - r % group_size; home < r - r % group_size + group_size; ++home) {
+      if (home == r) continue;
+      for (const PlacedSpan& placed : draft.placement.spans(Rank(home))) {
+        draft.moves.push_back(
+            Move{0, Rank(home), Rank(r), Operand::key_value, placed.document, placed.span, heads});
+      }
+    }
+  }
+  for (const Move& move : outer.moves) {
+    EVENSPAN_CHECK_EQ(move.operand == Operand::key_value, true);
+    for (int32_t member = 0; member < group_size; ++member) {
+      // In the pieces in which they came, so that each is in one place.
+      for (const auto& [home, rows] : draft.placement.homes(move.document, move.rows)) {
+        draft.moves.push_back(Move{move.stage, Rank(move.from * group_size + member),
+                                   Rank(move.to * group_size + member), Operand::key_value, move.document, rows,
+                                   request.shape.kv_heads(split.heads(member))});
+      }
+    }
+  }
+  return draft;
+}
+
+Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t group_size) {
+  const AttentionShape& shape = request.shape;
+  const HeadSplit split = head_split(request, group_size);
+  int64_t elements = 0;  // times head_dim
+  for (int32_t r = 0; r < request.num_ranks(); ++r) {
+    const int32_t first = r - r % group_size;
+    const HeadRange heads = split.heads(r % group_size);
+    const HeadRange kv_heads = shape.kv_heads(heads);
+    for (int64_t d = 0; d < request.documents.size(); ++d) {
+      const DocumentId document(d);
+      std::vector<Span> group_spans;
+      for (int32_t member = first; member < first + group_size; ++member) {
+        for (const Span& span : placement.spans_of(Rank(member), document)) group_spans.push_back(span);
+      }
+      const std::vector<Span> own = placement.spans_of(Rank(r), document);
+      std::vector<Span> needed;
+      for (const Span& whole : union_of(std::move(group_spans))) {
+        for (const Span& rows : split.rows(r % group_size, whole)) {
+          needed.push_back(needed_keys(request.documents[document], rows));
+          for (const Span& remote : subtract(rows, own)) elements += remote.size() * 2 * heads.size();  // query, output
+        }
+      }
+      for (const Span& keys : union_of(std::move(needed))) {
+        for (const Span& remote : subtract(keys, own)) elements += remote.size() * 2 * kv_heads.size();
+      }
+    }
+  }
+  return Traffic{elements * shape.head_dim * num_bytes(shape.element), 3};
+}
+
+}  // namespace evenspan::plan

@@ -1,0 +1,49 @@
+#include "plan/strategy/table.h"
+
+#include <array>
+#include <string>
+
+#include "evenspan/core/error.h"
+#include "evenspan/core/nearest.h"
+#include "plan/strategy/parts.h"
+
+namespace evenspan::plan {
+namespace {
+
+constexpr std::array<Strategy, 9> kStrategies = {{
+    {"local", "whole documents on single ranks", "0 bytes in 0 steps", write_local, local_traffic},
+    {"ring", "equal chunks of every document; keys and values go around a ring", "(P-1) N 2KDe in P-1 steps",
+     write_ring, ring_traffic},
+    {"zigzag", "a ring over chunks r and 2P-1-r of every document", "(P-1) N 2KDe in P-1 steps", write_zigzag,
+     ring_traffic},
+    {"striped", "a ring over stripes of every document, dealt in turn", "(P-1) N 2KDe in P-1 steps", write_striped,
+     ring_traffic},
+    {"all_gather", "one stream in equal pieces; keys and values go to all", "(P-1) N 2KDe in 1 step", write_all_gather,
+     all_gather_traffic},
+    {"ulysses", "tokens split outside attention, heads inside", "sum over r of (N - n_r) (2H_r + 2K_r) De in 2 steps",
+     write_ulysses, ulysses_traffic},
+    {"usp", "ulysses inside groups, a zigzag ring across them",
+     "sum over r of ((N_g - n_r) 2H_r + (N - n_r) 2K_r) De in P/u + 1 steps", write_usp, usp_traffic},
+    {"sequence_aware", "planned placement; keys and values only where a tile needs them",
+     "sum over r of |keys needed by r - home of r| 2KDe in 1 step", write_sequence_aware, sequence_aware_traffic},
+    {"hierarchical", "sequence_aware over groups, ulysses inside them",
+     "sum over r of ((N_g - n_r) 2H_r + |keys needed by g - home of r| 2K_r) De in 3 steps", write_hierarchical,
+     hierarchical_traffic},
+}};
+
+}  // namespace
+
+std::span<const Strategy> strategies() { return kStrategies; }
+
+const Strategy& find_strategy(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Strategy& strategy : kStrategies) {
+    if (strategy.name == name) return strategy;
+    names.emplace_back(strategy.name);
+  }
+  std::string list;
+  for (const std::string& known : names) list += (list.empty() ? "" : ", ") + known;
+  fail_invalid("[plan] there is no strategy \"", name, "\"; there are ", list, did_you_mean(name, names));
+}
+
+}  // namespace evenspan::plan

@@ -1,0 +1,27 @@
+// What the two halves of the text form share.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "evenspan/plan/text.h"
+
+namespace evenspan::plan {
+
+// In the first line of every text. Any change of the form takes the next number; other versions are refused.
+constexpr int64_t kTextVersion = 1;
+
+// Where the operations of a parsed text stand: [rank][operation] gives the line, counted from 1.
+struct ProgramLines {
+  std::vector<std::vector<int64_t>> forward;
+  std::vector<std::vector<int64_t>> backward;
+
+  // 0 when there is no such operation.
+  int64_t of(int32_t rank, bool in_backward, int32_t operation) const;
+};
+
+// parse(), and the lines of the operations for messages about them.
+LoweredPlan parse(const std::string& text, ProgramLines* lines);
+
+}  // namespace evenspan::plan

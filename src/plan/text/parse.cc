@@ -1,0 +1,383 @@
+// The reading half of the text form; print.cc is the writing half and docs/plan_format.md the description.
+//
+// Text is refused here when it is no plan: a header that the planner would refuse, a reference to a rank or document
+// that does not exist, numbers beyond all bounds. What is wrong inside programs is left to verify(). Memory is taken in
+// proportion to the text, never to a number in it.
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "evenspan/core/error.h"
+#include "plan/text/format.h"
+#include "plan/text/scanner.h"
+
+namespace evenspan::plan {
+namespace {
+
+// Bounds that real plans keep far from, so that sums and products of what was read do not overflow later.
+constexpr int64_t kMostRows = int64_t{1} << 31;
+constexpr int64_t kMostHeads = int64_t{1} << 20;
+constexpr int64_t kMostStride = int64_t{1} << 26;  // elements
+constexpr int64_t kMostBytes = int64_t{1} << 60;
+constexpr int64_t kMostInt32 = 0x7fffffff;
+
+class Parser {
+ public:
+  Parser(const std::string& text, ProgramLines* lines) : in_(text), lines_(lines) {}
+
+  LoweredPlan parse() {
+    LoweredPlan plan;
+    version();
+    header(&plan.request);
+    num_documents_ = plan.request.documents.size();
+    num_ranks_ = plan.request.num_ranks();
+    plan.placement = placement(plan.request.documents);
+    for (int64_t r = 0; r < num_ranks_; ++r) plan.programs.push_back(rank(r));
+    in_.expect_word("end");
+    if (in_.next_line()) in_.fail_expected("nothing after \"end\"");
+    return plan;
+  }
+
+ private:
+  // The lines of the header, each of which ends by going to the next one.
+  void next_line(std::string_view what) {
+    if (!in_.next_line()) in_.fail_expected(what);
+  }
+
+  // " name=" before a value.
+  void field(std::string_view name) {
+    in_.expect_word(name);
+    in_.expect("=");
+  }
+  int64_t integer_field(std::string_view name, int64_t least, int64_t most) {
+    field(name);
+    return in_.integer(name, least, most);
+  }
+  int32_t int32_field(std::string_view name) { return static_cast<int32_t>(integer_field(name, 0, kMostInt32)); }
+  double number_field(std::string_view name) {
+    field(name);
+    return in_.number(name);
+  }
+
+  // What the core's own validation says, with the line that it speaks of.
+  template <class F>
+  auto checked(int64_t line, F&& f) {
+    try {
+      return f();
+    } catch (const Error& error) {
+      in_.fail_at(line, error.what());
+    }
+  }
+
+  void version() {
+    next_line("\"evenspan plan\" and a version");
+    in_.expect_word("evenspan");
+    in_.expect_word("plan");
+    const int64_t version = in_.integer("the version of the text form", 0, kMostInt32);
+    if (version != kTextVersion) {
+      in_.fail_at(in_.line(),
+                  join_text("this plan has version ", version, " of the text form; this program reads version ",
+                            kTextVersion, ", print the plan again with it"));
+    }
+    next_line("\"documents\"");
+  }
+
+  void header(Request* request) {
+    const int64_t first = in_.line();
+    request->documents = documents();
+    in_.expect_word("shape");
+    AttentionShape& shape = request->shape;
+    shape.num_heads = int32_field("heads");
+    shape.num_kv_heads = int32_field("kv_heads");
+    shape.head_dim = int32_field("head_dim");
+    field("element");
+    const std::string element(in_.word("an element type"));
+    shape.element = checked(in_.line(), [&] { return parse_element_type(element); });
+    next_line("\"topology\"");
+    in_.expect_word("topology");
+    Topology& topology = request->topology;
+    topology.num_ranks = int32_field("ranks");
+    next_line("\"level\"");
+    while (in_.accept_word("level")) {
+      Level& level = topology.levels.emplace_back();
+      level.group_size = int32_field("ranks");
+      level.latency_seconds = number_field("latency_seconds");
+      level.bytes_per_second = number_field("bytes_per_second");
+      next_line("\"level\" or \"cost\"");
+    }
+    in_.expect_word("cost");
+    request->cost.pair_seconds = number_field("pair_seconds");
+    request->cost.token_seconds = number_field("token_seconds");
+    next_line("\"options\"");
+    in_.expect_word("options");
+    Options& options = request->options;
+    field("strategy");
+    options.strategy = in_.word("the name of a strategy");
+    options.token_slack = number_field("token_slack");
+    options.ranks_per_group = int32_field("ranks_per_group");
+    options.stripe_tokens = integer_field("stripe_tokens", 0, kMostBytes);
+    options.memory_budget_bytes = integer_field("memory_budget_bytes", 0, kMostBytes);
+    checked(first, [&] { validate(*request); });
+    next_line("\"placement\"");
+  }
+
+  Documents documents() {
+    const int64_t first = in_.line();
+    std::vector<Document> all;
+    do {
+      in_.expect_word("documents");
+      const auto number = static_cast<int64_t>(all.size());
+      in_.integer("the number of the line's first document", number, number);
+      const std::string mask_text(in_.word("a mask"));
+      const Mask mask = checked(in_.line(), [&] { return parse_mask(mask_text); });
+      do {
+        all.push_back(Document{in_.integer("the length of a document", 0, kMostRows), mask});
+      } while (!in_.at_line_end());
+      next_line("\"documents\" or \"shape\"");
+    } while (in_.at_word("documents"));
+    return checked(first, [&] { return Documents(std::move(all)); });
+  }
+
+  Placement placement(const Documents& documents) {
+    const int64_t first = in_.line();
+    std::vector<std::vector<PlacedSpan>> spans;
+    for (int64_t r = 0; r < num_ranks_; ++r) {
+      in_.expect_word("placement");
+      in_.integer("the next rank", r, r);
+      auto& own = spans.emplace_back();
+      while (!in_.at_line_end()) own.push_back(PlacedSpan{document(), span()});
+      next_line("\"placement\" or \"rank\"");
+    }
+    const Placement placement = checked(first, [&] { return Placement(documents, spans); });
+    for (int64_t r = 0; r < num_ranks_; ++r) {
+      if (placement.spans(Rank(r)) != spans[static_cast<size_t>(r)]) {
+        in_.fail_at(first, join_text("the spans of rank ", r,
+                                     " are not in order; they are sorted by document and position, not empty, and "
+                                     "neighbours are joined"));
+      }
+    }
+    return placement;
+  }
+
+  RankProgram rank(int64_t number) {
+    in_.expect_word("rank");
+    in_.integer("the next rank", number, number);
+    RankProgram program;
+    program.saved_bytes = integer_field("saved_bytes", 0, kMostBytes);
+    next_line("\"forward\"");
+    program.forward = this->program("forward", &lines_->forward.emplace_back());
+    if (!in_.at_word("backward")) in_.fail_expected("an operation or \"backward\"");
+    program.backward = this->program("backward", &lines_->backward.emplace_back());
+    if (!in_.at_word("rank") && !in_.at_word("end")) in_.fail_expected("an operation, \"rank\" or \"end\"");
+    return program;
+  }
+
+  Program program(std::string_view name, std::vector<int64_t>* lines) {
+    Program program;
+    in_.expect_word(name);
+    program.arena_bytes = integer_field("arena_bytes", 0, kMostBytes);
+    in_.next_line();
+    Operation operation;
+    while (this->operation(&operation)) {
+      lines->push_back(in_.line());
+      program.operations.push_back(std::move(operation));
+      in_.next_line();
+    }
+    return program;
+  }
+
+  // False, and nothing taken, when the line holds no operation.
+  bool operation(Operation* op) {
+    if (in_.accept_word("exchange")) {
+      op->body = Exchange{exchange_id(), {}, {}};
+      op->waits = waits();
+      while (in_.accept("|")) message(&std::get<Exchange>(op->body));
+    } else if (in_.accept_word("attend")) {
+      items<Attend>(op, [this](Attend* attend) { attend->segments.push_back(segment()); });
+    } else if (in_.accept_word("attend_gradient")) {
+      items<AttendGradient>(op, [this](AttendGradient* attend) { attend->segments.push_back(segment_gradient()); });
+    } else if (in_.accept_word("copy")) {
+      items<Copy>(op, [this](Copy* copy) { copy->pairs.push_back(pair("<-")); });
+    } else if (in_.accept_word("accumulate")) {
+      items<Accumulate>(op, [this](Accumulate* accumulate) { accumulate->pairs.push_back(pair("+=")); });
+    } else if (in_.accept_word("clear")) {
+      items<Clear>(op, [this](Clear* clear) { clear->blocks.push_back(block()); });
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  // The rest of an operation's line: what it waits for, then its items, each after a bar.
+  template <class Body, class F>
+  void items(Operation* op, F&& item) {
+    op->waits = waits();
+    Body body;
+    while (in_.accept("|")) item(&body);
+    op->body = std::move(body);
+  }
+
+  int32_t exchange_id() { return static_cast<int32_t>(in_.integer("the number of an exchange", 0, kMostInt32)); }
+
+  std::vector<int32_t> waits() {
+    std::vector<int32_t> waits;
+    if (!in_.accept_word("after")) return waits;
+    do {
+      waits.push_back(exchange_id());
+    } while (!in_.at_line_end() && !in_.at("|"));
+    return waits;
+  }
+
+  void message(Exchange* exchange) {
+    const bool send = in_.accept_word("to");
+    if (!send && !in_.accept_word("from")) in_.fail_expected("\"to\" or \"from\"");
+    Message& message = (send ? exchange->sends : exchange->receives).emplace_back();
+    message.peer = Rank(in_.integer("a rank", 0, num_ranks_ - 1));
+    if (in_.at_line_end() || in_.at("|")) return;
+    do {
+      message.blocks.push_back(block());
+    } while (in_.accept(","));
+  }
+
+  void kind(Segment* segment) {
+    const std::string_view name = in_.name("the kind of a segment");
+    constexpr TileKind kKinds[] = {TileKind::full, TileKind::causal, TileKind::window, TileKind::band};
+    for (const TileKind kind : kKinds) {
+      if (to_string(kind) != name) continue;
+      segment->kind = kind;
+      if (in_.accept(":")) segment->window = in_.integer("a window", -kMostRows, kMostRows);
+      return;
+    }
+    in_.step_back();
+    in_.fail_expected("full, causal, window or band");
+  }
+
+  Segment operands() {
+    Segment segment;
+    kind(&segment);
+    segment.query = block();
+    segment.key = block();
+    segment.value = block();
+    return segment;
+  }
+
+  // Which of two signs comes next; true for the second.
+  bool sign(std::string_view plain, std::string_view adding) {
+    if (in_.accept(adding)) return true;
+    if (!in_.accept(plain)) in_.fail_expected(join_text('"', plain, "\" or \"", adding, '"'));
+    return false;
+  }
+
+  Segment segment() {
+    Segment segment = operands();
+    segment.fold = sign("->", "+>");
+    segment.output = block();
+    segment.lse = block();
+    return segment;
+  }
+
+  SegmentGradient segment_gradient() {
+    SegmentGradient segment;
+    segment.forward = operands();
+    segment.forward.fold = sign("<-", "<+");
+    segment.forward.output = block();
+    segment.forward.lse = block();
+    segment.grad_output = block();
+    for (GradientTarget* target : {&segment.grad_query, &segment.grad_key, &segment.grad_value}) {
+      target->add = sign("->", "+>");
+      target->block = block();
+    }
+    return segment;
+  }
+
+  BlockPair pair(std::string_view sign) {
+    BlockPair pair;
+    pair.to = block();
+    in_.expect(sign);
+    pair.from = block();
+    return pair;
+  }
+
+  DocumentId document() {
+    in_.expect("d");
+    return DocumentId(in_.integer("a document", 0, num_documents_ - 1));
+  }
+
+  Span span() {
+    Span span;
+    in_.expect("[");
+    span.begin = in_.integer("a position", -kMostRows, kMostRows);
+    in_.expect(":");
+    span.end = in_.integer("a position", -kMostRows, kMostRows);
+    in_.expect(")");
+    return span;
+  }
+
+  HeadRange heads() {
+    HeadRange heads;
+    in_.expect("h");
+    in_.expect("[");
+    heads.begin = static_cast<int32_t>(in_.integer("a head", -kMostHeads, kMostHeads));
+    in_.expect(":");
+    heads.end = static_cast<int32_t>(in_.integer("a head", -kMostHeads, kMostHeads));
+    in_.expect(")");
+    return heads;
+  }
+
+  // Sets `value` to the one of the first `count` of its type whose to_string() comes next.
+  template <class E>
+  void one_of(int count, std::string_view what, E* value) {
+    const std::string_view name = in_.name(what);
+    for (int i = 0; i < count; ++i) {
+      if (to_string(static_cast<E>(i)) == name) {
+        *value = static_cast<E>(i);
+        return;
+      }
+    }
+    in_.step_back();
+    in_.fail_expected(what);
+  }
+
+  Block block() {
+    Block block;
+    one_of(kNumTensorNames, "a tensor", &block.tensor);
+    block.precision = in_.accept(".acc") ? Precision::accumulation : Precision::input;
+    in_.expect("@");
+    one_of(3, "home, arena or saved", &block.storage);
+    in_.expect("+");
+    block.offset_bytes = in_.integer("an offset in bytes", -kMostBytes, kMostBytes);
+    in_.expect("/");
+    block.row_stride = in_.integer("a row stride in elements", -kMostStride, kMostStride);
+    block.document = document();
+    block.rows = span();
+    block.heads = heads();
+    return block;
+  }
+
+  Scanner in_;
+  ProgramLines* lines_;
+  int64_t num_documents_ = 0;
+  int64_t num_ranks_ = 0;
+};
+
+}  // namespace
+
+int64_t ProgramLines::of(int32_t rank, bool in_backward, int32_t operation) const {
+  const auto& programs = in_backward ? backward : forward;
+  if (rank < 0 || static_cast<size_t>(rank) >= programs.size()) return 0;
+  const auto& lines = programs[static_cast<size_t>(rank)];
+  if (operation < 0 || static_cast<size_t>(operation) >= lines.size()) return 0;
+  return lines[static_cast<size_t>(operation)];
+}
+
+LoweredPlan parse(const std::string& text, ProgramLines* lines) {
+  *lines = ProgramLines();
+  return Parser(text, lines).parse();
+}
+
+LoweredPlan parse(const std::string& text) {
+  ProgramLines lines;
+  return parse(text, &lines);
+}
+
+}  // namespace evenspan::plan

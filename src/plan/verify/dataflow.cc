@@ -1,0 +1,310 @@
+// Proofs 2 and 4: all ranks run symbolically. Memory holds names and sets of contributions instead of numbers; what is
+// sent arrives where the receiving rank waits for it.
+#include <algorithm>
+#include <unordered_map>
+
+#include "plan/verify/memory_map.h"
+#include "plan/visit.h"
+
+namespace evenspan::plan::proofs {
+namespace {
+
+// What a message carries: the pieces of each of its blocks.
+using Parcel = std::vector<std::vector<Piece>>;
+
+class Prover {
+ public:
+  explicit Prover(const LoweredPlan& plan)
+      : plan_(plan), sizes_(plan.request.shape), finished_(plan), num_ranks_(plan.programs.size()) {
+    for (size_t rank = 0; rank < num_ranks_; ++rank) machines_.emplace_back(sizes_);
+  }
+
+  void prove() {
+    run(false);
+    prove_results({TensorName::output});
+    for (Machine& machine : machines_) machine.memory.start_backward();
+    run(true);
+    prove_results({TensorName::grad_query, TensorName::grad_key, TensorName::grad_value});
+  }
+
+ private:
+  struct Arrival {  // a message to come
+    size_t from;
+    size_t index;  // among all messages of that rank to this one
+    const Message* message;
+  };
+  struct Machine {  // a rank
+    explicit Machine(const Sizes& sizes) : memory(sizes) {}
+    MemoryMap memory;
+    size_t operation = 0;
+    size_t segment = 0;                                           // number of the next segment in segments_of()
+    std::unordered_map<int32_t, std::vector<Arrival>> exchanges;  // in flight, by id
+    std::unordered_map<size_t, size_t> num_received;              // messages posted, by sender
+  };
+
+  void run(bool backward) {
+    backward_ = backward;
+    parcels_.assign(num_ranks_ * num_ranks_, {});
+    size_t segment = 0;
+    for (size_t rank = 0; rank < num_ranks_; ++rank) {
+      Machine& machine = machines_[rank];
+      machine.operation = 0;
+      machine.segment = segment;
+      machine.exchanges.clear();
+      machine.num_received.clear();
+      for (const Operation& operation : program(rank).operations) {
+        if (const auto* attend = std::get_if<Attend>(&operation.body)) segment += attend->segments.size();
+        if (const auto* attend = std::get_if<AttendGradient>(&operation.body)) segment += attend->segments.size();
+      }
+    }
+    // Matching is proven without a deadlock, so every round gets further.
+    for (bool all_done = false; !all_done;) {
+      all_done = true;
+      bool any_progress = false;
+      for (size_t rank = 0; rank < num_ranks_; ++rank) {
+        const size_t before = machines_[rank].operation;
+        all_done = advance(rank) && all_done;
+        any_progress = any_progress || machines_[rank].operation > before;
+      }
+      if (!all_done) EVENSPAN_CHECK_EQ(any_progress, true);
+    }
+  }
+
+  const Program& program(size_t rank) const { return program_of(plan_, static_cast<int32_t>(rank), backward_); }
+  std::vector<Parcel>& parcels(size_t from, size_t to) { return parcels_[from * num_ranks_ + to]; }
+
+  // Runs the rank until it needs a message that nobody has sent yet; returns whether it came to its end.
+  bool advance(size_t rank) {
+    Machine& machine = machines_[rank];
+    const auto& operations = program(rank).operations;
+    for (; machine.operation < operations.size(); ++machine.operation) {
+      site_ = Site{static_cast<int32_t>(rank), static_cast<int32_t>(machine.operation), backward_};
+      const Operation& operation = operations[machine.operation];
+      for (const int32_t id : operation.waits) {
+        if (!complete(rank, id)) return false;
+      }
+      std::visit([&](const auto& body) { step(rank, body); }, operation.body);
+    }
+    site_ = Site{static_cast<int32_t>(rank), -1, backward_};
+    while (!machine.exchanges.empty()) {
+      if (!complete(rank, machine.exchanges.begin()->first)) return false;
+    }
+    return true;
+  }
+
+  // Takes in what an exchange brings, unless some of it is not sent yet.
+  bool complete(size_t rank, int32_t id) {
+    Machine& machine = machines_[rank];
+    const auto found = machine.exchanges.find(id);
+    if (found == machine.exchanges.end()) return true;  // waited for before
+    for (const Arrival& arrival : found->second) {
+      if (parcels(arrival.from, rank).size() <= arrival.index) return false;
+    }
+    for (const Arrival& arrival : found->second) {
+      Parcel parcel = std::move(parcels(arrival.from, rank)[arrival.index]);
+      for (size_t b = 0; b < parcel.size(); ++b) {
+        machine.memory.arrive(arrival.message->blocks[b], id, parcel[b], site_);
+      }
+    }
+    machine.memory.complete(id);
+    machine.exchanges.erase(found);
+    return true;
+  }
+
+  void step(size_t rank, const Exchange& exchange) {
+    Machine& machine = machines_[rank];
+    for (const Message& message : exchange.sends) {
+      Parcel& parcel = parcels(rank, static_cast<size_t>(message.peer.value)).emplace_back();
+      for (const Block& block : message.blocks) {
+        parcel.push_back(machine.memory.read(block, site_));
+        machine.memory.send(block, exchange.id);
+      }
+    }
+    auto& arrivals = machine.exchanges[exchange.id];
+    for (const Message& message : exchange.receives) {
+      const auto from = static_cast<size_t>(message.peer.value);
+      arrivals.push_back(Arrival{from, machine.num_received[from]++, &message});
+      for (const Block& block : message.blocks) machine.memory.expect(block, exchange.id, site_);
+    }
+  }
+
+  // All segments of an operation are one call: none may write what another reads. So operands are checked when all has
+  // been written; an operation cannot write operands of its own.
+  void step(size_t rank, const Attend& attend) {
+    MemoryMap& memory = machines_[rank].memory;
+    for (const Segment& segment : attend.segments) {
+      const Contributions own = contribution(machines_[rank].segment++);
+      if (!segment.fold) {
+        write_whole(rank, segment.output, own);
+        write_whole(rank, segment.lse, own);
+        continue;
+      }
+      const std::vector<Piece> output = memory.read(segment.output, site_);
+      const std::vector<Piece> lse = memory.read(segment.lse, site_);
+      check_same(segment, output, lse);
+      write(rank, segment.output, output, own);
+      write(rank, segment.lse, lse, own);
+    }
+    for (const Segment& segment : attend.segments) {
+      read_operands(rank, segment);
+      memory.require(segment.output, site_);  // the log-sum-exp may have been written over it
+    }
+  }
+
+  void step(size_t rank, const AttendGradient& attend) {
+    MemoryMap& memory = machines_[rank].memory;
+    for (const SegmentGradient& segment : attend.segments) {
+      const Contributions own = contribution(machines_[rank].segment++);
+      for (const GradientTarget* target : {&segment.grad_query, &segment.grad_key, &segment.grad_value}) {
+        if (target->add) {
+          write(rank, target->block, memory.read(target->block, site_), own);
+        } else {
+          write_whole(rank, target->block, own);
+        }
+      }
+      for (const GradientTarget* target : {&segment.grad_query, &segment.grad_key})
+        memory.require(target->block, site_);
+    }
+    for (const SegmentGradient& segment : attend.segments) {
+      read_operands(rank, segment.forward);
+      memory.require(segment.grad_output, site_);
+      for (const Block* block : {&segment.forward.output, &segment.forward.lse}) {
+        for (const Piece& piece : memory.read(*block, site_)) {
+          FinishedSets::Difference difference;
+          if (is_finished(*block, piece, &difference)) continue;
+          refute(Proof::result, site_, "backward reads ", describe(*block),
+                 ", which is not final: ", compare(piece, difference));
+        }
+      }
+    }
+  }
+
+  void step(size_t rank, const Copy& copy) {
+    for (const BlockPair& pair : copy.pairs) {
+      check_apart(pair);
+      write(rank, pair.to, machines_[rank].memory.read(pair.from, site_), {});
+    }
+  }
+
+  void step(size_t rank, const Accumulate& accumulate) {
+    MemoryMap& memory = machines_[rank].memory;
+    for (const BlockPair& pair : accumulate.pairs) {
+      check_apart(pair);
+      const std::vector<Piece> from = memory.read(pair.from, site_);
+      std::vector<Piece> sums;
+      for (const Piece& to : memory.read(pair.to, site_)) {
+        for (const Piece& part : from) {
+          const Piece sum{to.rows.intersect(part.rows), to.heads.intersect(part.heads), to.set + part.set};
+          if (!sum.rows.empty() && !sum.heads.empty()) sums.push_back(sum);
+        }
+      }
+      write(rank, pair.to, std::move(sums), {});
+    }
+  }
+
+  void step(size_t rank, const Clear& clear) {
+    for (const Block& block : clear.blocks) write_whole(rank, block, {});
+  }
+
+  void read_operands(size_t rank, const Segment& segment) {
+    for (const Block* block : {&segment.query, &segment.key, &segment.value}) {
+      machines_[rank].memory.require(*block, site_);
+    }
+  }
+
+  void write_whole(size_t rank, const Block& block, const Contributions& set) {
+    write(rank, block, {Piece{block.rows, block.heads, {}}}, set);
+  }
+
+  // Writes the pieces with `more` added to each.
+  void write(size_t rank, const Block& block, std::vector<Piece> pieces, const Contributions& more) {
+    for (Piece& piece : pieces) {
+      piece.set += more;
+      check_rounding(block, piece);
+    }
+    machines_[rank].memory.write(block, pieces, site_);
+  }
+
+  // The input type holds nothing that goes on growing: only what is finished, or empty, or the gradient that one
+  // segment computed (which had that type when the kernel returned it).
+  void check_rounding(const Block& block, const Piece& piece) const {
+    if (block.precision != Precision::input || !sizes_.input_rounds() || !is_partial(block.tensor)) return;
+    if (piece.set.count <= (is_gradient(block.tensor) ? 1 : 0)) return;
+    FinishedSets::Difference difference;
+    if (is_finished(block, piece, &difference)) return;
+    refute(Proof::dataflow, site_, "rounds ", describe(block),
+           " to the input type, but it is unfinished: ", compare(piece, difference));
+  }
+
+  // A partial output and its log-sum-exp are of the same segments, or folding them means nothing.
+  void check_same(const Segment& segment, const std::vector<Piece>& output, const std::vector<Piece>& lse) const {
+    for (const Piece& a : output) {
+      for (const Piece& b : lse) {
+        if (!a.rows.overlaps(b.rows) || !a.heads.overlaps(b.heads) || a.set == b.set) continue;
+        refute(Proof::dataflow, site_, "folds into ", describe(segment.output), " of ", a.set.count, " segments and ",
+               describe(segment.lse), " of ", b.set.count, " or of others, in rows ",
+               describe(a.rows.intersect(b.rows)));
+      }
+    }
+  }
+
+  void check_apart(const BlockPair& pair) const {
+    const auto& [to, from] = pair;
+    const bool same_space = to.storage == from.storage;  // the tensors are the same
+    if (same_space && overlap(sizes_.area(to), sizes_.area(from)).count > 0) {
+      refute(Proof::dataflow, site_, "reads ", describe(from), " while writing over it ", describe(to));
+    }
+  }
+
+  bool is_finished(const Block& block, const Piece& piece, FinishedSets::Difference* difference) const {
+    return finished_.of(block.tensor).is_finished(block.document, piece.rows, piece.heads, piece.set, difference);
+  }
+
+  static std::string compare(const Piece& piece, const FinishedSets::Difference& difference) {
+    const auto& [rows, heads, finished] = difference;
+    const char* reason = piece.set.count < finished.count   ? "; some are missing"
+                         : piece.set.count > finished.count ? "; some came more than once"
+                                                            : ", but not of the same ones";
+    return join_text("rows ", describe(rows), ", heads ", describe(heads), " hold ", piece.set.count,
+                     " contributions where ", finished.count, " segments contribute", reason);
+  }
+
+  void prove_results(std::initializer_list<TensorName> tensors) {
+    for (size_t rank = 0; rank < num_ranks_; ++rank) {
+      site_ = Site{static_cast<int32_t>(rank), -1, backward_};
+      for (const TensorName tensor : tensors) prove_result(rank, tensor);
+    }
+  }
+
+  void prove_result(size_t rank, TensorName tensor) {
+    const HeadRange heads{0, sizes_.num_heads(tensor)};
+    const int64_t row_stride = heads.size() * sizes_.width(tensor);
+    int64_t row = 0;
+    for (const PlacedSpan& placed : plan_.placement.spans(Rank(static_cast<int64_t>(rank)))) {
+      const int64_t offset = row * row_stride * sizes_.element_bytes(Precision::input);
+      const Block block{tensor,      Storage::home, Precision::input, placed.document,
+                        placed.span, heads,         offset,           row_stride};
+      row += placed.span.size();
+      for (const Piece& piece : machines_[rank].memory.read(block, site_, Proof::result)) {
+        FinishedSets::Difference difference;
+        if (is_finished(block, piece, &difference)) continue;
+        refute(Proof::result, site_, describe(block), " is not complete: ", compare(piece, difference));
+      }
+    }
+  }
+
+  const LoweredPlan& plan_;
+  Sizes sizes_;
+  Finished finished_;
+  size_t num_ranks_;
+  bool backward_ = false;
+  std::vector<Machine> machines_;             // [rank]
+  std::vector<std::vector<Parcel>> parcels_;  // [from * ranks + to][message]
+  Site site_;                                 // where the run is
+};
+
+}  // namespace
+
+void prove_dataflow_and_result(const LoweredPlan& plan) { Prover(plan).prove(); }
+
+}  // namespace evenspan::plan::proofs

@@ -1,0 +1,53 @@
+#include "plan/verify/proof.h"
+
+namespace evenspan::plan::proofs {
+
+std::string describe(Span rows) { return join_text("[", rows.begin, ", ", rows.end, ")"); }
+std::string describe(HeadRange heads) { return join_text("[", heads.begin, ", ", heads.end, ")"); }
+
+std::string describe(const Block& block) {
+  return join_text(to_string(block.tensor), " of document ", block.document, ", rows ", describe(block.rows),
+                   ", heads ", describe(block.heads),
+                   block.precision == Precision::input ? ", input, " : ", accumulation, ", to_string(block.storage),
+                   " at byte ", block.offset_bytes);
+}
+
+Sizes::Sizes(const AttentionShape& shape)
+    : num_heads_(shape.num_heads),
+      num_kv_heads_(shape.num_kv_heads),
+      head_dim_(shape.head_dim),
+      element_bytes_{num_bytes(shape.element), num_bytes(accumulation_type(shape.element))},
+      input_rounds_(accumulation_type(shape.element) != shape.element) {}
+
+Area Sizes::area(const Block& block) const {
+  const int64_t row_bytes = block.heads.size() * head_bytes(block.tensor, block.precision);
+  const int64_t num_rows = block.rows.size();
+  const int64_t pitch = num_rows == 1 ? row_bytes : block.row_stride * element_bytes(block.precision);
+  return Area{block.offset_bytes, pitch, num_rows, row_bytes};
+}
+
+const Program& program_of(const LoweredPlan& plan, int32_t rank, bool backward) {
+  const RankProgram& programs = plan.programs[static_cast<size_t>(rank)];
+  return backward ? programs.backward : programs.forward;
+}
+
+std::vector<SegmentUse> segments_of(const LoweredPlan& plan, bool backward) {
+  std::vector<SegmentUse> uses;
+  for (int32_t rank = 0; rank < static_cast<int32_t>(plan.programs.size()); ++rank) {
+    const auto& operations = program_of(plan, rank, backward).operations;
+    for (int32_t i = 0; i < static_cast<int32_t>(operations.size()); ++i) {
+      const auto& body = operations[static_cast<size_t>(i)].body;
+      const Site site{rank, i, backward};
+      if (const auto* attend = std::get_if<Attend>(&body)) {
+        for (const Segment& segment : attend->segments) uses.push_back(SegmentUse{&segment, nullptr, site});
+      } else if (const auto* gradient = std::get_if<AttendGradient>(&body)) {
+        for (const SegmentGradient& segment : gradient->segments) {
+          uses.push_back(SegmentUse{&segment.forward, &segment, site});
+        }
+      }
+    }
+  }
+  return uses;
+}
+
+}  // namespace evenspan::plan::proofs

@@ -1,0 +1,291 @@
+// What must hold before any proof can begin: everything that a parsed text can break. Findings carry the proof that
+// could not even start.
+#include <unordered_set>
+
+#include "plan/verify/homes.h"
+#include "plan/verify/proof.h"
+#include "plan/visit.h"
+
+namespace evenspan::plan::proofs {
+namespace {
+
+constexpr int64_t kMaxBytes = int64_t{1} << 60;
+
+// a * b + c, or nothing when that is more than kMaxBytes. REQUIRES: none is negative.
+bool fits(int64_t a, int64_t b, int64_t c, int64_t* sum) {
+  return !__builtin_mul_overflow(a, b, sum) && !__builtin_add_overflow(*sum, c, sum) && *sum <= kMaxBytes;
+}
+
+void check_request(const LoweredPlan& plan) {
+  const AttentionShape& shape = plan.request.shape;
+  if (shape.num_heads < 1 || shape.num_kv_heads < 1 || shape.head_dim < 1 ||
+      shape.num_heads % shape.num_kv_heads != 0 || shape.element > ElementType::f64) {
+    refute(Proof::coverage, Site{}, "attention shape has ", shape.num_heads, " heads, ", shape.num_kv_heads,
+           " kv heads, head dimension ", shape.head_dim, ", element type ", static_cast<int>(shape.element),
+           "; all are positive, kv heads divide heads, the type is known");
+  }
+  int64_t token_bytes = 0;
+  if (!fits(shape.num_heads, int64_t{shape.head_dim} * 8, 0, &token_bytes)) {
+    refute(Proof::coverage, Site{}, shape.num_heads, " heads of ", shape.head_dim, " are too large");
+  }
+  const Documents& documents = plan.request.documents;
+  if (documents.size() == 0) refute(Proof::coverage, Site{}, "there are no documents");
+  for (int64_t d = 0; d < documents.size(); ++d) {
+    const Document& document = documents[DocumentId(d)];
+    int64_t bytes = 0;
+    if (document.length < 1 || !fits(document.length, token_bytes, 0, &bytes)) {
+      refute(Proof::coverage, Site{}, "document ", d, " has ", document.length, " tokens");
+    }
+    const auto [kind, extent] = document.mask;
+    if (kind > MaskKind::prefix || extent < 0 || (kind == MaskKind::window && extent < 1)) {
+      refute(Proof::coverage, Site{}, "document ", d, " has mask ", static_cast<int>(kind), " of extent ", extent);
+    }
+  }
+  const auto num_programs = static_cast<int64_t>(plan.programs.size());
+  if (num_programs < 1 || num_programs != plan.request.num_ranks() || num_programs != plan.placement.num_ranks()) {
+    refute(Proof::matching, Site{}, num_programs, " programs for ", plan.request.num_ranks(),
+           " ranks and a placement on ", plan.placement.num_ranks());
+  }
+}
+
+class Checker {
+ public:
+  explicit Checker(const LoweredPlan& plan)
+      : plan_(plan),
+        shape_(plan.request.shape),
+        sizes_(plan.request.shape),
+        homes_(plan.request.documents, plan.placement) {}
+
+  void program(int32_t rank, bool backward) {
+    const Program& program = program_of(plan_, rank, backward);
+    std::unordered_set<int32_t> exchanges;
+    for (size_t i = 0; i < program.operations.size(); ++i) {
+      site_ = Site{rank, static_cast<int32_t>(i), backward};
+      operation(program.operations[i], &exchanges);
+    }
+  }
+
+ private:
+  void operation(const Operation& operation, std::unordered_set<int32_t>* exchanges) {
+    for (const int32_t id : operation.waits) {
+      if (!exchanges->contains(id)) {
+        refute(Proof::matching, site_, "waits for exchange ", id, ", which no operation before it starts");
+      }
+    }
+    if (std::holds_alternative<Attend>(operation.body) && site_.backward) {
+      refute(Proof::coverage, site_, "attends forward in the backward program");
+    }
+    if (std::holds_alternative<AttendGradient>(operation.body) && !site_.backward) {
+      refute(Proof::coverage, site_, "attends backward in the forward program");
+    }
+    for_each_block(operation, [this](const Block& block, Access access) { check_block(block, access); });
+    std::visit(Overloaded{[&](const Exchange& exchange) { check_exchange(exchange, exchanges); },
+                          [&](const Attend& attend) {
+                            for (const Segment& segment : attend.segments) check_segment(segment);
+                          },
+                          [&](const AttendGradient& attend) {
+                            for (const SegmentGradient& segment : attend.segments) check_gradient(segment);
+                          },
+                          [&](const Copy& copy) {
+                            for (const BlockPair& pair : copy.pairs) check_pair(pair);
+                          },
+                          [&](const Accumulate& accumulate) {
+                            for (const BlockPair& pair : accumulate.pairs) {
+                              check_pair(pair);
+                              if (!is_gradient(pair.to.tensor)) {
+                                refute(Proof::dataflow, site_, "adds ", describe(pair.from),
+                                       "; only gradients are added, outputs fold with their log-sum-exp");
+                              }
+                            }
+                          },
+                          [&](const Clear& clear) {
+                            for (const Block& block : clear.blocks) {
+                              if (!is_partial(block.tensor)) {
+                                refute(Proof::dataflow, site_, "clears ", describe(block), ", which is no partial");
+                              }
+                            }
+                          }},
+               operation.body);
+  }
+
+  void check_block(const Block& block, Access access) const {
+    if (static_cast<int>(block.tensor) >= kNumTensorNames || block.storage > Storage::saved ||
+        block.precision > Precision::accumulation) {
+      refute(Proof::dataflow, site_, "a block has tensor ", static_cast<int>(block.tensor), ", storage ",
+             static_cast<int>(block.storage), ", precision ", static_cast<int>(block.precision));
+    }
+    if (block.document < 0 || block.document >= plan_.request.documents.size()) {
+      refute(Proof::dataflow, site_, describe(block), ": the batch has ", plan_.request.documents.size(), " documents");
+    }
+    const int64_t length = plan_.request.documents[block.document].length;
+    if (block.rows.begin < 0 || block.rows.empty() || block.rows.end > length) {
+      refute(Proof::dataflow, site_, describe(block), ": rows are empty or outside the document's ", length);
+    }
+    const int32_t num_heads = sizes_.num_heads(block.tensor);
+    if (block.heads.begin < 0 || block.heads.empty() || block.heads.end > num_heads) {
+      refute(Proof::dataflow, site_, describe(block), ": heads are empty or outside the tensor's ", num_heads);
+    }
+    if (block.tensor == TensorName::lse && block.precision != Precision::accumulation) {
+      refute(Proof::dataflow, site_, describe(block), ": log-sum-exp has the accumulation type");
+    }
+    check_address(block);
+    if (block.storage == Storage::home) check_home(block, access);
+  }
+
+  void check_address(const Block& block) const {
+    const int64_t bytes = sizes_.element_bytes(block.precision);
+    const int64_t row = block.heads.size() * sizes_.width(block.tensor);
+    int64_t elements = 0;
+    int64_t end = 0;
+    if (block.offset_bytes < 0 || block.row_stride < 0 || (block.rows.size() > 1 && block.row_stride < row) ||
+        block.offset_bytes % bytes != 0 || !fits(block.rows.size(), block.row_stride, row, &elements) ||
+        !fits(elements, bytes, block.offset_bytes, &end)) {
+      refute(Proof::memory, site_, describe(block), ", row stride ", block.row_stride,
+             ": no address; offsets are multiples of ", bytes, ", strides at least ", row);
+    }
+  }
+
+  void check_home(const Block& block, Access access) const {
+    const bool input = !is_partial(block.tensor) && (site_.backward || block.tensor != TensorName::grad_output);
+    const bool result = is_gradient(block.tensor) ? site_.backward : block.tensor == TensorName::output;
+    const bool written = access != Access::read;
+    const bool final_output = site_.backward && block.tensor == TensorName::output;
+    if (written ? !result || final_output : !input && !result) {
+      refute(Proof::dataflow, site_, describe(block), " is ", written ? "written" : "read", ", which the ",
+             site_.backward ? "backward" : "forward", " program must not");
+    }
+    if (block.precision != Precision::input) {
+      refute(Proof::dataflow, site_, describe(block), ": home tensors have the input type");
+    }
+    const int64_t row = homes_.row_of(site_.rank, block.document, block.rows);
+    if (row < 0) refute(Proof::memory, site_, describe(block), ": the rank is not home to these rows");
+    const int64_t num_heads = sizes_.num_heads(block.tensor);
+    const int64_t offset = (row * num_heads + block.heads.begin) * sizes_.head_bytes(block.tensor, block.precision);
+    const int64_t stride = num_heads * sizes_.width(block.tensor);
+    if (block.offset_bytes != offset || (block.rows.size() > 1 && block.row_stride != stride)) {
+      refute(Proof::memory, site_, describe(block), ", row stride ", block.row_stride, ": its home is at byte ", offset,
+             " with row stride ", stride);
+    }
+  }
+
+  void check_exchange(const Exchange& exchange, std::unordered_set<int32_t>* exchanges) const {
+    if (!exchanges->insert(exchange.id).second) {
+      refute(Proof::matching, site_, "exchange ", exchange.id, " has the id of an exchange before it");
+    }
+    for (const auto* messages : {&exchange.sends, &exchange.receives}) {
+      for (const Message& message : *messages) check_message(message);
+    }
+  }
+
+  void check_message(const Message& message) const {
+    if (message.peer < 0 || message.peer >= plan_.request.num_ranks() || message.peer == site_.rank) {
+      refute(Proof::matching, site_, "a message has peer ", message.peer, "; peers are the other ranks of ",
+             plan_.request.num_ranks());
+    }
+    if (message.blocks.empty()) refute(Proof::matching, site_, "the message with rank ", message.peer, " has no block");
+    const Block* before = nullptr;
+    for (const Block& block : message.blocks) {
+      if (!sizes_.area(block).dense()) {
+        refute(Proof::matching, site_, describe(block), ", row stride ", block.row_stride,
+               ", travels but is not dense");
+      }
+      if (before &&
+          (before->storage != block.storage || (block.storage == Storage::home && before->tensor != block.tensor) ||
+           sizes_.area(*before).end() != block.offset_bytes)) {
+        refute(Proof::matching, site_, describe(block),
+               " is not back to back with the block before it in its message, ", describe(*before));
+      }
+      before = &block;
+    }
+  }
+
+  void check_pair(const BlockPair& pair) const {
+    const auto& [to, from] = pair;
+    if (to.tensor != from.tensor || to.document != from.document || to.rows != from.rows || to.heads != from.heads) {
+      refute(Proof::dataflow, site_, describe(from), " and ", describe(to), " are not the same part of one tensor");
+    }
+  }
+
+  void check_operand(const Block& block, TensorName tensor, Precision precision, const Block& like) const {
+    if (block.tensor != tensor || block.precision != precision) {
+      refute(Proof::coverage, site_, "a segment has ", describe(block), " as its ", to_string(tensor),
+             precision == Precision::input ? " of the input type" : " of the accumulation type");
+    }
+    if (block.document != like.document || block.rows != like.rows || block.heads != like.heads) {
+      refute(Proof::coverage, site_, "a segment has ", describe(block), " beside ", describe(like));
+    }
+  }
+
+  // What kernels demand, see design.md: none empty, causal ones square, whole kv groups or a part of one, no row
+  // without a key.
+  void check_segment(const Segment& segment) const {
+    const Precision output_precision = site_.backward ? Precision::input : segment.output.precision;
+    check_operand(segment.query, TensorName::query, Precision::input, segment.query);
+    check_operand(segment.key, TensorName::key, Precision::input, segment.key);
+    check_operand(segment.value, TensorName::value, Precision::input, segment.key);
+    check_operand(segment.output, TensorName::output, output_precision, segment.query);
+    check_operand(segment.lse, TensorName::lse, Precision::accumulation, segment.query);
+    const Block& query = segment.query;
+    const Block& key = segment.key;
+    const auto refuse = [&](const auto&... reason) {
+      refute(Proof::coverage, site_, "the segment of ", describe(query), " and ", describe(key), reason...);
+    };
+    if (query.document != key.document) refuse(" crosses a border between documents");
+    if (key.heads != shape_.kv_heads(query.heads)) {
+      refuse(" needs kv heads ", describe(shape_.kv_heads(query.heads)));
+    }
+    const int32_t group = shape_.group_size();
+    const bool whole_groups = query.heads.begin % group == 0 && query.heads.end % group == 0;
+    if (!whole_groups && key.heads.size() != 1) refuse(" mixes parts of kv groups of ", group, " heads");
+    check_kind(segment, refuse);
+  }
+
+  template <class Refuse>
+  void check_kind(const Segment& segment, const Refuse& refuse) const {
+    const Span queries = segment.query.rows;
+    const Span keys = segment.key.rows;
+    if (segment.kind > TileKind::band) refuse(" has kind ", static_cast<int>(segment.kind));
+    if (segment.kind == TileKind::causal && queries != keys) refuse(" is causal and not square");
+    if (segment.kind == TileKind::window || segment.kind == TileKind::band) {
+      if (segment.window < 1) refuse(" has window ", segment.window);
+      if (segment.window < queries.end - keys.end + 1) {
+        refuse(" with window ", segment.window, " has no key for query ", queries.end - 1);
+      }
+    }
+    if (segment.kind == TileKind::band && keys.begin > queries.begin) {
+      refuse(" is a band without a key for query ", queries.begin);
+    }
+  }
+
+  void check_gradient(const SegmentGradient& segment) const {
+    const Segment& forward = segment.forward;
+    check_segment(forward);
+    if (forward.fold) refute(Proof::dataflow, site_, "a backward segment folds its output, which is final");
+    check_operand(segment.grad_output, TensorName::grad_output, Precision::input, forward.query);
+    const auto target = [&](const GradientTarget& target, TensorName tensor, const Block& like) {
+      check_operand(target.block, tensor, target.block.precision, like);
+    };
+    target(segment.grad_query, TensorName::grad_query, forward.query);
+    target(segment.grad_key, TensorName::grad_key, forward.key);
+    target(segment.grad_value, TensorName::grad_value, forward.key);
+  }
+
+  const LoweredPlan& plan_;
+  const AttentionShape& shape_;
+  Sizes sizes_;
+  Homes homes_;
+  Site site_;
+};
+
+}  // namespace
+
+void prove_well_formed(const LoweredPlan& plan) {
+  check_request(plan);
+  Checker checker(plan);
+  for (int32_t rank = 0; rank < plan.request.num_ranks(); ++rank) {
+    checker.program(rank, false);
+    checker.program(rank, true);
+  }
+}
+
+}  // namespace evenspan::plan::proofs

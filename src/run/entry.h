@@ -1,0 +1,58 @@
+// A plan bound to a communicator and a device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "evenspan/comm/communicator.h"
+#include "evenspan/plan/program.h"
+#include "evenspan/run/executable.h"
+
+namespace evenspan::run {
+
+at::ScalarType scalar_type(plan::ElementType type);
+
+class Executable::Entry : public std::enable_shared_from_this<Executable::Entry> {
+ public:
+  Entry(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device);
+
+  struct Forward {
+    at::Tensor output;
+    at::Tensor saved;  // a 0-d CPU int64 tensor that names the saved buffer and owns it
+  };
+  // query, key and value as `attention` takes them. Throws as `attention` does; tells the other ranks first.
+  Forward forward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);
+
+  struct Gradients {
+    at::Tensor query, key, value;
+  };
+  Gradients backward(const at::Tensor& grad_output, const at::Tensor& query, const at::Tensor& key,
+                     const at::Tensor& value, const at::Tensor& output, const at::Tensor& saved);
+
+  const plan::Plan& plan() const { return *plan_; }
+  const plan::RankProgram& program() const { return program_; }
+  const comm::Communicator& communicator() const { return communicator_; }
+
+ private:
+  void compare_hashes() const;
+  // Throws unless the tensor has this rank's rows and the plan's heads, type and device.
+  void check(const char* name, const at::Tensor& tensor, int32_t num_heads) const;
+  at::Tensor make_saved();
+  at::Tensor saved_buffer(const at::Tensor& saved) const;
+  at::Tensor arena(int64_t num_bytes);
+
+  std::shared_ptr<const plan::Plan> plan_;
+  comm::Communicator communicator_;
+  at::Device device_;
+  plan::RankProgram program_;
+  at::Tensor arena_;  // of both directions
+  mutable std::mutex saved_mutex_;  // tensors are released by any thread
+  std::map<int64_t, at::Tensor> saved_;
+  int64_t next_saved_ = 1;
+};
+
+}  // namespace evenspan::run

@@ -1,0 +1,181 @@
+#include "evenspan/run/executable.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
+
+#include "evenspan/core/error.h"
+#include "run/entry.h"
+#include "run/interpreter.h"
+#include "run/table.h"
+
+namespace evenspan::run {
+
+using plan::TensorName;
+
+at::ScalarType scalar_type(plan::ElementType type) {
+  switch (type) {
+    case plan::ElementType::bf16:
+      return at::kBFloat16;
+    case plan::ElementType::f16:
+      return at::kHalf;
+    case plan::ElementType::f32:
+      return at::kFloat;
+    case plan::ElementType::f64:
+      return at::kDouble;
+  }
+  return at::kFloat;
+}
+
+Executable::Entry::Entry(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device)
+    : plan_(std::move(plan)), communicator_(std::move(communicator)), device_(device) {
+  if (!plan_ || !communicator_) fail_invalid("[bind] no plan or no communicator; give both");
+  compare_hashes();
+  if (communicator_.size() != plan_->request.num_ranks()) {
+    fail_invalid("[bind] the plan is for ", plan_->request.num_ranks(), " ranks, the communicator has ",
+                 communicator_.size(), "; plan for the communicator's size");
+  }
+  program_ = plan::lower(*plan_, communicator_.rank());
+}
+
+void Executable::Entry::compare_hashes() const {
+  if (communicator_.size() == 1) return;
+  const auto& parts = plan_->hash.parts;
+  const at::Tensor own =
+      at::from_blob(const_cast<uint64_t*>(parts.data()), {static_cast<int64_t>(parts.size())}, at::kLong).clone();
+  // The exchange of hashes does not go through torch's devices.
+  const std::vector<at::Tensor> all = comm::all_gather(communicator_, own.to(device_), "plan check");
+  for (size_t r = 1; r < all.size(); ++r) {
+    const at::Tensor different = all[r].ne(all[0]).cpu();
+    if (!different.any().item<bool>()) continue;
+    std::string names;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (!different[static_cast<int64_t>(i)].item<bool>()) continue;
+      names += (names.empty() ? "" : ", ") + std::string(plan::PlanHash::kParts[i]);
+    }
+    fail(ErrorKind::communication, "[plan check] ranks 0 and ", r, " hold different plans: they differ in ", names,
+         "; give every rank the same batch and options");
+  }
+}
+
+void Executable::Entry::check(const char* name, const at::Tensor& tensor, int32_t num_heads) const {
+  const int64_t rows = plan_->placement.num_tokens(communicator_.rank());
+  const auto& shape = plan_->request.shape;
+  if (!tensor.defined() || tensor.dim() != 3 || tensor.size(0) != rows || tensor.size(1) != num_heads ||
+      tensor.size(2) != shape.head_dim) {
+    fail_invalid("[attention] ", name, " has shape ", tensor.defined() ? join_text(tensor.sizes()) : "undefined",
+                 "; rank ", communicator_.rank(), " of the plan has [", rows, ", ", num_heads, ", ", shape.head_dim,
+                 "]: rows of the placement, heads, head dimension");
+  }
+  if (tensor.scalar_type() != scalar_type(shape.element)) {
+    fail_invalid("[attention] ", name, " is ", tensor.scalar_type(), ", the plan is for ",
+                 scalar_type(shape.element), "; convert it or plan for its type");
+  }
+  if (tensor.device() != device_) {
+    fail_invalid("[attention] ", name, " is on ", tensor.device(), ", the executable on ", device_,
+                 "; move it or bind the plan to its device");
+  }
+}
+
+at::Tensor Executable::Entry::arena(int64_t num_bytes) {
+  if (!arena_.defined() || arena_.numel() < num_bytes) {
+    arena_ = at::empty({num_bytes}, at::TensorOptions().dtype(at::kByte).device(device_));
+  }
+  return arena_;
+}
+
+at::Tensor Executable::Entry::make_saved() {
+  const std::lock_guard lock(saved_mutex_);
+  auto number = std::make_shared<int64_t>(next_saved_++);
+  saved_[*number] = at::empty({program_.saved_bytes}, at::TensorOptions().dtype(at::kByte).device(device_));
+  int64_t* data = number.get();
+  const auto release = [number, entry = shared_from_this()](void*) {
+    const std::lock_guard lock(entry->saved_mutex_);
+    entry->saved_.erase(*number);
+  };
+  return at::from_blob(data, {}, release, at::TensorOptions().dtype(at::kLong));
+}
+
+at::Tensor Executable::Entry::saved_buffer(const at::Tensor& saved) const {
+  const std::lock_guard lock(saved_mutex_);
+  const int64_t number = *saved.const_data_ptr<int64_t>();
+  const auto at = saved_.find(number);
+  if (at == saved_.end()) {
+    fail_invalid("[attention] run ", number, " of this executable has no saved activations; run forward first");
+  }
+  return at->second;
+}
+
+namespace {
+at::Tensor& slot(Memory* memory, TensorName name) { return memory->home[static_cast<size_t>(name)]; }
+
+at::Tensor rows_contiguous(const at::Tensor& x) { return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous(); }
+
+// Runs `body`; when it throws, the other ranks hear of it before it goes on.
+template <class Body>
+auto told_to_all(const comm::Communicator& communicator, const char* operation, Body&& body) {
+  try {
+    return body();
+  } catch (const std::exception& error) {
+    communicator.abort(operation, error.what());
+    throw;
+  }
+}
+}  // namespace
+
+Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, const at::Tensor& key,
+                                                      const at::Tensor& value) {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  const auto& shape = plan_->request.shape;
+  return told_to_all(communicator_, "attention forward", [&] {
+    check("query", query, shape.num_heads);
+    check("key", key, shape.num_kv_heads);
+    check("value", value, shape.num_kv_heads);
+    Memory memory;
+    slot(&memory, TensorName::query) = rows_contiguous(query);
+    slot(&memory, TensorName::key) = rows_contiguous(key);
+    slot(&memory, TensorName::value) = rows_contiguous(value);
+    slot(&memory, TensorName::output) = at::empty(query.sizes(), query.options());
+    const at::Tensor saved = make_saved();
+    memory.saved = saved_buffer(saved);
+    memory.arena = arena(program_.forward.arena_bytes);
+    run_program(program_.forward, shape, memory, communicator_, "attention forward");
+    return Forward{slot(&memory, TensorName::output), saved};
+  });
+}
+
+Executable::Entry::Gradients Executable::Entry::backward(const at::Tensor& grad_output, const at::Tensor& query,
+                                                         const at::Tensor& key, const at::Tensor& value,
+                                                         const at::Tensor& output, const at::Tensor& saved) {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  const auto& shape = plan_->request.shape;
+  return told_to_all(communicator_, "attention backward", [&] {
+    check("gradient of the output", grad_output, shape.num_heads);
+    Memory memory;
+    slot(&memory, TensorName::query) = rows_contiguous(query);
+    slot(&memory, TensorName::key) = rows_contiguous(key);
+    slot(&memory, TensorName::value) = rows_contiguous(value);
+    slot(&memory, TensorName::output) = rows_contiguous(output);
+    slot(&memory, TensorName::grad_output) = rows_contiguous(grad_output);
+    slot(&memory, TensorName::grad_query) = at::empty(query.sizes(), query.options());
+    slot(&memory, TensorName::grad_key) = at::empty(key.sizes(), key.options());
+    slot(&memory, TensorName::grad_value) = at::empty(value.sizes(), value.options());
+    memory.saved = saved_buffer(saved);
+    memory.arena = arena(program_.backward.arena_bytes);
+    run_program(program_.backward, shape, memory, communicator_, "attention backward");
+    return Gradients{slot(&memory, TensorName::grad_query), slot(&memory, TensorName::grad_key),
+                     slot(&memory, TensorName::grad_value)};
+  });
+}
+
+Executable::Executable(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device)
+    : entry_(std::make_shared<Entry>(std::move(plan), std::move(communicator), device)) {}
+
+const plan::Plan& Executable::plan() const { return entry_->plan(); }
+const plan::RankProgram& Executable::program() const { return entry_->program(); }
+Rank Executable::rank() const { return entry_->communicator().rank(); }
+int64_t Executable::num_tokens() const { return plan().placement.num_tokens(rank()); }
+at::Tensor Executable::handle() const { return make_handle(entry_); }
+
+}  // namespace evenspan::run

@@ -1,0 +1,143 @@
+#include "train/metrics.h"
+
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+
+#include "evenspan/core/error.h"
+#include "evenspan/nn/safetensors.h"
+
+namespace evenspan::train {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json placement_json(const plan::Placement& placement) {
+  Json ranks = Json::array();
+  for (int32_t r = 0; r < placement.num_ranks(); ++r) {
+    Json spans = Json::array();
+    for (const plan::PlacedSpan& s : placement.spans(Rank(r)))
+      spans.push_back({s.document.value, s.span.begin, s.span.end});
+    ranks.push_back(std::move(spans));
+  }
+  return ranks;
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(const std::string& path, int64_t resumed_step) {
+  std::string kept;
+  if (resumed_step > 0 && std::filesystem::exists(path)) {
+    std::ifstream in(path);
+    for (std::string line; std::getline(in, line);) {
+      const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (!json.is_object() || json.contains("final") || json.value("step", int64_t{0}) > resumed_step) continue;
+      kept += line + "\n";
+    }
+  }
+  out_.open(path, std::ios::trunc);
+  out_ << kept << std::flush;
+  if (!out_) fail(ErrorKind::resource, "[train] cannot write ", path);
+}
+
+void MetricsFile::write(const Header& h) {
+  if (!out_.is_open()) return;
+  const Json json = {{"run",
+                      {{"ranks", h.num_ranks},
+                       {"strategy", h.strategy},
+                       {"dtype", h.dtype},
+                       {"parameters", h.num_parameters},
+                       {"layers", h.num_layers},
+                       {"documents", h.documents},
+                       {"epoch_tokens", h.epoch_tokens},
+                       {"held_out_documents", h.held_out},
+                       {"dropped_empty", h.dropped_empty},
+                       {"dropped_invalid", h.dropped_invalid}}}};
+  out_ << json.dump() << std::endl;
+}
+
+void MetricsFile::write(const StepReport& r, const std::vector<int64_t>* batch_lengths,
+                        const plan::Placement* placement) {
+  if (!out_.is_open()) return;
+  Json json = {{"step", r.step},
+               {"loss", r.loss},
+               {"tokens", r.tokens},
+               {"labels", r.labels},
+               {"documents", r.documents},
+               {"learning_rate", r.learning_rate},
+               {"gradient_norm", r.gradient_norm},
+               {"seconds", r.seconds},
+               {"plan_seconds", r.plan_seconds},
+               {"tokens_per_second", static_cast<double>(r.tokens) / r.seconds},
+               {"tokens_max_over_mean", r.tokens_max_over_mean},
+               {"work_max_over_mean", r.work_max_over_mean},
+               {"rank_tokens", r.rank_tokens},
+               {"rank_work_seconds", r.rank_work},
+               {"attention_sent_bytes", r.attention_bytes},
+               {"optimizer_sent_bytes", r.optimizer_bytes},
+               {"forward_sent_bytes", r.forward_bytes},
+               {"ring_forward_sent_bytes", r.ring_bytes},
+               {"arena_bytes", r.arena_bytes},
+               {"peak_rss_bytes", r.peak_rss_bytes}};
+  if (batch_lengths != nullptr) json["lengths"] = *batch_lengths;
+  if (placement != nullptr) json["placement"] = placement_json(*placement);
+  out_ << json.dump() << std::endl;
+}
+
+void MetricsFile::write_evaluation(int64_t step, double loss, int64_t labels) {
+  if (!out_.is_open()) return;
+  out_ << Json{{"evaluation", {{"step", step}, {"loss", loss}, {"labels", labels}}}, {"step", step}}.dump()
+       << std::endl;
+}
+
+void MetricsFile::write(const Summary& s) {
+  if (!out_.is_open()) return;
+  Json json = {{"final", true},      {"steps", s.steps},     {"first_loss", s.first_loss}, {"last_loss", s.last_loss},
+               {"tokens", s.tokens}, {"seconds", s.seconds}, {"checkpoint", s.checkpoint}};
+  json["held_out_loss"] = std::isnan(s.held_out_loss) ? Json(nullptr) : Json(s.held_out_loss);
+  out_ << json.dump() << std::endl;
+}
+
+std::string bytes_text(double num_bytes) {
+  const char* units[] = {"B", "kB", "MB", "GB", "TB"};
+  size_t unit = 0;
+  while (num_bytes >= 999.5 && unit + 1 < std::size(units)) {
+    num_bytes /= 1000;
+    ++unit;
+  }
+  char text[32];
+  std::snprintf(text, sizeof text, unit == 0 || num_bytes >= 100 ? "%.0f %s" : "%.1f %s", num_bytes, units[unit]);
+  return text;
+}
+
+int64_t total(const std::vector<std::vector<int64_t>>& matrix) {
+  int64_t sum = 0;
+  for (const auto& row : matrix) {
+    for (const int64_t x : row) sum += x;
+  }
+  return sum;
+}
+
+std::string progress_line(const StepReport& r, int64_t num_steps) {
+  char text[256];
+  std::snprintf(text, sizeof text,
+                "step %4lld/%lld  loss %.4f  %6.0f tokens/s  work %.3f  tokens %.3f of the mean  sent %s + %s  memory "
+                "%s (arena %s)",
+                static_cast<long long>(r.step), static_cast<long long>(num_steps), r.loss,
+                static_cast<double>(r.tokens) / r.seconds, r.work_max_over_mean, r.tokens_max_over_mean,
+                bytes_text(static_cast<double>(total(r.attention_bytes))).c_str(),
+                bytes_text(static_cast<double>(total(r.optimizer_bytes))).c_str(),
+                bytes_text(static_cast<double>(r.peak_rss_bytes)).c_str(),
+                bytes_text(static_cast<double>(r.arena_bytes)).c_str());
+  return text;
+}
+
+int64_t peak_rss_bytes() {
+  struct rusage usage {};
+  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
+}
+
+}  // namespace evenspan::train

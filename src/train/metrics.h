@@ -1,0 +1,48 @@
+// What a run tells: metrics.jsonl and the progress line.
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "evenspan/plan/placement.h"
+#include "evenspan/train/trainer.h"
+
+namespace evenspan::train {
+
+// Appends one JSON object a line; every line is flushed. Does nothing without a path.
+class MetricsFile {
+ public:
+  MetricsFile() = default;
+  // Keeps the lines of an earlier run up to `resumed_step` and drops the later ones, which will be written again.
+  MetricsFile(const std::string& path, int64_t resumed_step);
+
+  // What the run is: at its beginning and again at every resume, perhaps on another number of ranks.
+  struct Header {
+    int32_t num_ranks = 0;
+    std::string strategy, dtype;
+    int64_t num_parameters = 0, num_layers = 0, documents = 0, epoch_tokens = 0, held_out = 0;
+    int64_t dropped_empty = 0, dropped_invalid = 0;
+  };
+  void write(const Header& header);
+  // `batch_lengths` and `placement` are written too where they are given.
+  void write(const StepReport& report, const std::vector<int64_t>* batch_lengths, const plan::Placement* placement);
+  void write_evaluation(int64_t step, double loss, int64_t labels);
+  void write(const Summary& summary);
+
+ private:
+  std::ofstream out_;
+};
+
+std::string progress_line(const StepReport& report, int64_t num_steps);
+
+// "12.3 MB", "640 B".
+std::string bytes_text(double num_bytes);
+
+// The largest resident set of this process so far; 0 if unknown.
+int64_t peak_rss_bytes();
+
+int64_t total(const std::vector<std::vector<int64_t>>& matrix);
+
+}  // namespace evenspan::train

@@ -1,0 +1,349 @@
+#include "evenspan/train/trainer.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <limits>
+#include <thread>
+
+#include "evenspan/core/error.h"
+#include "evenspan/nn/decoder.h"
+#include "evenspan/nn/loss.h"
+#include "evenspan/nn/safetensors.h"
+#include "evenspan/plan/plan.h"
+#include "evenspan/run/executable.h"
+#include "evenspan/train/batches.h"
+#include "evenspan/train/checkpoint.h"
+#include "evenspan/train/optimizer.h"
+#include "train/metrics.h"
+
+namespace evenspan::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+at::ScalarType compute_type(const std::string& dtype) {
+  return dtype == "float64" ? at::kDouble : dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
+plan::ElementType element_type(at::ScalarType type) {
+  return type == at::kDouble     ? plan::ElementType::f64
+         : type == at::kBFloat16 ? plan::ElementType::bf16
+                                 : plan::ElementType::f32;
+}
+
+// Forward and backward FLOPs per pair and per token of the whole model: only their ratio matters to a placement, so
+// seconds are those of a machine with 1e12 FLOP/s for both.
+plan::CostModel cost_model(const nn::ModelConfig& m) {
+  const auto width = static_cast<double>(m.num_attention_heads * m.head_dim);
+  const auto kv_width = static_cast<double>(m.num_key_value_heads * m.head_dim);
+  const auto hidden = static_cast<double>(m.hidden_size);
+  const double matrices = hidden * (2 * width + 2 * kv_width) + 3 * hidden * static_cast<double>(m.intermediate_size);
+  const auto layers = static_cast<double>(m.num_hidden_layers);
+  constexpr double kSecondsPerFlop = 1e-12;
+  plan::CostModel cost;
+  cost.pair_seconds = kSecondsPerFlop * layers * 14 * width;  // 2 products forward, 5 backward
+  cost.token_seconds = kSecondsPerFlop * 6 * (layers * matrices + hidden * static_cast<double>(m.vocab_size));
+  return cost;
+}
+
+nn::ModelConfig load_model(const Config& config, const Corpus& corpus) {
+  const nn::ModelConfig model = nn::load_model_config(config.model.config);
+  if (config.data.max_document_tokens > model.max_position_embeddings) {
+    fail_invalid("[train] data.max_document_tokens must be at most the model's max_position_embeddings, they are ",
+                 config.data.max_document_tokens, " and ", model.max_position_embeddings);
+  }
+  if (corpus.vocabulary() > model.vocab_size) {
+    fail_invalid("[train] the model's vocab_size must be at least ", corpus.vocabulary(),
+                 ", the tokens of the byte tokenizer, it is ", model.vocab_size);
+  }
+  if (!config.model.weights.empty()) {
+    const auto differing = nn::differences(nn::load_model_config(config.model.weights), model);
+    if (!differing.empty()) {
+      fail_invalid("[train] model.weights is of another model than model.config: ", differing.front(),
+                   " (weights against configuration)");
+    }
+  }
+  return model;
+}
+
+// One rank's run.
+class Run {
+ public:
+  Run(const Config& config, const comm::Communicator& communicator);
+  Summary finish();
+
+ private:
+  bool leads() const { return communicator_.rank() == 0; }
+  void start();
+  std::shared_ptr<const plan::Plan> make_plan(const Batch& batch) const;
+  at::Tensor loss(const Batch& batch, const run::Executable& executable, int64_t labels) const;
+  StepReport step(int64_t number);
+  void fill_traffic(StepReport* report, const run::Executable& executable, double local_loss);
+  double evaluate(int64_t step);
+  void checkpoint(int64_t step);
+  std::string checkpoint_folder() const { return (std::filesystem::path(config_.run.folder) / "checkpoints").string(); }
+
+  const Config& config_;
+  std::shared_ptr<comm::Recorded> recorded_ = std::make_shared<comm::Recorded>();
+  comm::Communicator communicator_;
+  Batches batches_;
+  nn::ModelConfig model_;
+  at::ScalarType type_;
+  ShardedAdamW optimizer_;
+  nn::Decoder decoder_;
+  MetricsFile metrics_;
+  Cursor cursor_;
+  int64_t first_step_ = 1;
+  int64_t tokens_seen_ = 0;
+  Summary summary_;
+};
+
+Run::Run(const Config& config, const comm::Communicator& communicator)
+    : config_(config),
+      communicator_(comm::make_recording_communicator(communicator, recorded_)),
+      batches_(open_corpus(config.data), config.data),
+      model_(load_model(config, batches_.corpus())),
+      type_(compute_type(config.model.dtype)),
+      optimizer_(nn::parameter_specs(model_), type_, config.optimizer, communicator_),
+      decoder_(model_, optimizer_.parameters()) {
+  start();
+}
+
+// Initial weights, loaded weights, or a checkpoint.
+void Run::start() {
+  std::string resume = config_.run.resume;
+  if (resume == "latest") resume = latest_checkpoint(checkpoint_folder());
+  if (!resume.empty()) {
+    const Checkpoint loaded = load_checkpoint(resume, model_, optimizer_);
+    if (loaded.trainer.data_fingerprint != batches_.fingerprint()) {
+      fail_invalid("[train] a run resumes with the data that it was trained on; ", resume,
+                   " has other documents, data.seed, batch_tokens, max_document_tokens or held_out_fraction");
+    }
+    optimizer_.restore(loaded.state);
+    cursor_ = loaded.trainer.cursor;
+    first_step_ = loaded.trainer.step + 1;
+    tokens_seen_ = loaded.trainer.tokens_seen;
+  } else {
+    at::Tensor own = at::empty({optimizer_.end() - optimizer_.begin()}, at::kDouble);
+    auto* values = own.mutable_data_ptr<double>();
+    const nn::Parameters weights = config_.model.weights.empty()
+                                       ? nn::Parameters()
+                                       : nn::load_weights(config_.model.weights, model_, optimizer_.master_type());
+    int64_t offset = 0;  // of the parameter, in the flat order
+    for (const nn::ParameterSpec& spec : optimizer_.specs()) {
+      const int64_t from = std::max(optimizer_.begin(), offset);
+      const int64_t to = std::min(optimizer_.end(), offset + spec.num_elements());
+      if (from < to && weights.size() == 0) {
+        nn::initial_values(model_, spec, static_cast<uint64_t>(config_.model.seed), from - offset, to - offset,
+                           values + (from - optimizer_.begin()));
+      } else if (from < to) {
+        own.narrow(0, from - optimizer_.begin(), to - from)
+            .copy_(weights.at(spec.name).reshape({-1}).narrow(0, from - offset, to - from));
+      }
+      offset += spec.num_elements();
+    }
+    optimizer_.set_masters(own);
+  }
+  recorded_->sends.clear();
+  const std::string newest = config_.run.folder.empty() ? std::string() : latest_checkpoint(checkpoint_folder());
+  if (!newest.empty() && checkpoint_step(newest) >= first_step_) {
+    fail_invalid(
+        "[train] run.folder must not hold checkpoints of steps that this run has yet to do; it begins with step ",
+        first_step_, " and ", newest, " is there: set run.resume = \"latest\", or another run.folder, or remove it");
+  }
+  // No rank goes on to write before all have looked.
+  comm::barrier(communicator_, "train: start");
+  recorded_->sends.clear();
+  if (!leads()) return;
+  const Corpus& corpus = batches_.corpus();
+  if (!config_.run.folder.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(config_.run.folder, error);
+    if (error) {
+      fail(ErrorKind::resource, "[train] cannot make run.folder ", config_.run.folder, ": ", error.message());
+    }
+    nn::write_file((std::filesystem::path(config_.run.folder) / "config.toml").string(), to_toml(config_));
+    metrics_ = MetricsFile((std::filesystem::path(config_.run.folder) / "metrics.jsonl").string(), first_step_ - 1);
+  }
+  const MetricsFile::Header header{
+      communicator_.size(),     config_.parallel.strategy, config_.model.dtype,   nn::num_elements(optimizer_.specs()),
+      model_.num_hidden_layers, batches_.num_pieces(),     batches_.num_tokens(), batches_.num_held_out(),
+      corpus.dropped().empty,   corpus.dropped().invalid};
+  metrics_.write(header);
+  std::printf("model: %s, %.2f million parameters, %s\n", model_.model_type.c_str(),
+              static_cast<double>(header.num_parameters) * 1e-6, header.dtype.c_str());
+  std::printf("data: %lld documents with %lld tokens, %lld held out; dropped %lld empty, %lld not UTF-8\n",
+              static_cast<long long>(header.documents), static_cast<long long>(header.epoch_tokens),
+              static_cast<long long>(header.held_out), static_cast<long long>(header.dropped_empty),
+              static_cast<long long>(header.dropped_invalid));
+  std::printf("ranks: %d, %s, optimiser state %s each\n", header.num_ranks, header.strategy.c_str(),
+              bytes_text(static_cast<double>(optimizer_.state_bytes())).c_str());
+  if (!resume.empty())
+    std::printf("resumed after step %lld from %s\n", static_cast<long long>(first_step_ - 1), resume.c_str());
+  std::fflush(stdout);
+}
+
+std::shared_ptr<const plan::Plan> Run::make_plan(const Batch& batch) const {
+  plan::Request request;
+  request.documents = plan::Documents(lengths(batch), plan::Mask{});
+  request.shape = plan::AttentionShape{static_cast<int32_t>(model_.num_attention_heads),
+                                       static_cast<int32_t>(model_.num_key_value_heads),
+                                       static_cast<int32_t>(model_.head_dim), element_type(type_)};
+  request.topology = plan::make_topology(communicator_.size(), static_cast<int32_t>(config_.parallel.ranks_per_node));
+  request.cost = cost_model(model_);
+  request.options.strategy = config_.parallel.strategy;
+  request.options.token_slack = config_.parallel.token_slack;
+  request.options.ranks_per_group = static_cast<int32_t>(config_.parallel.ranks_per_group);
+  return plan::make_plan(std::move(request));
+}
+
+// This rank's share of the mean over the labels of all ranks.
+at::Tensor Run::loss(const Batch& batch, const run::Executable& executable, int64_t labels) const {
+  const LocalTokens tokens =
+      load_tokens(batches_.corpus(), batch, executable.plan().placement.spans(communicator_.rank()), model_.vocab_size);
+  const at::Tensor hidden = decoder_.forward(tokens.ids, tokens.positions, executable);
+  return nn::tiled_cross_entropy(hidden, decoder_.head_weight(), tokens.labels,
+                                 labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0);
+}
+
+StepReport Run::step(int64_t number) {
+  const auto start = Clock::now();
+  StepReport report;
+  const Batch batch = batches_.next(&cursor_);
+  const std::vector<int64_t> batch_lengths = lengths(batch);
+  const auto plan = make_plan(batch);
+  report.plan_seconds = seconds_since(start);
+  const run::Executable executable(plan, communicator_);
+  report.step = number;
+  report.labels = num_labels(batch);
+  report.tokens = plan->request.documents.total_tokens();
+  report.documents = static_cast<int64_t>(batch.size());
+  const at::Tensor local_loss = loss(batch, executable, report.labels);
+  torch::autograd::backward({local_loss}, {});
+  report.learning_rate = learning_rate_at(config_.optimizer, number, config_.run.steps);
+  report.gradient_norm = optimizer_.step(report.learning_rate);
+  fill_traffic(&report, executable, local_loss.item<double>());
+  tokens_seen_ += report.tokens;
+  summary_.tokens += report.tokens;
+  report.seconds = seconds_since(start);
+  if (leads())
+    metrics_.write(report, config_.run.record_placement ? &batch_lengths : nullptr,
+                   config_.run.record_placement ? &plan->placement : nullptr);
+  return report;
+}
+
+// What every rank saw, put together on every rank.
+void Run::fill_traffic(StepReport* report, const run::Executable& executable, double local_loss) {
+  const int64_t ranks = communicator_.size();
+  // loss, arena, bytes of attention to each rank, bytes of the optimiser to each rank
+  at::Tensor own = at::zeros({2 + 2 * ranks}, at::kDouble);
+  auto* row = own.mutable_data_ptr<double>();
+  const plan::RankProgram& program = executable.program();
+  row[0] = local_loss;
+  row[1] = static_cast<double>(std::max(program.forward.arena_bytes, program.backward.arena_bytes) +
+                               program.saved_bytes * model_.num_hidden_layers);
+  for (const comm::Recorded::Item& item : recorded_->sends) {
+    const int64_t group = item.operation.starts_with("optimizer") ? ranks : 0;
+    row[2 + group + item.peer.value] += static_cast<double>(item.num_bytes);
+  }
+  const std::vector<at::Tensor> rows = comm::all_gather(communicator_, own, "train: report");
+  recorded_->sends.clear();
+  for (const at::Tensor& tensor : rows) {
+    const auto* r = tensor.const_data_ptr<double>();
+    report->loss += r[0];
+    report->arena_bytes = std::max(report->arena_bytes, static_cast<int64_t>(r[1]));
+    const auto bytes = [&](int64_t from) {
+      std::vector<int64_t> to;
+      for (int64_t i = 0; i < ranks; ++i) to.push_back(static_cast<int64_t>(r[from + i]));
+      return to;
+    };
+    report->attention_bytes.push_back(bytes(2));
+    report->optimizer_bytes.push_back(bytes(2 + ranks));
+  }
+  if (!leads()) return;
+  const plan::Metrics metrics = plan::measure(executable.plan());
+  report->tokens_max_over_mean = metrics.tokens_max_over_mean;
+  report->work_max_over_mean = metrics.work_max_over_mean;
+  report->rank_tokens = metrics.tokens;
+  report->rank_work = metrics.work_seconds;
+  report->forward_bytes = metrics.sent_bytes_total * model_.num_hidden_layers;
+  report->ring_bytes = metrics.ring_bytes_total * model_.num_hidden_layers;
+  report->peak_rss_bytes = peak_rss_bytes();
+}
+
+double Run::evaluate(int64_t step) {
+  const std::vector<Batch> batches = batches_.held_out(config_.run.eval_batches);
+  if (batches.empty()) return std::numeric_limits<double>::quiet_NaN();
+  const c10::AutoGradMode no_gradients(false);
+  int64_t labels = 0;
+  for (const Batch& batch : batches) labels += num_labels(batch);
+  at::Tensor sum = at::zeros({}, at::kDouble);
+  for (const Batch& batch : batches) sum.add_(loss(batch, run::Executable(make_plan(batch), communicator_), labels));
+  const double mean = comm::all_reduce(communicator_, sum, "train: evaluation").item<double>();
+  recorded_->sends.clear();
+  if (leads()) {
+    metrics_.write_evaluation(step, mean, labels);
+    std::printf("step %4lld  held-out loss %.4f over %lld labels\n", static_cast<long long>(step), mean,
+                static_cast<long long>(labels));
+    std::fflush(stdout);
+  }
+  return mean;
+}
+
+void Run::checkpoint(int64_t step) {
+  const ShardedAdamW::State state = optimizer_.gather_state();
+  if (leads()) {
+    const TrainerState trainer{step,        cursor_, batches_.fingerprint(), config_.data.seed, config_.model.seed,
+                               tokens_seen_};
+    save_checkpoint(checkpoint_folder(), model_, optimizer_, state, trainer, config_, config_.run.keep_checkpoints);
+  }
+  comm::barrier(communicator_, "checkpoint: written");
+  recorded_->sends.clear();
+  summary_.checkpoint = checkpoint_path(checkpoint_folder(), step);
+}
+
+Summary Run::finish() {
+  const auto start = Clock::now();
+  const auto due = [](int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; };
+  const int64_t last = config_.run.steps;
+  summary_.steps = first_step_ - 1;
+  for (int64_t i = first_step_; i <= last; ++i) {
+    const StepReport report = step(i);
+    if (leads()) {
+      std::printf("%s\n", progress_line(report, last).c_str());
+      std::fflush(stdout);
+    }
+    if (i == first_step_) summary_.first_loss = report.loss;
+    summary_.last_loss = report.loss;
+    summary_.steps = i;
+    if (i != last && due(i, config_.run.eval_interval)) evaluate(i);
+    if (!config_.run.folder.empty() && (i == last || due(i, config_.run.checkpoint_interval))) checkpoint(i);
+  }
+  summary_.held_out_loss = evaluate(summary_.steps);
+  summary_.seconds = seconds_since(start);
+  if (leads()) metrics_.write(summary_);
+  return summary_;
+}
+
+}  // namespace
+
+Summary train(const Config& config, const comm::Communicator& communicator) {
+  validate(config);
+  const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
+  const int64_t threads = config.parallel.threads_per_rank > 0 ? config.parallel.threads_per_rank
+                                                               : std::max<int64_t>(1, cores / communicator.size());
+  at::set_num_threads(static_cast<int>(threads));
+  return Run(config, communicator).finish();
+}
+
+}  // namespace evenspan::train

@@ -1,0 +1,30 @@
+"""Runs the program `evenspan`: the one that EVENSPAN_BIN names, by default build/bin/evenspan."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("EVENSPAN_BIN", ROOT / "build" / "bin" / "evenspan"))
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def evenspan(tmp_path: Path) -> Run:
+    """A function that runs evenspan with the given words in an empty folder; `stdin` is text or bytes."""
+
+    def run(*words: object, stdin: str | bytes = b"", binary: Path = BINARY) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [binary, *map(str, words)],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            cwd=tmp_path,
+            timeout=120,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run

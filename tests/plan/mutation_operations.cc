@@ -1,0 +1,250 @@
+// Damage to operations and waits.
+#include "plan/mutation_kinds.h"
+
+namespace evenspan::test {
+namespace {
+
+using namespace plan;  // NOLINT
+
+std::vector<OperationPlace> live_operations(LoweredPlan& plan) {
+  std::vector<OperationPlace> places;
+  for (const ProgramPlace program : program_places(plan)) {
+    for (size_t i = 0; i < program_at(plan, program).operations.size(); ++i) {
+      if (!is_dead(plan, {program, i})) places.push_back({program, i});
+    }
+  }
+  return places;
+}
+
+bool drop_operation(Dice& dice, LoweredPlan& plan) {
+  auto places = live_operations(plan);
+  if (places.empty()) return false;
+  const OperationPlace place = dice.one_of(places);
+  auto& operations = program_at(plan, place.program).operations;
+  operations.erase(operations.begin() + static_cast<std::ptrdiff_t>(place.index));
+  return true;
+}
+
+template <class Body>
+bool drop_body(Dice& dice, LoweredPlan& plan) {
+  auto places = places_of<Body>(plan, [&](const Body&, OperationPlace at) { return !is_dead(plan, at); });
+  if (places.empty()) return false;
+  const OperationPlace place = dice.one_of(places);
+  auto& operations = program_at(plan, place.program).operations;
+  operations.erase(operations.begin() + static_cast<std::ptrdiff_t>(place.index));
+  return true;
+}
+
+// Copies and clears may be repeated.
+template <class Body>
+bool double_body(Dice& dice, LoweredPlan& plan) {
+  auto places = places_of<Body>(plan, [&](const Body&, OperationPlace at) { return !is_dead(plan, at); });
+  if (places.empty()) return false;
+  const OperationPlace place = dice.one_of(places);
+  auto& operations = program_at(plan, place.program).operations;
+  const Operation copy = operations[place.index];
+  operations.insert(operations.begin() + static_cast<std::ptrdiff_t>(place.index), copy);
+  return true;
+}
+
+// A writer and a later reader of what it wrote, with no other writer between.
+struct Dependence {
+  ProgramPlace program;
+  size_t writer, reader;
+};
+
+std::vector<Dependence> dependences(LoweredPlan& plan) {
+  std::vector<Dependence> found;
+  for (const ProgramPlace program : program_places(plan)) {
+    const auto blocks = blocks_of(plan, program);
+    for (size_t reader = 0; reader < blocks.size(); ++reader) {
+      for (const BlockPlace& read : blocks[reader]) {
+        if (read.access != Access::read) continue;
+        for (size_t writer = reader; writer-- > 0;) {
+          const bool feeds = std::any_of(blocks[writer].begin(), blocks[writer].end(), [&](const BlockPlace& write) {
+            return write.access != Access::read && share_content(*write.block, *read.block) &&
+                   share_bytes(plan, *write.block, *read.block);
+          });
+          if (!feeds) continue;
+          found.push_back(Dependence{program, writer, reader});
+          break;
+        }
+      }
+    }
+  }
+  return found;
+}
+
+bool move_earlier(Dice& dice, LoweredPlan& plan) {
+  auto places = dependences(plan);
+  if (places.empty()) return false;
+  const auto [program, writer, reader] = dice.one_of(places);
+  const auto first = program_at(plan, program).operations.begin();
+  std::rotate(first + static_cast<std::ptrdiff_t>(writer), first + static_cast<std::ptrdiff_t>(reader),
+              first + static_cast<std::ptrdiff_t>(reader) + 1);
+  return true;
+}
+
+bool move_later(Dice& dice, LoweredPlan& plan) {
+  auto places = dependences(plan);
+  if (places.empty()) return false;
+  const auto [program, writer, reader] = dice.one_of(places);
+  const auto first = program_at(plan, program).operations.begin();
+  std::rotate(first + static_cast<std::ptrdiff_t>(writer), first + static_cast<std::ptrdiff_t>(writer) + 1,
+              first + static_cast<std::ptrdiff_t>(reader) + 1);
+  return true;
+}
+
+bool truncate(Dice& dice, LoweredPlan& plan) {
+  auto places = live_operations(plan);
+  if (places.empty()) return false;
+  const OperationPlace place = dice.one_of(places);
+  program_at(plan, place.program).operations.resize(place.index);
+  return true;
+}
+
+bool swap_programs(Dice& dice, LoweredPlan& plan) {
+  if (plan.programs.size() < 2) return false;
+  const size_t a = dice.below(plan.programs.size());
+  const size_t b = dice.below(plan.programs.size());
+  if (plan.programs[a] == plan.programs[b]) return false;
+  std::swap(plan.programs[a], plan.programs[b]);
+  return true;
+}
+
+// The first operation that waits for the exchange needs what it brings, or overwrites what it takes.
+bool needs_wait(LoweredPlan& plan, OperationPlace waiter, int32_t id) {
+  const auto& operations = program_at(plan, waiter.program).operations;
+  const Exchange* exchange = nullptr;
+  for (size_t i = 0; i < waiter.index; ++i) {
+    const auto* other = std::get_if<Exchange>(&operations[i].body);
+    if (other != nullptr && other->id == id) exchange = other;
+    if (std::count(operations[i].waits.begin(), operations[i].waits.end(), id) > 0) return false;
+  }
+  if (exchange == nullptr) return false;
+  for (const BlockPlace& place : blocks_of(plan, waiter)) {
+    for (const Message& message : exchange->receives) {
+      for (const Block& block : message.blocks) {
+        if (share_bytes(plan, block, *place.block)) return true;
+      }
+    }
+    for (const Message& message : exchange->sends) {
+      for (const Block& block : message.blocks) {
+        if (place.access != Access::read && share_bytes(plan, block, *place.block)) return true;
+      }
+    }
+  }
+  return false;
+}
+
+bool remove_wait(Dice& dice, LoweredPlan& plan) {
+  struct Place {
+    OperationPlace operation;
+    int32_t id;
+  };
+  std::vector<Place> places;
+  for (const ProgramPlace program : program_places(plan)) {
+    const auto& operations = program_at(plan, program).operations;
+    for (size_t i = 0; i < operations.size(); ++i) {
+      for (const int32_t id : operations[i].waits) {
+        if (needs_wait(plan, {program, i}, id)) places.push_back({{program, i}, id});
+      }
+    }
+  }
+  if (places.empty()) return false;
+  const auto [place, id] = dice.one_of(places);
+  std::erase(operation_at(plan, place).waits, id);
+  return true;
+}
+
+bool wait_for_another(Dice& dice, LoweredPlan& plan) {
+  std::vector<OperationPlace> places;
+  for (const ProgramPlace program : program_places(plan)) {
+    const auto& operations = program_at(plan, program).operations;
+    for (size_t i = 0; i < operations.size(); ++i) places.push_back({program, i});
+  }
+  if (places.empty()) return false;
+  const OperationPlace place = dice.one_of(places);
+  // An exchange that starts here or later, or none at all.
+  int32_t id = 1 << 20;
+  const auto& operations = program_at(plan, place.program).operations;
+  for (size_t i = place.index; i < operations.size() && dice.coin(); ++i) {
+    if (const auto* exchange = std::get_if<Exchange>(&operations[i].body)) id = exchange->id;
+  }
+  operation_at(plan, place).waits.push_back(id);
+  return true;
+}
+
+struct PairPlace {
+  OperationPlace operation;
+  size_t index;
+};
+
+template <class Body>
+std::vector<PairPlace> live_pairs(LoweredPlan& plan) {
+  std::vector<PairPlace> places;
+  for (const OperationPlace at : places_of<Body>(plan, [](const Body&, OperationPlace) { return true; })) {
+    const auto& pairs = std::get<Body>(operation_at(plan, at).body).pairs;
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      if (!is_dead(plan, at, pairs[i])) places.push_back({at, i});
+    }
+  }
+  return places;
+}
+
+template <class Body>
+bool drop_pair(Dice& dice, LoweredPlan& plan) {
+  auto places = live_pairs<Body>(plan);
+  if (places.empty()) return false;
+  const auto [at, index] = dice.one_of(places);
+  auto& pairs = std::get<Body>(operation_at(plan, at).body).pairs;
+  pairs.erase(pairs.begin() + static_cast<std::ptrdiff_t>(index));
+  return true;
+}
+
+bool double_pair(Dice& dice, LoweredPlan& plan) {
+  auto places = live_pairs<Accumulate>(plan);
+  if (places.empty()) return false;
+  const auto [at, index] = dice.one_of(places);
+  auto& pairs = std::get<Accumulate>(operation_at(plan, at).body).pairs;
+  pairs.push_back(BlockPair(pairs[index]));
+  return true;
+}
+
+bool copy_backwards(Dice& dice, LoweredPlan& plan) {
+  auto places = live_pairs<Copy>(plan);
+  if (places.empty()) return false;
+  const auto [at, index] = dice.one_of(places);
+  BlockPair& pair = std::get<Copy>(operation_at(plan, at).body).pairs[index];
+  std::swap(pair.to, pair.from);
+  return true;
+}
+
+constexpr Mutation kMutations[] = {
+    {"operation dropped", drop_operation},
+    {"exchange dropped", drop_body<Exchange>},
+    {"copy dropped", drop_body<Copy>},
+    {"accumulate dropped", drop_body<Accumulate>},
+    {"clear dropped", drop_body<Clear>},
+    {"attend dropped", drop_body<Attend>},
+    {"attend doubled", double_body<Attend>},
+    {"attend gradient doubled", double_body<AttendGradient>},
+    {"exchange doubled", double_body<Exchange>},
+    {"accumulate doubled", double_body<Accumulate>},
+    {"reader moved before its writer", move_earlier},
+    {"writer moved behind its reader", move_later},
+    {"program truncated", truncate},
+    {"programs of two ranks swapped", swap_programs},
+    {"wait removed", remove_wait},
+    {"wait for an exchange to come", wait_for_another},
+    {"pair of a copy dropped", drop_pair<Copy>},
+    {"pair of an accumulate dropped", drop_pair<Accumulate>},
+    {"pair of an accumulate doubled", double_pair},
+    {"copy turned around", copy_backwards},
+};
+
+}  // namespace
+
+std::span<const Mutation> operation_mutations() { return kMutations; }
+
+}  // namespace evenspan::test

@@ -1,0 +1,106 @@
+// Attention of packed documents by the definition, in float64, and its gradients: what every plan must equal.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <limits>
+#include <mutex>
+
+#include "evenspan/comm/communicator.h"
+#include "evenspan/plan/plan.h"
+#include "evenspan/run/executable.h"
+
+namespace evenspan::test {
+
+struct Inputs {
+  at::Tensor query, key, value, grad_output;  // [tokens of the batch, heads, dim], document after document
+};
+struct Outputs {
+  at::Tensor output, grad_query, grad_key, grad_value;
+};
+
+inline Inputs make_inputs(const plan::Request& request, int64_t seed, at::ScalarType type) {
+  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU).clone();
+  generator.set_current_seed(static_cast<uint64_t>(seed));
+  const int64_t tokens = request.documents.total_tokens();
+  const auto tensor = [&](int64_t heads) {
+    return at::randn({tokens, heads, request.shape.head_dim}, generator, at::kDouble).to(type);
+  };
+  return {tensor(request.shape.num_heads), tensor(request.shape.num_kv_heads), tensor(request.shape.num_kv_heads),
+          tensor(request.shape.num_heads)};
+}
+
+inline Outputs reference(const plan::Request& request, const Inputs& inputs) {
+  const auto leaf = [](const at::Tensor& x) { return x.to(at::kDouble).detach().clone().requires_grad_(true); };
+  const at::Tensor query = leaf(inputs.query), key = leaf(inputs.key), value = leaf(inputs.value);
+  std::vector<at::Tensor> outputs;
+  int64_t row = 0;
+  for (const plan::Document& document : request.documents.all()) {
+    const int64_t n = document.length, group = request.shape.group_size();
+    at::Tensor mask = at::full({n, n}, -std::numeric_limits<double>::infinity(), at::kDouble);
+    for (int64_t q = 0; q < n; ++q) {
+      const Span keys = plan::allowed_keys(document, q);
+      mask[q].narrow(0, keys.begin, keys.size()).zero_();
+    }
+    const auto part = [&](const at::Tensor& x, int64_t repeats) {
+      return x.narrow(0, row, n).repeat_interleave(repeats, 1).transpose(0, 1);
+    };
+    const at::Tensor scores =
+        at::matmul(part(query, 1), part(key, group).transpose(1, 2)) / std::sqrt(request.shape.head_dim) + mask;
+    outputs.push_back(at::matmul(scores.softmax(-1), part(value, group)).transpose(0, 1));
+    row += n;
+  }
+  const at::Tensor output = at::cat(outputs);
+  output.backward(inputs.grad_output.to(at::kDouble));
+  return {output.detach(), query.grad(), key.grad(), value.grad()};
+}
+
+// The rows of a rank's home, gathered from or scattered into tensors of the whole batch.
+inline at::Tensor home_rows(const plan::Plan& plan, Rank rank) {
+  std::vector<int64_t> starts{0};
+  for (const plan::Document& document : plan.request.documents.all()) starts.push_back(starts.back() + document.length);
+  std::vector<at::Tensor> rows{at::empty({0}, at::kLong)};
+  for (const auto& [document, span] : plan.placement.spans(rank)) {
+    const int64_t start = starts[static_cast<size_t>(document.value)];
+    rows.push_back(at::arange(start + span.begin, start + span.end, at::kLong));
+  }
+  return at::cat(rows);
+}
+
+struct RunOptions {
+  at::Device device{at::kCPU};
+  std::shared_ptr<comm::Recorded> recorded;  // of all ranks, where given
+};
+
+// Runs the plan on thread ranks, forward and backward, and puts the results together.
+inline Outputs run_plan(const std::shared_ptr<const plan::Plan>& plan, const Inputs& inputs, RunOptions options = {}) {
+  Outputs all{at::empty_like(inputs.query), at::empty_like(inputs.query), at::empty_like(inputs.key),
+              at::empty_like(inputs.value)};
+  std::mutex mutex;
+  comm::run_threads(plan->request.num_ranks(), [&](const comm::Communicator& threads) {
+    at::set_num_threads(1);
+    auto recorded = std::make_shared<comm::Recorded>();
+    const comm::Communicator communicator =
+        options.recorded ? comm::make_recording_communicator(threads, recorded) : threads;
+    const at::Tensor rows = home_rows(*plan, communicator.rank());
+    const auto local = [&](const at::Tensor& x) {
+      return x.index_select(0, rows).to(options.device).detach().requires_grad_(true);
+    };
+    const at::Tensor query = local(inputs.query), key = local(inputs.key), value = local(inputs.value);
+    const run::Executable executable(plan, communicator, options.device);
+    const at::Tensor output = run::attention(query, key, value, executable);
+    output.backward(inputs.grad_output.index_select(0, rows).to(options.device));
+    const std::lock_guard lock(mutex);
+    if (options.recorded) {
+      options.recorded->sends.insert(options.recorded->sends.end(), recorded->sends.begin(), recorded->sends.end());
+    }
+    all.output.index_copy_(0, rows, output.detach().cpu());
+    all.grad_query.index_copy_(0, rows, query.grad().cpu());
+    all.grad_key.index_copy_(0, rows, key.grad().cpu());
+    all.grad_value.index_copy_(0, rows, value.grad().cpu());
+  });
+  return all;
+}
+
+}  // namespace evenspan::test

@@ -1,0 +1,306 @@
+// Whole training runs on thread ranks: equal to one rank, resumed, with ranks and batches that have nothing to count.
+#include "evenspan/train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <fstream>
+
+#include "evenspan/comm/communicator.h"
+#include "evenspan/nn/safetensors.h"
+#include "evenspan/train/checkpoint.h"
+#include "evenspan/train/report.h"
+#include "train/scratch.h"
+
+namespace evenspan::train {
+namespace {
+
+using evenspan::testing::error_of;
+using evenspan::testing::Scratch;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string model_json(int64_t layers) {
+  return R"({"model_type": "llama", "vocab_size": 257, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6,
+             "num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 4, "tie_word_embeddings": true, "num_hidden_layers": )" +
+         std::to_string(layers) + "}";
+}
+
+// Texts of 0 to some hundred bytes.
+void write_texts(const Scratch& s, const std::vector<int>& sizes) {
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    std::string text;
+    for (int j = 0; j < sizes[i]; ++j) text += static_cast<char>('a' + (j * j + 7 * static_cast<int>(i)) % 26);
+    s.write("text/" + std::to_string(100 + i), text);
+  }
+}
+
+Config make_config(const Scratch& s, const std::string& run) {
+  s.write("config.json", model_json(2));
+  Config c;
+  c.data.path = s.path("text");
+  c.data.max_document_tokens = 48;
+  c.data.batch_tokens = 150;
+  c.data.held_out_fraction = 0.1;
+  c.model.config = s.path("config.json");
+  c.model.dtype = "float64";
+  c.optimizer.learning_rate = 1e-2;
+  c.optimizer.warmup_steps = 2;
+  c.parallel.threads_per_rank = 1;
+  c.run.steps = 6;
+  c.run.folder = s.path(run);
+  c.run.keep_checkpoints = 0;
+  return c;
+}
+
+const std::vector<int> kSizes = {0, 1, 2, 30, 200, 5, 47, 48, 90, 3, 11, 64, 20};
+
+Summary run(const Config& config, int32_t ranks) {
+  Summary summary;
+  comm::run_threads(ranks, [&](const comm::Communicator& communicator) {
+    const Summary own = train(config, communicator);
+    if (communicator.rank() == 0) summary = own;
+  });
+  return summary;
+}
+
+class Equality : public ::testing::TestWithParam<std::tuple<int32_t, const char*>> {};
+
+TEST_P(Equality, ManyRanksTrainWhatOneTrains) {
+  const auto [ranks, strategy] = GetParam();
+  const Scratch s;
+  write_texts(s, kSizes);
+  const Summary one = run(make_config(s, "one"), 1);
+  Config config = make_config(s, "many");
+  config.parallel.strategy = strategy;
+  const Summary many = run(config, ranks);
+  EXPECT_LT(one.last_loss, one.first_loss);
+  EXPECT_NEAR(many.first_loss, one.first_loss, 1e-10);
+  EXPECT_NEAR(many.last_loss, one.last_loss, 1e-8);
+  EXPECT_NEAR(many.held_out_loss, one.held_out_loss, 1e-8);
+  const double distance = weight_distance(many.checkpoint, one.checkpoint);
+  EXPECT_LE(distance, 1e-8);
+  const Comparison comparison = compare_runs(s.path("many"), s.path("one"), {});
+  EXPECT_TRUE(comparison.equal);
+  EXPECT_THAT(comparison_table(comparison), HasSubstr("EQUAL"));
+  EXPECT_THAT(comparison_page(comparison), AllOf(HasSubstr("<svg"), ::testing::Not(HasSubstr("<script"))));
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, Equality,
+                         ::testing::Values(std::tuple{2, "sequence_aware"}, std::tuple{3, "sequence_aware"},
+                                           std::tuple{4, "sequence_aware"}, std::tuple{4, "hierarchical"},
+                                           std::tuple{3, "ulysses"}, std::tuple{2, "zigzag"}));
+
+TEST(Trainer, RepackedDocumentsAreTheSameMathematics) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  const Summary one = run(make_config(s, "one"), 1);
+  Config config = make_config(s, "repacked");
+  config.data.pack_order = 3;
+  EXPECT_LE(weight_distance(run(config, 1).checkpoint, one.checkpoint), 1e-8);
+}
+
+std::string bytes_of(const std::string& checkpoint) {
+  return nn::read_file(checkpoint + "/model.safetensors") + nn::read_file(checkpoint + "/optimizer.safetensors");
+}
+
+TEST(Resume, IsBitIdenticalOnTheSameRanks) {
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    const Scratch s;
+    write_texts(s, kSizes);
+    Config config = make_config(s, "straight");
+    config.model.dtype = dtype;
+    const Summary straight = run(config, 2);
+    config.run.folder = s.path("broken");
+    config.run.checkpoint_interval = 2;
+    config.optimizer.decay_steps = 6;  // the schedule must not end where the first part does
+    config.run.steps = 4;
+    run(config, 2);
+    config.run.steps = 6;
+    config.run.resume = "latest";
+    const Summary resumed = run(config, 2);
+    EXPECT_EQ(resumed.steps, 6);
+    EXPECT_EQ(resumed.last_loss, straight.last_loss);
+    EXPECT_TRUE(bytes_of(resumed.checkpoint) == bytes_of(straight.checkpoint)) << dtype;
+    // The metrics go on where they were.
+    const RunRecord record = read_run(s.path("broken"));
+    ASSERT_EQ(record.steps.size(), 6u);
+    for (size_t i = 0; i < 6; ++i) EXPECT_EQ(record.steps[i].step, static_cast<int64_t>(i + 1));
+  }
+}
+
+TEST(Resume, OnAnotherNumberOfRanks) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  const Summary straight = run(make_config(s, "straight"), 3);
+  for (const int32_t ranks : {1, 2, 4}) {
+    Config config = make_config(s, "broken" + std::to_string(ranks));
+    config.run.steps = 3;
+    config.optimizer.decay_steps = 6;
+    run(config, 3);
+    config.run.steps = 6;
+    config.run.resume = latest_checkpoint(config.run.folder + "/checkpoints");
+    EXPECT_LE(weight_distance(run(config, ranks).checkpoint, straight.checkpoint), 1e-8) << ranks << " ranks";
+    EXPECT_THAT(error_of([&] { read_run(config.run.folder); }), HasSubstr("step 1 ran on 3 and the last on"));
+  }
+}
+
+TEST(Resume, KeepsTheNewestCheckpoints) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "run");
+  config.run.checkpoint_interval = 1;
+  config.run.keep_checkpoints = 2;
+  run(config, 2);
+  int64_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(config.run.folder + "/checkpoints")) {
+    EXPECT_THAT(entry.path().filename().string(), ::testing::StartsWith("step-"));
+    ++count;
+  }
+  EXPECT_EQ(count, 2);
+  EXPECT_THAT(latest_checkpoint(config.run.folder + "/checkpoints"), HasSubstr("step-00000006"));
+}
+
+TEST(Resume, OtherModelsDataAndDamageAreRefused) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "run");
+  config.run.steps = 1;
+  const std::string checkpoint = run(config, 2).checkpoint;
+  config.run.resume = checkpoint;
+  const auto refusal = [&](const Config& c) { return error_of([&] { run(c, 2); }); };
+
+  Config other = config;
+  other.model.config = s.write("deeper.json", model_json(3));
+  EXPECT_THAT(refusal(other), HasSubstr("is of another model than model.config: num_hidden_layers: 2 against 3"));
+  other = config;
+  other.data.seed = 9;
+  EXPECT_THAT(refusal(other), HasSubstr("resumes with the data that it was trained on"));
+  other = config;
+  other.model.dtype = "float32";
+  EXPECT_THAT(refusal(other), HasSubstr("model.dtype"));
+  other.run.resume = s.path("text");
+  EXPECT_THAT(refusal(other), HasSubstr("must be a checkpoint folder"));
+
+  const std::string weights = nn::read_file(checkpoint + "/optimizer.safetensors");
+  std::ofstream(checkpoint + "/optimizer.safetensors", std::ios::binary) << weights.substr(0, weights.size() / 2);
+  EXPECT_THAT(refusal(config), HasSubstr("malformed or truncated"));
+  other = config;
+  other.run.resume = "";
+  EXPECT_THAT(refusal(other), HasSubstr("it begins with step 1 and"));
+  std::ofstream(checkpoint + "/trainer_state.json") << "{";
+  EXPECT_THAT(refusal(config), HasSubstr("trainer_state.json is damaged"));
+}
+
+TEST(Trainer, StartsFromGivenWeights) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "first");
+  config.data.held_out_fraction = 0.2;
+  const Summary first = run(config, 2);
+  config.model.weights = first.checkpoint;
+  config.run.folder = s.path("second");
+  config.run.steps = 0;
+  EXPECT_NEAR(run(config, 3).held_out_loss, first.held_out_loss, 1e-12);
+  config.model.config = s.write("deeper.json", model_json(3));
+  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("model.weights is of another model"));
+}
+
+// More ranks than tokens: some ranks have no rows in any batch and take part in everything all the same.
+TEST(Trainer, RanksWithoutTokens) {
+  const Scratch s;
+  write_texts(s, {1, 1, 2});
+  Config config = make_config(s, "one");
+  config.data.held_out_fraction = 0;
+  config.data.batch_tokens = 3;
+  config.data.max_document_tokens = 3;
+  const Summary one = run(config, 1);
+  config.run.folder = s.path("many");
+  config.parallel.strategy = "local";
+  const Summary many = run(config, 4);
+  EXPECT_LE(weight_distance(many.checkpoint, one.checkpoint), 1e-8);
+  EXPECT_TRUE(std::isnan(many.held_out_loss));
+}
+
+// Documents of one token have no next token: the loss is 0 and only weight decay acts.
+TEST(Trainer, BatchesWithoutLabels) {
+  const Scratch s;
+  write_texts(s, {3, 2});
+  Config config = make_config(s, "run");
+  config.data.held_out_fraction = 0;
+  config.data.max_document_tokens = 1;
+  config.data.batch_tokens = 2;
+  for (const int32_t ranks : {1, 3}) {
+    config.run.folder = s.path("run" + std::to_string(ranks));
+    const Summary summary = run(config, ranks);
+    EXPECT_EQ(summary.first_loss, 0);
+    EXPECT_EQ(summary.last_loss, 0);
+  }
+}
+
+TEST(Trainer, MetricsSayWhatHappened) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "run");
+  config.run.record_placement = true;
+  config.run.eval_interval = 3;
+  run(config, 2);
+  std::ifstream in(s.path("run/metrics.jsonl"));
+  int64_t steps = 0, evaluations = 0, finals = 0;
+  for (std::string line; std::getline(in, line);) {
+    const auto json = nlohmann::json::parse(line);
+    evaluations += json.contains("evaluation");
+    finals += json.contains("final");
+    if (!json.contains("loss")) continue;
+    ++steps;
+    int64_t placed = 0;
+    for (const auto& rank : json.at("placement")) {
+      for (const auto& span : rank) placed += span[2].get<int64_t>() - span[1].get<int64_t>();
+    }
+    EXPECT_EQ(placed, json.at("tokens").get<int64_t>());
+    EXPECT_EQ(json.at("rank_tokens").size(), 2u);
+    EXPECT_GT(json.at("optimizer_sent_bytes")[0][1].get<int64_t>(), 0);
+    EXPECT_EQ(json.at("attention_sent_bytes")[0][0].get<int64_t>(), 0);
+  }
+  EXPECT_EQ(steps, 6);
+  EXPECT_EQ(evaluations, 2);
+  EXPECT_EQ(finals, 1);
+}
+
+TEST(Trainer, WhatCannotBeTrainedIsRefused) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  const auto refusal = [](const Config& c) { return error_of([&] { run(c, 2); }); };
+  Config config = make_config(s, "run");
+  config.data.max_document_tokens = 100;
+  EXPECT_THAT(refusal(config), HasSubstr("max_position_embeddings, they are 100 and 64"));
+  config = make_config(s, "run");
+  config.parallel.strategy = "sequence_awar";
+  EXPECT_THAT(refusal(config), HasSubstr("sequence_aware"));
+  config = make_config(s, "run");
+  config.model.config = s.write("tiny.json", model_json(2).replace(model_json(2).find("257"), 3, "256"));
+  EXPECT_THAT(refusal(config), HasSubstr("vocab_size must be at least 257"));
+  config = make_config(s, "run");
+  config.data.path = s.path("nowhere");
+  EXPECT_THAT(refusal(config), HasSubstr("does not exist"));
+}
+
+TEST(LearningRate, WarmsUpAndDecays) {
+  OptimizerConfig c;
+  c.learning_rate = 1;
+  c.min_learning_rate = 0.1;
+  c.warmup_steps = 4;
+  EXPECT_EQ(learning_rate_at(c, 1, 20), 0.25);
+  EXPECT_EQ(learning_rate_at(c, 4, 20), 1);
+  EXPECT_NEAR(learning_rate_at(c, 12, 20), 0.55, 1e-12);
+  EXPECT_NEAR(learning_rate_at(c, 20, 20), 0.1, 1e-12);
+  c.decay_steps = 10;
+  EXPECT_NEAR(learning_rate_at(c, 15, 20), 0.1, 1e-12);
+  c.warmup_steps = 0;
+  EXPECT_GT(learning_rate_at(c, 1, 20), 0.9);
+}
+
+}  // namespace
+}  // namespace evenspan::train
