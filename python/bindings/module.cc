@@ -4,7 +4,10 @@
 
 #include <chrono>
 #include <exception>
+#include <memory>
+#include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -33,7 +36,6 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 // A plan as Python holds it, measured once.
 struct PlanHandle {
   std::shared_ptr<const plan::Plan> plan;
-  std::string mask;
   plan::Metrics metrics;
 };
 

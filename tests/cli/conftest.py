@@ -13,6 +13,10 @@ BINARY = Path(os.environ.get("EVENSPAN_BIN", ROOT / "build" / "bin" / "evenspan"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-examples", action="store_true", help="write the outputs in docs/ anew (test_docs.py)")
+
+
 @pytest.fixture
 def evenspan(tmp_path: Path) -> Run:
     """A function that runs evenspan with the given words in an empty folder; `stdin` is text or bytes."""

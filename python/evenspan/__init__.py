@@ -1,0 +1,38 @@
+"""Exact attention over packed documents whose tokens are spread over ranks.
+
+`plan` decides who holds which tokens, `shard` takes a rank's rows, `attention` computes on them, `unshard` puts the
+whole back together, and `attach` does all of it for a Hugging Face causal language model.
+
+A `group` is a `torch.distributed` process group; None is the default group, or this process alone when
+`torch.distributed` is not initialised. Calls that take a group are made by all of its ranks, in the same order.
+"""
+
+from __future__ import annotations
+
+from evenspan._errors import (
+    CommunicationError,
+    Error,
+    InvalidArgumentError,
+    ResourceError,
+    UnsupportedError,
+)
+from evenspan._evenspan import Executable, Plan
+from evenspan._sharding import attention, bind, plan, shard, unshard
+from evenspan.huggingface import Context, attach
+
+__all__ = [
+    "CommunicationError",
+    "Context",
+    "Error",
+    "Executable",
+    "InvalidArgumentError",
+    "Plan",
+    "ResourceError",
+    "UnsupportedError",
+    "attach",
+    "attention",
+    "bind",
+    "plan",
+    "shard",
+    "unshard",
+]

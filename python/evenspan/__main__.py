@@ -1,0 +1,143 @@
+"""The command line: `python -m evenspan train` and `python -m evenspan tokenize`."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+USAGE = """python -m evenspan train CONFIG [--KEY VALUE ...]
+    Trains a model, a process a rank: torchrun --nproc-per-node N -m evenspan train CONFIG. One rank without torchrun.
+    CONFIG is a TOML file, every key of which can be overridden; train --help lists the keys.
+python -m evenspan tokenize IN --tokenizer FOLDER --out PREFIX [--end-of-document TOKEN]
+    Writes PREFIX.bin and PREFIX.idx (Megatron indexed data) for data.path of a training run.
+    IN                  a text file, a .jsonl file (key "text"), or a folder of such files; a text file is a document
+    --tokenizer         a local folder with a Hugging Face tokenizer
+    --end-of-document   a token put after every document
+"""
+
+
+def _parse(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], bool]:
+    """Take positional words, (name, value) options and whether help is asked for apart, as evenspan-train does."""
+    from evenspan import InvalidArgumentError
+
+    words: list[str] = []
+    options: list[tuple[str, str]] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("--help", "-h"):
+            return [], [], True
+        if not argument.startswith("--"):
+            words.append(argument)
+        elif "=" in argument:
+            name, value = argument[2:].split("=", 1)
+            options.append((name, value))
+        else:
+            given = next(rest, None)
+            if given is None:
+                raise InvalidArgumentError(f"[command line] {argument} needs a value after it")
+            options.append((argument[2:], given))
+    return words, options, False
+
+
+def _train(arguments: Sequence[str]) -> int:
+    import torch
+    import torch.distributed as dist
+
+    from evenspan import Error, InvalidArgumentError, _evenspan
+    from evenspan._groups import communicator_of
+
+    if not hasattr(_evenspan, "train"):
+        raise Error("[train] this build is without the trainer; build evenspan with it (EVENSPAN_LAYERS)")
+    words, options, wants_help = _parse(arguments)
+    if wants_help:
+        print(USAGE + "\nKeys:\n" + _evenspan.describe_keys(), end="")
+        return 0
+    if len(words) != 1:
+        raise InvalidArgumentError(f"[command line] one CONFIG file is needed, {len(words)} were given; see --help")
+    for name, _ in options:
+        if name == "ranks":
+            raise InvalidArgumentError("[command line] the ranks are processes here: torchrun --nproc-per-node N")
+    distributed = "WORLD_SIZE" in os.environ and "RANK" in os.environ
+    if distributed:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            dist.init_process_group("cpu:gloo,cuda:nccl")
+        else:
+            dist.init_process_group("gloo")
+    communicator = communicator_of(None)
+    summary = _evenspan.train(words[0], options, communicator)
+    if communicator.rank == 0:
+        line = f"done: {summary.steps} steps, loss {summary.first_loss:.4f} -> {summary.last_loss:.4f}"
+        if not math.isnan(summary.held_out_loss):
+            line += f", held-out loss {summary.held_out_loss:.4f}"
+        print(f"{line}, {summary.tokens} tokens in {summary.seconds:.1f} s")
+        if summary.checkpoint:
+            print(f"checkpoint: {summary.checkpoint}")
+    if distributed:
+        dist.destroy_process_group()
+    return 0
+
+
+def _tokenize(arguments: Sequence[str]) -> int:
+    from evenspan import Error, InvalidArgumentError
+    from evenspan._tokenize import tokenize
+
+    words, options, wants_help = _parse(arguments)
+    if wants_help:
+        print(USAGE, end="")
+        return 0
+    given = dict(options)
+    unknown = sorted(set(given).difference({"tokenizer", "out", "end-of-document"}))
+    if unknown:
+        raise InvalidArgumentError(f"[command line] there is no option --{unknown[0]}; see --help")
+    if len(words) != 1 or "tokenizer" not in given or "out" not in given:
+        raise InvalidArgumentError("[command line] IN, --tokenizer FOLDER and --out PREFIX are needed; see --help")
+    if not Path(given["tokenizer"]).is_dir():
+        raise InvalidArgumentError(f"[tokenize] --tokenizer must be a folder, {given['tokenizer']} is none")
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise Error(f"[tokenize] transformers is needed and cannot be imported ({error}); install it") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(given["tokenizer"], local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"[tokenize] there is no tokenizer in {given['tokenizer']}: {error}") from error
+    end: list[int] = []
+    if "end-of-document" in given:
+        token = given["end-of-document"]
+        if token not in tokenizer.get_vocab():
+            raise InvalidArgumentError(f"[tokenize] --end-of-document {token!r} is not in the vocabulary")
+        end = [tokenizer.get_vocab()[token]]
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return ids + end if ids else []
+
+    documents, tokens = tokenize(Path(words[0]), encode, Path(given["out"]), len(tokenizer))
+    print(f"{given['out']}.bin, {given['out']}.idx: {documents} documents, {tokens} tokens")
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit status."""
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    from evenspan import Error
+
+    commands = {"train": _train, "tokenize": _tokenize}
+    if arguments[0] not in commands:
+        print(f"evenspan: there is no command {arguments[0]!r}; there are train and tokenize", file=sys.stderr)
+        return 1
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except Error as error:
+        print(f"evenspan: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

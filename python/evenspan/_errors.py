@@ -1,0 +1,23 @@
+"""The exceptions of evenspan. Every text has the form "[operation] rule, the actual values, what to do"."""
+
+from __future__ import annotations
+
+
+class Error(RuntimeError):
+    """What an input, a file or the network can cause."""
+
+
+class InvalidArgumentError(Error, ValueError):
+    """The caller's input breaks a rule."""
+
+
+class UnsupportedError(Error, NotImplementedError):
+    """Correct input that this build cannot do; it is never approximated."""
+
+
+class CommunicationError(Error):
+    """A rank died, stalled, or holds another plan; every rank of the group gets it."""
+
+
+class ResourceError(Error):
+    """Memory, files or time ran out."""

@@ -1,0 +1,199 @@
+"""Plans, shards and attention on tensors."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from evenspan import _evenspan
+from evenspan._errors import InvalidArgumentError
+from evenspan._groups import communicator_of
+
+DTYPES = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32", torch.float64: "f64"}
+
+_Key = tuple[_evenspan.Communicator, str]
+_executables: weakref.WeakKeyDictionary[_evenspan.Plan, dict[_Key, _evenspan.Executable]] = weakref.WeakKeyDictionary()
+_rows: weakref.WeakKeyDictionary[_evenspan.Plan, dict[int, torch.Tensor]] = weakref.WeakKeyDictionary()
+
+
+def plan(
+    lengths: Sequence[int],
+    ranks: int,
+    *,
+    heads: int,
+    kv_heads: int | None = None,
+    head_dim: int,
+    ranks_per_node: int = 0,
+    strategy: str = "sequence_aware",
+    dtype: torch.dtype | str = torch.bfloat16,
+    mask: str | Sequence[str] = "causal",
+    token_slack: float = 0.1,
+    ranks_per_group: int = 0,
+    memory_budget: int = 0,
+) -> _evenspan.Plan:
+    """Plan one batch of packed documents: deterministic, so that every rank makes the same plan from the same input.
+
+    Args:
+        lengths: Tokens of each document, at least 1 each.
+        ranks: Ranks that share the batch.
+        heads: Query heads.
+        kv_heads: Key and value heads, a divisor of `heads`; as many as `heads` by default.
+        head_dim: Elements of a head.
+        ranks_per_node: Consecutive ranks on one machine, the last may have fewer; 0 puts all on one.
+        strategy: A name that `evenspan strategies` lists.
+        dtype: Element type of queries, keys and values: a torch type or bf16, f16, f32, f64.
+        mask: "causal", "full", "window:W" or "prefix:N"; one for all documents or one for each.
+        token_slack: A planned placement keeps tokens max / mean at most 1 + token_slack where possible.
+        ranks_per_group: For `hierarchical` and `usp`: ranks that split heads, a divisor of `ranks`; 0 chooses.
+        memory_budget: Most bytes of buffers and saved operands on a rank; 0 for no limit.
+
+    Raises:
+        InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name.
+        ResourceError: No plan keeps the memory budget.
+    """
+    if isinstance(dtype, torch.dtype):
+        if dtype not in DTYPES:
+            raise InvalidArgumentError(f"[plan] dtype must be one of {', '.join(map(str, DTYPES))}, it is {dtype}")
+        dtype = DTYPES[dtype]
+    return _evenspan.plan(
+        [int(length) for length in lengths],
+        ranks=ranks,
+        ranks_per_node=ranks_per_node,
+        strategy=strategy,
+        heads=heads,
+        kv_heads=heads if kv_heads is None else kv_heads,
+        head_dim=head_dim,
+        dtype=dtype,
+        mask=mask if isinstance(mask, str) else list(mask),
+        token_slack=token_slack,
+        ranks_per_group=ranks_per_group,
+        memory_budget=memory_budget,
+    )
+
+
+def bind(
+    plan: _evenspan.Plan,
+    group: dist.ProcessGroup | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    timeout: float | None = None,
+) -> _evenspan.Executable:
+    """Bind a plan to a group: compares it over the ranks and prepares this rank's program, once per (plan, group).
+
+    `torch.ops.evenspan.attention(query, key, value, executable.handle)` is what compiled code calls.
+
+    Args:
+        plan: The same plan on every rank.
+        group: A process group of `plan.ranks` ranks.
+        device: Where the tensors live.
+        timeout: Seconds that a wait for another rank may take, 300 by default; counts at the first use of the group.
+
+    Raises:
+        InvalidArgumentError: The group has another number of ranks than the plan.
+        CommunicationError: The ranks hold different plans (on every rank, with the part that differs), or one died.
+    """
+    communicator = communicator_of(group, timeout)
+    bound = _executables.setdefault(plan, {})
+    key = (communicator, str(device))
+    if key not in bound:
+        bound[key] = _evenspan.Executable(plan, communicator, str(device))
+    return bound[key]
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: _evenspan.Plan,
+    group: dist.ProcessGroup | None = None,
+) -> torch.Tensor:
+    """Exact attention of every document over all ranks, on this rank's rows; scores are scaled by head_dim ** -0.5.
+
+    Differentiable. Every rank calls it, and the backward pass, in the same order; ranks without rows too.
+
+    Args:
+        query: This rank's rows, [tokens, heads, head_dim] of the plan's type.
+        key: [tokens, kv_heads, head_dim].
+        value: [tokens, kv_heads, head_dim].
+        plan: The same plan on every rank.
+        group: A process group of `plan.ranks` ranks.
+
+    Returns:
+        [tokens, heads, head_dim].
+
+    Raises:
+        InvalidArgumentError: The tensors or the group do not fit the plan.
+        CommunicationError: A rank failed or holds another plan.
+    """
+    return _evenspan.attention(query, key, value, bind(plan, group, device=query.device))
+
+
+def rows_of(plan: _evenspan.Plan, rank: int) -> torch.Tensor:
+    """Return where the rank's rows stand in the packed batch: int64 [tokens of the rank]."""
+    known = _rows.setdefault(plan, {})
+    if rank not in known:
+        starts = [0]
+        for length in plan.lengths:
+            starts.append(starts[-1] + length)
+        pieces = [torch.arange(starts[d] + begin, starts[d] + end) for d, begin, end in plan.placement[rank]]
+        known[rank] = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
+    return known[rank]
+
+
+def shard(
+    tensor: torch.Tensor, plan: _evenspan.Plan, rank: int | dist.ProcessGroup | None = None, *, dim: int = 0
+) -> torch.Tensor:
+    """Take a rank's rows of a whole tensor, in the plan's order. Differentiable, and without communication.
+
+    Args:
+        tensor: Holds the tokens of all documents, one after another, along `dim`.
+        plan: The plan.
+        rank: A rank, or the group whose rank this process is.
+        dim: The dimension of the tokens.
+
+    Raises:
+        InvalidArgumentError: `tensor` has another number of tokens than the plan, or there is no such rank.
+    """
+    own = rank if isinstance(rank, int) else communicator_of(rank).rank
+    if not 0 <= own < plan.ranks:
+        raise InvalidArgumentError(f"[shard] the rank must be in 0..{plan.ranks - 1}, it is {own}")
+    if tensor.size(dim) != plan.num_tokens:
+        raise InvalidArgumentError(
+            f"[shard] dimension {dim} must hold the plan's {plan.num_tokens} tokens, it has {tensor.size(dim)}"
+        )
+    return tensor.index_select(dim, rows_of(plan, own).to(tensor.device))
+
+
+def unshard(
+    local: torch.Tensor, plan: _evenspan.Plan, group: dist.ProcessGroup | None = None, *, dim: int = 0
+) -> torch.Tensor:
+    """Gather the rows of all ranks: the whole tensor, on every rank, outside autograd. Undoes `shard`.
+
+    Args:
+        local: This rank's rows along `dim`; all ranks give the same type and other dimensions.
+        plan: The plan.
+        group: A process group of `plan.ranks` ranks; every rank calls.
+        dim: The dimension of the tokens.
+
+    Raises:
+        InvalidArgumentError: `local` has another number of rows than the plan gives this rank.
+        CommunicationError: A rank failed.
+    """
+    communicator = communicator_of(group)
+    if communicator.size != plan.ranks:
+        raise InvalidArgumentError(f"[unshard] the group must have {plan.ranks} ranks, it has {communicator.size}")
+    expected = plan.tokens[communicator.rank]
+    if local.size(dim) != expected:
+        raise InvalidArgumentError(
+            f"[unshard] rank {communicator.rank} must give {expected} rows, dimension {dim} has {local.size(dim)}"
+        )
+    rows = local.detach().movedim(dim, 0)
+    padded = rows.new_zeros((max(plan.tokens), *rows.shape[1:]))
+    padded[:expected] = rows
+    whole = rows.new_empty((plan.num_tokens, *rows.shape[1:]))
+    for rank, part in enumerate(communicator.all_gather(padded)):
+        whole[rows_of(plan, rank).to(whole.device)] = part[: plan.tokens[rank]]
+    return whole.movedim(0, dim)

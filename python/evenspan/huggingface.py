@@ -1,0 +1,427 @@
+"""The drop-in for Hugging Face causal language models: `attach`, and the Context that it returns.
+
+Example:
+    context = evenspan.attach(model, group)
+    for batch in context.shard(loader):
+        loss = context.loss(model(**batch))
+        loss.backward()
+        context.reduce_gradients()
+        optimizer.step()
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from evenspan import _evenspan, _sharding
+from evenspan._errors import Error, InvalidArgumentError, UnsupportedError
+from evenspan._groups import communicator_of
+
+NAME = "evenspan"  # of the attention function; also the key under which a batch carries its step to it
+NO_LABEL = -100
+BUCKET_ELEMENTS = 1 << 24  # of gradients summed at once
+
+_ROPE_BY_LENGTH = ("dynamic", "longrope")
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+_KNOWN_KEYS = {
+    "input_ids", "labels", "position_ids", "documents", "attention_mask", "seq_idx",
+    "cu_seq_lens", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k",
+}  # fmt: skip
+
+
+class Step:
+    """What the attention function must know of a batch; it travels through the model as a keyword argument."""
+
+    def __init__(self, executable: _evenspan.Executable, longest: int) -> None:
+        """Keep the executable alive; `longest` is the longest document in tokens."""
+        self.executable = executable
+        self.handle = executable.handle
+        self.num_tokens = executable.num_tokens
+        self.longest = longest
+
+
+def attention_function(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    s_aux: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Compute what transformers' attention interface asks for.
+
+    Args:
+        module: The attention layer.
+        query: [1, heads, tokens, head_dim].
+        key: [1, kv_heads, tokens, head_dim].
+        value: [1, kv_heads, tokens, head_dim].
+        attention_mask: Must be None: documents and causality are the plan's.
+        dropout: Must be 0.
+        scaling: Of the scores; head_dim ** -0.5 by default.
+        sliding_window: Must not be shorter than the longest document.
+        softcap: Must be None.
+        is_causal: Must not be False.
+        s_aux: Must be None.
+        **kwargs: Holds the batch's step under "evenspan".
+
+    Returns:
+        [1, tokens, heads, head_dim], and None for the attention weights.
+
+    Raises:
+        UnsupportedError: The model asks for something that is not computed here.
+        InvalidArgumentError: The batch does not come from `Context.shard`.
+    """
+    step = kwargs.get(NAME)
+    if not isinstance(step, Step):
+        raise InvalidArgumentError("[attention] the model must be called as model(**batch), a batch of Context.shard")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    refused = (
+        ("attention_mask", attention_mask is not None),
+        ("dropout", dropout != 0.0),
+        ("softcap", softcap is not None),
+        ("attention sinks (s_aux)", s_aux is not None),
+        ("attention that is not causal", not causal),
+    )
+    for what, given in refused:
+        if given:
+            raise UnsupportedError(f"[attention] {what} is not supported; give a model or a batch without")
+    if sliding_window is not None and sliding_window < step.longest:
+        raise UnsupportedError(
+            f"[attention] a sliding window shorter than a document is not supported, the window is {sliding_window} "
+            f"and the longest document {step.longest} tokens; split the documents or use full attention"
+        )
+    if query.dim() != 4 or query.size(0) != 1 or query.size(2) != max(step.num_tokens, 1):
+        raise InvalidArgumentError(
+            f"[attention] queries must be [1, heads, {max(step.num_tokens, 1)}, head_dim] as the batch of "
+            f"Context.shard has them, they are {list(query.shape)}"
+        )
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, head_dim]
+    head_dim = q.size(2)
+    if scaling is not None and not math.isclose(scaling, head_dim**-0.5, rel_tol=1e-9):
+        q = q * (scaling * head_dim**0.5)
+    if step.num_tokens > 0:
+        return torch.ops.evenspan.attention(q, k, v, step.handle).unsqueeze(0), None
+    # The dummy token sees itself alone. The ranks that hold tokens exchange with this one nevertheless, backward too.
+    nothing = torch.ops.evenspan.attention(q[:0], k[:0], v[:0], step.handle)
+    dummy = v.repeat_interleave(q.size(1) // v.size(1), dim=1)
+    return torch.cat((nothing, dummy)).unsqueeze(0), None
+
+
+def attach(
+    model: Any,
+    group: dist.ProcessGroup | None = None,
+    *,
+    average: str | None = None,
+    strategy: str = "sequence_aware",
+    ranks_per_node: int = 0,
+    ranks_per_group: int = 0,
+    token_slack: float = 0.1,
+    dtype: torch.dtype | None = None,
+) -> Context:
+    """Make a Hugging Face causal language model train on packed documents that are spread over a group of ranks.
+
+    Sets the model's attention function to "evenspan"; parameters are not touched. Every rank holds the same weights.
+
+    Args:
+        model: A `transformers` causal language model whose attention goes through the attention interface.
+        group: The ranks that share a batch; None is the default group, or this process alone.
+        average: None when `Context.reduce_gradients` sums the gradients; "ddp" or "fsdp" when such a wrapper over the
+            same ranks averages them: the loss is then multiplied by the number of ranks.
+        strategy: As in `evenspan.plan`.
+        ranks_per_node: As in `evenspan.plan`.
+        ranks_per_group: As in `evenspan.plan`.
+        token_slack: As in `evenspan.plan`.
+        dtype: Type of queries, keys and values, the model's by default; give it under autocast.
+
+    Raises:
+        UnsupportedError: The model has dropout in attention, soft caps, sinks, rotary embeddings that depend on the
+            sequence length, layers other than attention, or a loss over its router.
+        InvalidArgumentError: `average` is something else.
+        Error: transformers is not installed.
+    """
+    try:
+        from transformers import AttentionInterface
+    except ImportError as error:
+        raise Error(f"[attach] transformers is needed and cannot be imported ({error}); install it") from error
+    if average not in (None, "ddp", "fsdp"):
+        raise InvalidArgumentError(f'[attach] average must be None, "ddp" or "fsdp", it is {average!r}')
+    config = model.config.get_text_config()
+    _refuse_unsupported(config)
+    options = {
+        "strategy": strategy,
+        "ranks_per_node": ranks_per_node,
+        "ranks_per_group": ranks_per_group,
+        "token_slack": token_slack,
+    }
+    context = Context(model, config, group, average, options, dtype or model.dtype)
+    AttentionInterface.register(NAME, attention_function)
+    model.set_attn_implementation(NAME)
+    return context
+
+
+def _rope_types(config: Any) -> set[str]:
+    """Return the types of rotary embedding: transformers 5 has one set of parameters, or one for each layer type."""
+    found: set[str] = set()
+    for field in ("rope_parameters", "rope_scaling"):
+        parameters = getattr(config, field, None)
+        if not isinstance(parameters, Mapping):
+            continue
+        for one in (parameters, *(x for x in parameters.values() if isinstance(x, Mapping))):
+            name = one.get("rope_type", one.get("type"))
+            if isinstance(name, str):
+                found.add(name)
+    return found
+
+
+def _refuse_unsupported(config: Any) -> None:
+    by_length = sorted(_rope_types(config).intersection(_ROPE_BY_LENGTH))
+    layers = sorted(set(getattr(config, "layer_types", None) or ()).difference(_LAYER_TYPES))
+    refused = (
+        ("rotary embeddings that depend on the sequence length: " + ", ".join(by_length), bool(by_length)),
+        ("attention_dropout", bool(getattr(config, "attention_dropout", 0.0))),
+        ("attn_logit_softcapping", getattr(config, "attn_logit_softcapping", None) is not None),
+        ("layers of the types " + ", ".join(layers), bool(layers)),
+        ("output_router_logits (a loss over one rank's tokens)", getattr(config, "output_router_logits", False)),
+        ("attention sinks (gpt_oss)", getattr(config, "model_type", "") == "gpt_oss"),
+    )
+    for what, given in refused:
+        if given:
+            raise UnsupportedError(f"[attach] {what} cannot be used with evenspan; change the configuration")
+
+
+class _Batch:
+    """A packed batch as a loader gives it: token ids [T] and labels [T] before the shift, and document lengths."""
+
+    def __init__(self, ids: torch.Tensor, labels: torch.Tensor, lengths: list[int]) -> None:
+        self.ids = ids
+        self.lengths = [length for length in lengths if length != 0]
+        if sum(self.lengths) != ids.numel() or any(length < 0 for length in lengths):
+            raise InvalidArgumentError(
+                f"[shard] the documents' lengths must add up to the {ids.numel()} tokens, they are {lengths[:20]}"
+            )
+        if labels.numel() != ids.numel():
+            raise InvalidArgumentError(
+                f"[shard] there must be a label for each of the {ids.numel()} tokens, there are {labels.numel()}"
+            )
+        ends = torch.tensor(self.lengths, dtype=torch.int64).cumsum(0)
+        self.shift_labels = torch.full_like(labels, NO_LABEL)
+        self.shift_labels[:-1] = labels[1:]
+        self.shift_labels[ends - 1] = NO_LABEL
+        self.positions = torch.cat([torch.arange(length) for length in self.lengths] or [torch.empty(0).long()])
+
+
+def _one_row(name: str, value: Any) -> torch.Tensor:
+    """Return [1, T] or [T] as int64 [T] on the CPU."""
+    tensor = torch.as_tensor(value).detach().cpu().to(torch.int64)
+    if tensor.dim() == 2 and tensor.size(0) == 1:
+        tensor = tensor[0]
+    if tensor.dim() != 1:
+        raise InvalidArgumentError(
+            f"[shard] {name} must be one packed row, [1, tokens], it is {list(tensor.shape)}; pack the documents "
+            "(transformers' DataCollatorWithFlattening does), or give a list of documents"
+        )
+    return tensor
+
+
+def _lengths_of(batch: Mapping[str, Any], num_tokens: int) -> list[int]:
+    if batch.get("documents") is not None:
+        return [int(length) for length in batch["documents"]]
+    for name in ("cu_seq_lens_q", "cu_seq_lens"):
+        if batch.get(name) is not None:
+            bounds = _one_row(name, batch[name])
+            if bounds.numel() < 1 or bounds[0] != 0:
+                raise InvalidArgumentError(f"[shard] {name} must begin with 0, it is {bounds.tolist()[:20]}")
+            return [int(length) for length in bounds.diff()]
+    if batch.get("position_ids") is not None:
+        positions = _one_row("position_ids", batch["position_ids"])
+        starts = (positions == 0).nonzero()[:, 0]
+        lengths = torch.cat((starts, torch.tensor([positions.numel()]))).diff()
+        expected = torch.cat([torch.arange(int(n)) for n in lengths] or [torch.empty(0).long()])
+        if not torch.equal(positions, expected):
+            raise InvalidArgumentError(
+                "[shard] position_ids must count from 0 in every document; give `documents` (the lengths) otherwise"
+            )
+        return [int(length) for length in lengths]
+    return [num_tokens]
+
+
+def _read_batch(batch: Any) -> _Batch:
+    if isinstance(batch, Mapping):
+        unknown = sorted(str(key) for key in set(batch.keys()).difference(_KNOWN_KEYS))
+        if unknown:
+            raise InvalidArgumentError(f"[shard] a batch cannot hold {unknown}; known are {sorted(_KNOWN_KEYS)}")
+        if batch.get("attention_mask") is not None:
+            raise UnsupportedError(
+                "[shard] an attention_mask is not supported; give packed documents, which need neither mask nor padding"
+            )
+        if batch.get("input_ids") is None:
+            raise InvalidArgumentError("[shard] a batch must hold input_ids")
+        ids = _one_row("input_ids", batch["input_ids"])
+        labels = ids if batch.get("labels") is None else _one_row("labels", batch["labels"])
+        return _Batch(ids, labels, _lengths_of(batch, ids.numel()))
+    if isinstance(batch, torch.Tensor) or not isinstance(batch, Sequence):
+        raise InvalidArgumentError(
+            f"[shard] a batch must be a dictionary or a list of documents' tokens, it is a {type(batch).__name__}"
+        )
+    documents = [torch.as_tensor(document, dtype=torch.int64).flatten().cpu() for document in batch]
+    ids = torch.cat(documents) if documents else torch.empty(0, dtype=torch.int64)
+    return _Batch(ids, ids, [document.numel() for document in documents])
+
+
+class Context:
+    """A model attached to a group of ranks. Made by `attach`."""
+
+    def __init__(
+        self,
+        model: Any,
+        config: Any,
+        group: dist.ProcessGroup | None,
+        average: str | None,
+        options: dict[str, Any],
+        dtype: torch.dtype,
+    ) -> None:
+        """Use `attach`."""
+        heads = int(config.num_attention_heads)
+        self._model = model
+        self._group = group
+        self._communicator = communicator_of(group)
+        self._average = average
+        self._request = {
+            "heads": heads,
+            "kv_heads": int(getattr(config, "num_key_value_heads", None) or heads),
+            "head_dim": int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+            "dtype": dtype,
+            **options,
+        }
+        self._plan: _evenspan.Plan | None = None
+        self._shift_labels = torch.empty(0, dtype=torch.int64)
+        self._num_labels = 0
+
+    @property
+    def plan(self) -> _evenspan.Plan | None:
+        """The plan of the batch that `shard` yielded last."""
+        return self._plan
+
+    @property
+    def num_labels(self) -> int:
+        """Labels of that batch on all ranks."""
+        return self._num_labels
+
+    def shard(self, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """Yield this rank's part of every batch, for `model(**batch)`.
+
+        Args:
+            batches: A loader that gives every rank of the group the same batches. A batch is a list of documents (each
+                a list or tensor of token ids), or a dictionary with `input_ids` [1, T], optionally `labels` [1, T] (not
+                shifted, -100 for none; `input_ids` by default), and the documents' bounds: `documents` (lengths),
+                `cu_seq_lens_q` or `cu_seq_lens`, or `position_ids` that begin at 0 in every document; without any of
+                these, the row is one document. Empty documents are dropped.
+
+        Yields:
+            `input_ids`, `position_ids` and `shift_labels`, int64 [1, n] on the model's device (n is 1 with no label
+            where the plan gives this rank nothing), and what the attention function needs.
+
+        Raises:
+            InvalidArgumentError: A batch is empty or not packed as said.
+            UnsupportedError: A batch has an attention mask.
+            CommunicationError: The ranks got different batches.
+        """
+        for batch in batches:
+            yield self._shard_one(_read_batch(batch))
+
+    def _shard_one(self, batch: _Batch) -> dict[str, Any]:
+        plan = _sharding.plan(batch.lengths, self._communicator.size, **self._request)
+        device = self._model.device
+        executable = _sharding.bind(plan, self._group, device=device)
+        rows = _sharding.rows_of(plan, self._communicator.rank)
+
+        def take(tensor: torch.Tensor, dummy: int) -> torch.Tensor:
+            local = tensor[rows] if rows.numel() > 0 else torch.tensor([dummy])
+            return local.unsqueeze(0).to(device)
+
+        self._plan = plan
+        self._num_labels = int((batch.shift_labels != NO_LABEL).sum())
+        self._shift_labels = take(batch.shift_labels, NO_LABEL)
+        return {
+            "input_ids": take(batch.ids, 0),
+            "position_ids": take(batch.positions, 0),
+            "shift_labels": self._shift_labels,
+            "use_cache": False,
+            NAME: Step(executable, max(batch.lengths)),
+        }
+
+    def loss(self, outputs: Any) -> torch.Tensor:
+        """Return this rank's share of the one loss of the batch that `shard` yielded last.
+
+        The shares of all ranks add up to the mean cross entropy (natural logarithm; log-softmax in float32, float64
+        for float64 logits) over the labels of all ranks; 0 for a batch without labels. With `average`, the share is
+        multiplied by the number of ranks.
+
+        Args:
+            outputs: What the model returned: has `logits` [1, n, vocabulary], or is the logits.
+
+        Raises:
+            InvalidArgumentError: The logits do not belong to that batch.
+        """
+        logits = outputs if isinstance(outputs, torch.Tensor) else outputs.logits
+        labels = self._shift_labels.to(logits.device)
+        if logits.shape[:-1] != labels.shape:
+            raise InvalidArgumentError(
+                f"[loss] logits must be {[*labels.shape, 'vocabulary']} as the batch that shard yielded last, they are "
+                f"{list(logits.shape)}"
+            )
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
+        scale = 1 if self._average is None else self._communicator.size
+        return total * (scale / max(self._num_labels, 1))
+
+    @torch.no_grad()
+    def reduce_gradients(self) -> None:
+        """Replace every parameter's gradient by its sum over the ranks, added in rank order: the same bits on all.
+
+        A parameter without a gradient on some rank counts as zero there, and keeps None where no rank has one.
+
+        Raises:
+            InvalidArgumentError: `average` is set, so that the wrapper reduces the gradients.
+            CommunicationError: A rank failed.
+        """
+        if self._average is not None:
+            raise InvalidArgumentError(
+                f"[reduce_gradients] average={self._average!r} leaves the gradients to the wrapper; attach without it"
+            )
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        have = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int64, device=self._model.device)
+        anywhere = self._communicator.all_reduce(have).tolist()
+        buckets: dict[tuple[torch.dtype, torch.device], list[torch.nn.Parameter]] = {}
+        for parameter, count in zip(parameters, anywhere, strict=True):
+            if count == 0:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            bucket = buckets.setdefault((parameter.grad.dtype, parameter.device), [])
+            bucket.append(parameter)
+            if sum(p.numel() for p in bucket) >= BUCKET_ELEMENTS:
+                self._reduce(bucket)
+                bucket.clear()
+        for bucket in buckets.values():
+            if bucket:
+                self._reduce(bucket)
+
+    def _reduce(self, bucket: list[torch.nn.Parameter]) -> None:
+        gradients = [p.grad for p in bucket if p.grad is not None]
+        total = self._communicator.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, torch.split(total, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
