@@ -41,10 +41,14 @@ struct PlanHandle {
 
 const char* exception_name(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::invalid_argument: return "InvalidArgumentError";
-    case ErrorKind::unsupported: return "UnsupportedError";
-    case ErrorKind::communication: return "CommunicationError";
-    case ErrorKind::resource: return "ResourceError";
+    case ErrorKind::invalid_argument:
+      return "InvalidArgumentError";
+    case ErrorKind::unsupported:
+      return "UnsupportedError";
+    case ErrorKind::communication:
+      return "CommunicationError";
+    case ErrorKind::resource:
+      return "ResourceError";
   }
   return "Error";
 }
@@ -113,8 +117,8 @@ void bind_plan(py::module_& m) {
       .def_property_readonly("heads", [](const PlanHandle& p) { return p.plan->request.shape.num_heads; })
       .def_property_readonly("kv_heads", [](const PlanHandle& p) { return p.plan->request.shape.num_kv_heads; })
       .def_property_readonly("head_dim", [](const PlanHandle& p) { return p.plan->request.shape.head_dim; })
-      .def_property_readonly(
-          "dtype", [](const PlanHandle& p) { return std::string(to_string(p.plan->request.shape.element)); })
+      .def_property_readonly("dtype",
+                             [](const PlanHandle& p) { return std::string(to_string(p.plan->request.shape.element)); })
       .def_property_readonly("num_tokens", [](const PlanHandle& p) { return p.plan->request.documents.total_tokens(); })
       .def_property_readonly("placement", placement)
       .def_property_readonly("tokens", [](const PlanHandle& p) { return p.metrics.tokens; })
@@ -130,7 +134,8 @@ void bind_plan(py::module_& m) {
                                return out;
                              })
       .def_property_readonly("hash", [](const PlanHandle& p) { return p.plan->hash.combined(); })
-      .def("text", [](const PlanHandle& p) { return plan::print(plan::lower_all(*p.plan)); }, Unlocked());
+      .def(
+          "text", [](const PlanHandle& p) { return plan::print(plan::lower_all(*p.plan)); }, Unlocked());
   m.def("plan", make_plan, Unlocked(), py::arg("lengths"), py::kw_only(), py::arg("ranks"), py::arg("ranks_per_node"),
         py::arg("strategy"), py::arg("heads"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("dtype"),
         py::arg("mask"), py::arg("token_slack"), py::arg("ranks_per_group"), py::arg("memory_budget"));

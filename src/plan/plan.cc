@@ -66,9 +66,8 @@ std::vector<Need> find_needs(const Plan& plan) {
 
 // Tasks are sorted by rank: the range of one.
 std::pair<size_t, size_t> tasks_of(const std::vector<Task>& tasks, Rank rank) {
-  const auto [first, last] =
-      std::equal_range(tasks.begin(), tasks.end(), Task{rank, 0, {}},
-                       [](const Task& a, const Task& b) { return a.rank < b.rank; });
+  const auto [first, last] = std::equal_range(tasks.begin(), tasks.end(), Task{rank, 0, {}},
+                                              [](const Task& a, const Task& b) { return a.rank < b.rank; });
   return {static_cast<size_t>(first - tasks.begin()), static_cast<size_t>(last - tasks.begin())};
 }
 
@@ -142,16 +141,15 @@ void add_output_moves(Plan* plan) {
       for (const Span& whole : union_of(std::move(rows), Join::overlapping)) {
         for (const auto& [home, piece] : plan->placement.homes(key.first, whole)) {
           if (home == Rank(r)) continue;
-          plan->moves.push_back(
-              Move{plan->num_stages, Rank(r), home, Operand::output, key.first, piece, key.second});
+          plan->moves.push_back(Move{plan->num_stages, Rank(r), home, Operand::output, key.first, piece, key.second});
         }
       }
     }
   }
 }
 
-// Received operands are kept for backward while they are no more than the largest rank's own: a strategy that relays, or
-// gathers much, moves them again instead.
+// Received operands are kept for backward while they are no more than the largest rank's own: a strategy that relays,
+// or gathers much, moves them again instead.
 bool keeps_operands(const Plan& plan, bool direct) {
   if (!direct) return false;
   const AttentionShape& shape = plan.request.shape;
@@ -163,8 +161,8 @@ bool keeps_operands(const Plan& plan, bool direct) {
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
     most_tokens = std::max(most_tokens, plan.placement.num_tokens(Rank(r)));
   }
-  const int64_t own = most_tokens * (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim *
-                      num_bytes(shape.element);
+  const int64_t own =
+      most_tokens * (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim * num_bytes(shape.element);
   return std::all_of(received.begin(), received.end(), [own](int64_t bytes) { return bytes <= own; });
 }
 
@@ -289,9 +287,8 @@ std::shared_ptr<const Plan> make_plan(Request request) {
   plan->tasks = std::move(draft.tasks);
   plan->moves = std::move(draft.moves);
   const bool direct = plan->moves.empty();
-  std::stable_sort(plan->tasks.begin(), plan->tasks.end(), [](const Task& a, const Task& b) {
-    return std::tie(a.rank, a.stage) < std::tie(b.rank, b.stage);
-  });
+  std::stable_sort(plan->tasks.begin(), plan->tasks.end(),
+                   [](const Task& a, const Task& b) { return std::tie(a.rank, a.stage) < std::tie(b.rank, b.stage); });
   for (const Task& task : plan->tasks) plan->num_stages = std::max(plan->num_stages, task.stage + 1);
   for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
   plan->needs = find_needs(*plan);
@@ -313,8 +310,8 @@ Metrics measure(const Plan& plan) {
   std::vector<double> pairs(num_ranks, 0);  // of all heads, as a fraction of them
   for (const Task& task : plan.tasks) {
     const int64_t window = request.documents[task.tile.document].mask.extent;
-    pairs[static_cast<size_t>(task.rank.value)] += static_cast<double>(num_pairs(task.tile, window)) *
-                                                   task.tile.heads.size() / request.shape.num_heads;
+    pairs[static_cast<size_t>(task.rank.value)] +=
+        static_cast<double>(num_pairs(task.tile, window)) * task.tile.heads.size() / request.shape.num_heads;
   }
   double most_work = 0, work = 0;
   int64_t most_tokens = 0;

@@ -1,5 +1,5 @@
-// The attention operators of torch's dispatcher: evenspan::attention is differentiable and made of attention_forward and
-// attention_backward, which compilers see.
+// The attention operators of torch's dispatcher: evenspan::attention is differentiable and made of attention_forward
+// and attention_backward, which compilers see.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -37,9 +37,8 @@ Triple backward_meta(const at::Tensor&, const at::Tensor& query, const at::Tenso
 
 Pair call_forward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                   const at::Tensor& executable) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("evenspan::attention_forward", "")
-                             .typed<decltype(forward)>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("evenspan::attention_forward", "").typed<decltype(forward)>();
   return op.call(query, key, value, executable);
 }
 

@@ -49,7 +49,7 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   comm::Communicator communicator_;
   at::Device device_;
   plan::RankProgram program_;
-  at::Tensor arena_;  // of both directions
+  at::Tensor arena_;                // of both directions
   mutable std::mutex saved_mutex_;  // tensors are released by any thread
   std::map<int64_t, at::Tensor> saved_;
   int64_t next_saved_ = 1;

@@ -69,8 +69,8 @@ void Executable::Entry::check(const char* name, const at::Tensor& tensor, int32_
                  "]: rows of the placement, heads, head dimension");
   }
   if (tensor.scalar_type() != scalar_type(shape.element)) {
-    fail_invalid("[attention] ", name, " is ", tensor.scalar_type(), ", the plan is for ",
-                 scalar_type(shape.element), "; convert it or plan for its type");
+    fail_invalid("[attention] ", name, " is ", tensor.scalar_type(), ", the plan is for ", scalar_type(shape.element),
+                 "; convert it or plan for its type");
   }
   if (tensor.device() != device_) {
     fail_invalid("[attention] ", name, " is on ", tensor.device(), ", the executable on ", device_,

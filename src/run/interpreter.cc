@@ -18,8 +18,8 @@ using plan::Block;
 using plan::Storage;
 using plan::TensorName;
 
-// Results of kernel calls that are held at once, in elements of outputs or gradients: bounds memory beside the arena, and
-// is enough to keep all threads busy.
+// Results of kernel calls that are held at once, in elements of outputs or gradients: bounds memory beside the arena,
+// and is enough to keep all threads busy.
 constexpr int64_t kHeldElements = int64_t{1} << 22;
 
 class Interpreter {
@@ -79,8 +79,8 @@ class Interpreter {
     std::vector<comm::Transfer> sends, receives;
     for (const auto& message : exchange.sends) sends.push_back({message.peer, message_bytes(message)});
     for (const auto& message : exchange.receives) receives.push_back({message.peer, message_bytes(message)});
-    works_[exchange.id] = communicator_.exchange(std::move(sends), std::move(receives),
-                                                 join_text(name_, ", exchange ", exchange.id));
+    works_[exchange.id] =
+        communicator_.exchange(std::move(sends), std::move(receives), join_text(name_, ", exchange ", exchange.id));
   }
 
   KernelCall call_of(const plan::Segment& segment) const {

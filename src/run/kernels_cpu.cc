@@ -23,8 +23,8 @@ std::optional<at::Tensor> mask_of(const KernelCall& call) {
 
 int64_t num_pairs(const KernelCall& call) { return call.query.size(0) * call.key.size(0) * call.query.size(1); }
 
-// The kernel splits one call over threads by heads and blocks of rows. Calls too small for that run side by side instead,
-// one thread each. Below this many pairs a call has about as little to do as starting threads costs.
+// The kernel splits one call over threads by heads and blocks of rows. Calls too small for that run side by side
+// instead, one thread each. Below this many pairs a call has about as little to do as starting threads costs.
 constexpr int64_t kSmallPairs = int64_t{1} << 18;
 
 template <class Call>
@@ -69,8 +69,8 @@ std::vector<KernelGradients> attend_gradient_cpu(const std::vector<KernelCall>& 
     const KernelCall& call = calls[static_cast<size_t>(i)];
     auto [query, key, value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
         kernel_layout(call.grad_output), kernel_layout(call.query), kernel_layout(call.key), kernel_layout(call.value),
-        kernel_layout(call.output), kernel_layout(call.lse).contiguous(), 0.0, call.kind == plan::TileKind::causal, mask_of(call),
-        std::nullopt);
+        kernel_layout(call.output), kernel_layout(call.lse).contiguous(), 0.0, call.kind == plan::TileKind::causal,
+        mask_of(call), std::nullopt);
     results[static_cast<size_t>(i)] = {home_layout(query), home_layout(key), home_layout(value)};
   });
   return results;

@@ -18,8 +18,8 @@ double scale_of(const KernelCall& call) { return 1.0 / std::sqrt(static_cast<dou
 
 at::ScalarType accumulation_type(at::ScalarType type) { return type == at::kDouble ? at::kDouble : at::kFloat; }
 
-// Matrix products in the accumulation type, for what no flash kernel of the device takes: exact, and as large as the tile.
-// Scores [kv_heads, group, rows, keys].
+// Matrix products in the accumulation type, for what no flash kernel of the device takes: exact, and as large as the
+// tile. Scores [kv_heads, group, rows, keys].
 struct Products {
   explicit Products(const KernelCall& call)
       : type(accumulation_type(call.query.scalar_type())),
@@ -69,8 +69,8 @@ KernelGradients attend_gradient_products(const KernelCall& call) {
           at::einsum("hgqk,qhgd->khd", {weights, grad_output}).to(type)};
 }
 
-// The variable-length flash attention of torch takes 16-bit types; its causal mask is aligned at the bottom right, which
-// is the same for square calls.
+// The variable-length flash attention of torch takes 16-bit types; its causal mask is aligned at the bottom right,
+// which is the same for square calls.
 bool takes_flash(const KernelCall& call) {
   const auto type = call.query.scalar_type();
   return call.query.is_cuda() && (type == at::kHalf || type == at::kBFloat16) && call.query.size(2) % 8 == 0 &&

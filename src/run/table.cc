@@ -47,7 +47,8 @@ std::shared_ptr<Executable::Entry> find_entry(const at::Tensor& handle) {
   const std::lock_guard lock(all.mutex);
   const auto at = all.entries.find(number);
   auto entry = at == all.entries.end() ? nullptr : at->second.lock();
-  if (!entry) fail_invalid("[attention] no live executable has number ", number, "; keep the executable while it is used");
+  if (!entry)
+    fail_invalid("[attention] no live executable has number ", number, "; keep the executable while it is used");
   return entry;
 }
 

@@ -86,7 +86,8 @@ TEST(Errors, ARankThatLeavesMidStepIsNamed) {
     request.options.strategy = "ring";
     const run::Executable executable(plan::make_plan(request), communicator);
     if (communicator.rank() == Rank(1)) return;
-    const at::Tensor query = at::zeros({executable.num_tokens(), 4, 8}), kv = at::zeros({executable.num_tokens(), 2, 8});
+    const at::Tensor query = at::zeros({executable.num_tokens(), 4, 8}),
+                     kv = at::zeros({executable.num_tokens(), 2, 8});
     run::attention(query, kv, kv, executable);
   });
   for (const int rank : {0, 2}) {

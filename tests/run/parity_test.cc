@@ -38,15 +38,13 @@ const std::vector<Heads>& all_heads() {
 }
 
 const std::vector<plan::Mask>& masks() {
-  static const std::vector<plan::Mask> masks = {{plan::MaskKind::causal, 0},
-                                                {plan::MaskKind::full, 0},
-                                                {plan::MaskKind::window, 6},
-                                                {plan::MaskKind::prefix, 5}};
+  static const std::vector<plan::Mask> masks = {
+      {plan::MaskKind::causal, 0}, {plan::MaskKind::full, 0}, {plan::MaskKind::window, 6}, {plan::MaskKind::prefix, 5}};
   return masks;
 }
 
-plan::Request make_request(const std::string& strategy, int32_t ranks, const Batch& batch, Heads heads,
-                           plan::Mask mask, plan::ElementType element) {
+plan::Request make_request(const std::string& strategy, int32_t ranks, const Batch& batch, Heads heads, plan::Mask mask,
+                           plan::ElementType element) {
   plan::Request request;
   request.documents = plan::Documents(batch.lengths, mask);
   request.shape = plan::AttentionShape{heads.heads, heads.kv_heads, 8, element};
@@ -150,8 +148,8 @@ TEST_P(Parity, NoDocumentSeesAnother) {
     // Every token of the second document becomes another one.
     test::Inputs changed = test::make_inputs(request, 23, at::kFloat);
     const int64_t begin = batch.lengths[0], end = begin + batch.lengths[1];
-    for (const auto input : {&test::Inputs::query, &test::Inputs::key, &test::Inputs::value,
-                             &test::Inputs::grad_output}) {
+    for (const auto input :
+         {&test::Inputs::query, &test::Inputs::key, &test::Inputs::value, &test::Inputs::grad_output}) {
       at::Tensor mixed = (inputs.*input).clone();
       mixed.slice(0, begin, end).copy_((changed.*input).slice(0, begin, end));
       changed.*input = mixed;

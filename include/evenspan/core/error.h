@@ -60,13 +60,13 @@ template <class A, class B>
 }  // namespace evenspan
 
 // Checks of invariants that only a bug can break. Both operands are printed and evaluated once.
-#define EVENSPAN_CHECK_OP(a, op, b)                                                          \
-  do {                                                                                       \
-    const auto& evenspan_a = (a);                                                            \
-    const auto& evenspan_b = (b);                                                            \
-    if (!(evenspan_a op evenspan_b)) {                                                       \
+#define EVENSPAN_CHECK_OP(a, op, b)                                                                      \
+  do {                                                                                                   \
+    const auto& evenspan_a = (a);                                                                        \
+    const auto& evenspan_b = (b);                                                                        \
+    if (!(evenspan_a op evenspan_b)) {                                                                   \
       ::evenspan::internal::check_failed(__FILE__, __LINE__, #a " " #op " " #b, evenspan_a, evenspan_b); \
-    }                                                                                        \
+    }                                                                                                    \
   } while (false)
 #define EVENSPAN_CHECK_EQ(a, b) EVENSPAN_CHECK_OP(a, ==, b)
 #define EVENSPAN_CHECK_NE(a, b) EVENSPAN_CHECK_OP(a, !=, b)

@@ -43,10 +43,10 @@ class Placement {
   friend bool operator==(const Placement& a, const Placement& b) { return a.spans_ == b.spans_; }
 
  private:
-  std::vector<std::vector<PlacedSpan>> spans_;       // [rank]
-  std::vector<std::vector<int64_t>> first_rows_;     // [rank][span], row of the span's first token
-  std::vector<int64_t> num_tokens_;                  // [rank]
-  std::vector<std::vector<Piece>> homes_;            // [document], ascending
+  std::vector<std::vector<PlacedSpan>> spans_;    // [rank]
+  std::vector<std::vector<int64_t>> first_rows_;  // [rank][span], row of the span's first token
+  std::vector<int64_t> num_tokens_;               // [rank]
+  std::vector<std::vector<Piece>> homes_;         // [document], ascending
 };
 
 }  // namespace evenspan::plan

@@ -37,8 +37,8 @@ struct Move {
   friend auto operator<=>(const Move&, const Move&) = default;
 };
 
-// The part of a receiver's operands that its tiles really read, straight from their home: what backward moves again when
-// nothing was kept, and, reversed, the way of the gradients.
+// The part of a receiver's operands that its tiles really read, straight from their home: what backward moves again
+// when nothing was kept, and, reversed, the way of the gradients.
 struct Need {
   Move move;
   int32_t num_tiles = 0;   // tiles of the receiver that read some of it, >= 1
@@ -72,12 +72,12 @@ std::shared_ptr<const Plan> make_plan(Request request);
 
 struct Metrics {
   double tokens_max_over_mean = 1;
-  double work_max_over_mean = 1;           // by the request's cost model
-  std::vector<int64_t> tokens;             // [rank]
-  std::vector<double> work_seconds;        // [rank]
-  std::vector<int64_t> sent_bytes;         // [rank], payload of one layer's forward
+  double work_max_over_mean = 1;     // by the request's cost model
+  std::vector<int64_t> tokens;       // [rank]
+  std::vector<double> work_seconds;  // [rank]
+  std::vector<int64_t> sent_bytes;   // [rank], payload of one layer's forward
   int64_t sent_bytes_total = 0;
-  int64_t ring_bytes_total = 0;            // (ranks - 1) x tokens x 2 x kv heads x head dim x bytes per element
+  int64_t ring_bytes_total = 0;  // (ranks - 1) x tokens x 2 x kv heads x head dim x bytes per element
 };
 Metrics measure(const Plan& plan);
 

@@ -144,7 +144,8 @@ struct RankProgram {
   friend bool operator==(const RankProgram&, const RankProgram&) = default;
 };
 
-// The program of one rank, made without making the others'. Every rank that lowers the same plan gets its matching part.
+// The program of one rank, made without making the others'. Every rank that lowers the same plan gets its matching
+// part.
 RankProgram lower(const Plan& plan, Rank rank);
 
 // All programs of a plan: what `verify` proves and the text form holds.

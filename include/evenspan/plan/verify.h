@@ -24,7 +24,7 @@ struct Finding {
   int32_t rank = -1;       // -1: all
   int32_t operation = -1;  // index in the program; -1: none in particular
   bool backward = false;
-  std::string text;        // what is wrong, with the values
+  std::string text;  // what is wrong, with the values
 };
 std::string to_string(const Finding& finding);
 

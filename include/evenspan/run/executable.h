@@ -46,7 +46,8 @@ class Executable {
 //   contiguous, of the plan's element type, on the executable's device.
 //   Returns [tokens, heads, head_dim]. Scores are scaled by head_dim^-1/2.
 // Differentiable; forward and backward exchange with the other ranks, so every rank calls both, in the same order.
-// Throws invalid_argument, before anything is sent, for tensors that differ from the plan; communication when a rank fails.
+// Throws invalid_argument, before anything is sent, for tensors that differ from the plan; communication when a rank
+// fails.
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const Executable& executable);
 

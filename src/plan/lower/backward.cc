@@ -1,5 +1,6 @@
-// The backward program: the transpose of the forward one. Gradients of outputs go from home to the rank that finished the
-// rows; stages run in reverse; what was received as operands comes home as gradients, after the last tile that read it.
+// The backward program: the transpose of the forward one. Gradients of outputs go from home to the rank that finished
+// the rows; stages run in reverse; what was received as operands comes home as gradients, after the last tile that read
+// it.
 #include <set>
 
 #include "evenspan/core/error.h"
@@ -29,8 +30,13 @@ struct Sum {
 class BackwardLowering {
  public:
   explicit BackwardLowering(RankLowering* rank)
-      : rank_(*rank), plan_(rank->plan_), shape_(rank->shape_), num_stages_(static_cast<size_t>(plan_.num_stages)),
-        emitter_(shape_), incoming_(num_stages_), outgoing_(num_stages_) {
+      : rank_(*rank),
+        plan_(rank->plan_),
+        shape_(rank->shape_),
+        num_stages_(static_cast<size_t>(plan_.num_stages)),
+        emitter_(shape_),
+        incoming_(num_stages_),
+        outgoing_(num_stages_) {
     for (const Need& need : plan_.needs) {
       if (need.move.operand != Operand::key_value) continue;
       const auto stage = static_cast<size_t>(need.move.stage);
@@ -74,8 +80,8 @@ class BackwardLowering {
  private:
   using HomeKey = std::pair<DocumentId, Span>;
 
-  // Where operands lie: kept from forward, or moved again, each for the first stage of backward that reads it. Rows that
-  // one tile reads together lie together, so they come together.
+  // Where operands lie: kept from forward, or moved again, each for the first stage of backward that reads it. Rows
+  // that one tile reads together lie together, so they come together.
   void open_operands() {
     if (plan_.keep_operands) return;
     for (size_t stage = 0; stage < num_stages_; ++stage) builders_.emplace_back(&emitter_);
@@ -168,8 +174,7 @@ class BackwardLowering {
     // The order of emission: see run().
     const auto register_incoming = [&](size_t stage) {
       for (const Need* need : incoming_[stage]) {
-        incoming_number_[need] =
-            home_sum(need->move.document, need->move.rows).add(need->move.rows, need->move.heads);
+        incoming_number_[need] = home_sum(need->move.document, need->move.rows).add(need->move.rows, need->move.heads);
       }
     };
     for (size_t stage = num_stages_; stage-- > 0;) {
@@ -218,10 +223,10 @@ class BackwardLowering {
   Pending start_grad_outputs() {
     ExchangeBuilder builder(&emitter_);
     for (const auto& group : rank_.groups_) {
-      grad_outputs_.push_back(
-          group.at_home ? rank_.home_block(TensorName::grad_output, group.document, group.rows, group.heads)
-                        : emitter_.arena_block(TensorName::grad_output, Precision::input, group.document, group.rows,
-                                               group.heads));
+      grad_outputs_.push_back(group.at_home
+                                  ? rank_.home_block(TensorName::grad_output, group.document, group.rows, group.heads)
+                                  : emitter_.arena_block(TensorName::grad_output, Precision::input, group.document,
+                                                         group.rows, group.heads));
       if (group.at_home) continue;
       for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
@@ -264,7 +269,8 @@ class BackwardLowering {
       SegmentGradient segment;
       segment.forward = rank_.segment(holdings(), tile, heads, rank_.groups_[g]);
       segment.grad_output = sub_block(grad_outputs_[g], tile.queries, heads, shape_);
-      segment.grad_query = {sub_block(query_sums_[g].first, tile.queries, heads, shape_), query_sums_[g].adds(query_calls_[num_calls_])};
+      segment.grad_query = {sub_block(query_sums_[g].first, tile.queries, heads, shape_),
+                            query_sums_[g].adds(query_calls_[num_calls_])};
       const Sum& sum = key_sum(tile, kv_heads);
       const bool add = sum.adds(key_calls_[num_calls_]);
       ++num_calls_;
@@ -339,16 +345,14 @@ class BackwardLowering {
       for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
-        copy.pairs.push_back(
-            BlockPair{rank_.home_block(TensorName::grad_query, group.document, rows, group.heads),
-                      sub_block(sum, rows, group.heads, shape_)});
+        copy.pairs.push_back(BlockPair{rank_.home_block(TensorName::grad_query, group.document, rows, group.heads),
+                                       sub_block(sum, rows, group.heads, shape_)});
       }
     }
     for (const auto& [key, sum] : home_sums_) {
       for (const Block& block : {sum.first, sum.second}) {
         if (block.storage == Storage::home) continue;
-        copy.pairs.push_back(
-            BlockPair{rank_.home_block(block.tensor, key.first, block.rows, block.heads), block});
+        copy.pairs.push_back(BlockPair{rank_.home_block(block.tensor, key.first, block.rows, block.heads), block});
       }
     }
     emitter_.emit(std::move(copy));

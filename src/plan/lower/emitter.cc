@@ -47,9 +47,9 @@ std::vector<int64_t> place(const std::vector<int64_t>& sizes, const std::vector<
     }
     offsets[b] = offset;
     *total = std::max(*total, offset + aligned(sizes[b]));
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), b,
-                                   [&](size_t x, size_t y) { return offsets[x] < offsets[y]; }),
-                  b);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), b, [&](size_t x, size_t y) { return offsets[x] < offsets[y]; }),
+        b);
   }
   return offsets;
 }

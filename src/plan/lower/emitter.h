@@ -27,11 +27,21 @@ class Emitter {
   void wait(int32_t exchange);
   void emit(Exchange exchange) { add(std::move(exchange)); }
   // Operations without items are left out; pending waits go to the next one.
-  void emit(Attend attend) { if (!attend.segments.empty()) add(std::move(attend)); }
-  void emit(AttendGradient attend) { if (!attend.segments.empty()) add(std::move(attend)); }
-  void emit(Copy copy) { if (!copy.pairs.empty()) add(std::move(copy)); }
-  void emit(Accumulate accumulate) { if (!accumulate.pairs.empty()) add(std::move(accumulate)); }
-  void emit(Clear clear) { if (!clear.blocks.empty()) add(std::move(clear)); }
+  void emit(Attend attend) {
+    if (!attend.segments.empty()) add(std::move(attend));
+  }
+  void emit(AttendGradient attend) {
+    if (!attend.segments.empty()) add(std::move(attend));
+  }
+  void emit(Copy copy) {
+    if (!copy.pairs.empty()) add(std::move(copy));
+  }
+  void emit(Accumulate accumulate) {
+    if (!accumulate.pairs.empty()) add(std::move(accumulate));
+  }
+  void emit(Clear clear) {
+    if (!clear.blocks.empty()) add(std::move(clear));
+  }
   // Waits and does what remains.
   void complete(Pending pending);
 
@@ -55,9 +65,9 @@ class Emitter {
   int32_t num_exchanges_ = 0;
 };
 
-// One exchange under construction. Both ends name the same rows and so agree on the messages, whatever the order in which
-// they add them: blocks of at least kDirectBytes travel alone, without a copy where they are dense; smaller ones share a
-// message.
+// One exchange under construction. Both ends name the same rows and so agree on the messages, whatever the order in
+// which they add them: blocks of at least kDirectBytes travel alone, without a copy where they are dense; smaller ones
+// share a message.
 class ExchangeBuilder {
  public:
   static constexpr int64_t kDirectBytes = 32 * 1024;

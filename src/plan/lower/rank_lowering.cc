@@ -78,7 +78,13 @@ Block RankLowering::home_block(TensorName tensor, DocumentId document, Span rows
 
 Block RankLowering::saved_block(TensorName tensor, Precision precision, DocumentId document, Span rows,
                                 HeadRange heads) {
-  Block block{tensor, Storage::saved, precision, document, rows, heads, program_.saved_bytes,
+  Block block{tensor,
+              Storage::saved,
+              precision,
+              document,
+              rows,
+              heads,
+              program_.saved_bytes,
               heads.size() * width(tensor, shape_)};
   constexpr int64_t kAlignment = 64;
   program_.saved_bytes += (payload_bytes(block, shape_) + kAlignment - 1) / kAlignment * kAlignment;
@@ -104,8 +110,8 @@ std::vector<HeadRange> RankLowering::kernel_heads(HeadRange heads) const {
   const int32_t first_whole = (heads.begin + group - 1) / group * group;
   const int32_t last_whole = heads.end / group * group;
   if (first_whole > last_whole) return {heads};  // inside one kv group
-  for (const HeadRange range : {HeadRange{heads.begin, first_whole}, HeadRange{first_whole, last_whole},
-                                HeadRange{last_whole, heads.end}}) {
+  for (const HeadRange range :
+       {HeadRange{heads.begin, first_whole}, HeadRange{first_whole, last_whole}, HeadRange{last_whole, heads.end}}) {
     if (!range.empty()) ranges.push_back(range);
   }
   return ranges;
@@ -123,8 +129,8 @@ void RankLowering::group_outputs() {
     });
     for (const size_t t : tasks) {
       const Span rows = tasks_[t].tile.queries;
-      const bool same = !groups_.empty() && groups_.back().document == key.first && groups_.back().heads == key.second &&
-                        rows.begin < groups_.back().rows.end;
+      const bool same = !groups_.empty() && groups_.back().document == key.first &&
+                        groups_.back().heads == key.second && rows.begin < groups_.back().rows.end;
       if (!same) groups_.push_back(OutputGroup{key.first, key.second, rows, {}, {}, {}, false});
       groups_.back().rows.end = std::max(groups_.back().rows.end, rows.end);
       groups_.back().tasks.push_back(t);
@@ -134,9 +140,9 @@ void RankLowering::group_outputs() {
   for (OutputGroup& group : groups_) {
     std::sort(group.tasks.begin(), group.tasks.end());
     group.at_home = at_home(group.document, group.rows);
-    group.output = group.at_home ? home_block(TensorName::output, group.document, group.rows, group.heads)
-                                 : saved_block(TensorName::output, Precision::input, group.document, group.rows,
-                                               group.heads);
+    group.output = group.at_home
+                       ? home_block(TensorName::output, group.document, group.rows, group.heads)
+                       : saved_block(TensorName::output, Precision::input, group.document, group.rows, group.heads);
     group.lse = saved_block(TensorName::lse, Precision::accumulation, group.document, group.rows, group.heads);
   }
 }

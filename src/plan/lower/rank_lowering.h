@@ -72,8 +72,8 @@ class RankLowering {
   // Rows of operands that are not at home, by what they are of.
   using OperandRows = std::map<std::tuple<Operand, DocumentId, HeadRange>, std::vector<Span>>;
   void append_operand_rows(const Task& task, OperandRows* rows) const;
-  // Makes holdings of `rows`, joined, and receives the arrivals into them through `builder`. Returns the copies from home
-  // of the rows that do not arrive. REQUIRES: a row that neither arrives nor is at home is in no new holding.
+  // Makes holdings of `rows`, joined, and receives the arrivals into them through `builder`. Returns the copies from
+  // home of the rows that do not arrive. REQUIRES: a row that neither arrives nor is at home is in no new holding.
   std::vector<BlockPair> open_holdings(const OperandRows& rows, Join join, const std::vector<const Move*>& arrivals,
                                        bool keep, Emitter* emitter, ExchangeBuilder* builder, Holdings* holdings);
   Segment segment(const Holdings& holdings, const Tile& tile, HeadRange heads, const OutputGroup& group) const;
@@ -89,8 +89,8 @@ class RankLowering {
   const AttentionShape& shape_;
   const Placement& placement_;
   Rank rank_;
-  std::vector<Task> tasks_;                 // of this rank, by stage
-  std::vector<std::vector<size_t>> stages_;  // [stage] tasks
+  std::vector<Task> tasks_;                                      // of this rank, by stage
+  std::vector<std::vector<size_t>> stages_;                      // [stage] tasks
   std::vector<std::vector<const Move*>> arrivals_, departures_;  // [stage], forward; the last entry: outputs
   std::vector<OutputGroup> groups_;
   std::vector<size_t> group_of_task_;

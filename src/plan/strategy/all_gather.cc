@@ -1,5 +1,5 @@
-// The batch as one stream in equal pieces; every rank gets all keys and values of all others at once (as in the training
-// of Llama 3, arXiv 2407.21783).
+// The batch as one stream in equal pieces; every rank gets all keys and values of all others at once (as in the
+// training of Llama 3, arXiv 2407.21783).
 #include "plan/strategy/parts.h"
 #include "plan/strategy/table.h"
 
@@ -13,8 +13,8 @@ Draft write_all_gather(const Request& request) {
     for (const PlacedSpan& placed : placement.spans(Rank(from))) {
       for (int32_t to = 0; to < request.num_ranks(); ++to) {
         if (to == from) continue;
-        moves.push_back(Move{1, Rank(from), Rank(to), Operand::key_value, placed.document, placed.span,
-                             all_kv_heads(request)});
+        moves.push_back(
+            Move{1, Rank(from), Rank(to), Operand::key_value, placed.document, placed.span, all_kv_heads(request)});
       }
     }
   }

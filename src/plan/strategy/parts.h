@@ -32,8 +32,8 @@ std::vector<Task> tasks_with_queries_at_home(const Request& request, const Place
 Draft ring_draft(const Request& request, Placement placement);
 Traffic ring_traffic(const Request& request, const Placement& placement);
 
-// Splits each rank ("group") of `outer`, a draft for num_ranks / ranks_per_group ranks, into `ranks_per_group` ranks that
-// share its tokens and split its heads (and its query rows, when there are more of them than heads).
+// Splits each rank ("group") of `outer`, a draft for num_ranks / ranks_per_group ranks, into `ranks_per_group` ranks
+// that share its tokens and split its heads (and its query rows, when there are more of them than heads).
 Draft split_heads(const Request& request, const Draft& outer, int32_t ranks_per_group);
 
 // The request that the outer strategy of a hierarchy sees: one rank for each group.
@@ -49,15 +49,18 @@ struct HeadSplit {
   int32_t num_heads = 1;
 
   HeadRange heads(int32_t member) const;  // of a rank in the group; never empty
-  // The pieces of a span of query rows that a member computes: two of them, from both ends, so that causal work is even.
+  // The pieces of a span of query rows that a member computes: two of them, from both ends, so that causal work is
+  // even.
   std::vector<Span> rows(int32_t member, Span queries) const;
 };
 HeadSplit head_split(const Request& request, int32_t ranks_per_group);
 
-// What ranks move when each computes its part of the heads and rows of its group's tokens and fetches every operand once.
+// What ranks move when each computes its part of the heads and rows of its group's tokens and fetches every operand
+// once.
 Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t ranks_per_group);
 
-// Keys that the placement's ranks need from elsewhere for the queries of their own homes: the sum over ranks, in tokens.
+// Keys that the placement's ranks need from elsewhere for the queries of their own homes: the sum over ranks, in
+// tokens.
 int64_t remote_key_tokens(const Request& request, const Placement& placement);
 
 }  // namespace evenspan::plan

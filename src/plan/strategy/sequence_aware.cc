@@ -1,6 +1,6 @@
-// Queries stay at home; keys and values go only where a tile needs them, once per receiver. The placement is a two-ended
-// fill: documents in one stream from the most work per token to the least, each rank takes from both ends of what is
-// left, so many tokens from the heavy one that its tokens and its work both meet the mean.
+// Queries stay at home; keys and values go only where a tile needs them, once per receiver. The placement is a
+// two-ended fill: documents in one stream from the most work per token to the least, each rank takes from both ends of
+// what is left, so many tokens from the heavy one that its tokens and its work both meet the mean.
 #include <numeric>
 
 #include "plan/strategy/parts.h"
@@ -92,8 +92,8 @@ class TwoEndedFill {
     int64_t low = 0, high = tokens;
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;
-      const double got = heavy_work(heavy_ + middle) - heavy_work(heavy_) + light_work(light_ + tokens - middle) -
-                         light_work(light_);
+      const double got =
+          heavy_work(heavy_ + middle) - heavy_work(heavy_) + light_work(light_ + tokens - middle) - light_work(light_);
       if (got < work) {
         low = middle + 1;
       } else {

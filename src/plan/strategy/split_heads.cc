@@ -77,8 +77,7 @@ Draft split_heads(const Request& request, const Draft& outer, int32_t group_size
     for (int32_t home = r - r % group_size; home < r - r % group_size + group_size; ++home) {
       if (home == r) continue;
       for (const PlacedSpan& placed : draft.placement.spans(Rank(home))) {
-        draft.moves.push_back(
-            Move{0, Rank(home), Rank(r), Operand::key_value, placed.document, placed.span, heads});
+        draft.moves.push_back(Move{0, Rank(home), Rank(r), Operand::key_value, placed.document, placed.span, heads});
       }
     }
   }

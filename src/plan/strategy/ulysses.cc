@@ -1,5 +1,5 @@
-// Ulysses (arXiv 2309.14509): tokens are split outside attention, heads inside. Head counts need not divide: parts differ
-// by one head, and kv heads go to every rank whose query heads use them.
+// Ulysses (arXiv 2309.14509): tokens are split outside attention, heads inside. Head counts need not divide: parts
+// differ by one head, and kv heads go to every rank whose query heads use them.
 #include "plan/strategy/parts.h"
 #include "plan/strategy/table.h"
 
