@@ -71,14 +71,19 @@ void declare(Options* options, PlanArguments* arguments) {
   options->flag("--verify", "Prove the plan before a file is written", &arguments->verify);
 }
 
-// An option that changes nothing is a mistake of the user.
-void refuse_idle_knobs(const Options& options, const std::string& strategy) {
+// An option that changes nothing is a mistake of the user. Only --token-slack may stand in scripts that try every
+// strategy: a note says that it is idle.
+void check_idle_knobs(const Options& options, const std::string& strategy) {
+  const bool planned = strategy == "sequence_aware" || strategy == "hierarchical";
   const auto refuse = [&](const char* name, bool used) {
     if (!options.given(name) || used) return;
     fail_invalid("[options] ", name, " has no effect with the strategy ", strategy, "; leave it out");
   };
   refuse("--ranks-per-group", strategy == "hierarchical" || strategy == "usp");
   refuse("--stripe-tokens", strategy == "striped");
+  if (options.given("--token-slack") && !planned) {
+    std::cerr << "evenspan plan: note: --token-slack has no effect with the strategy " << strategy << "\n";
+  }
 }
 
 plan::Request make_request(const PlanArguments& arguments, const plan::Mask& mask) {
@@ -103,7 +108,7 @@ int plan_command(const Arguments& words) {
     fail_invalid("[options] --json and --text both go to \"", arguments.json, "\"; give them different files");
   }
   plan::find_strategy(arguments.options.strategy);  // before the lengths, which may come from a terminal
-  refuse_idle_knobs(options, arguments.options.strategy);
+  check_idle_knobs(options, arguments.options.strategy);
   const plan::Mask mask = plan::parse_mask(arguments.mask);
   const plan::Request request = make_request(arguments, mask);
 

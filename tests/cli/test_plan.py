@@ -249,6 +249,14 @@ def test_bad_arguments(evenspan: Run, tmp_path: Path, words: list, message: str)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_idle_token_slack_is_noted(evenspan: Run) -> None:
+    words = ["--lengths", "-", "--ranks", 2, "--token-slack", 0.2, "--strategy"]
+    done = evenspan("plan", *words, "ring", stdin="5\n")
+    assert done.returncode == 0
+    assert done.stderr == "evenspan plan: note: --token-slack has no effect with the strategy ring\n"
+    assert evenspan("plan", *words, "hierarchical", stdin="5\n").stderr == ""
+
+
 def test_plain_text_under_a_gzip_name(evenspan: Run, tmp_path: Path) -> None:
     (tmp_path / "lengths.gz").write_text("5\n")
     assert "is not gzip although it is named so" in refused(evenspan, "--lengths", "lengths.gz", "--ranks", 2)

@@ -170,7 +170,7 @@ TEST_P(Parity, RecordedBytesAreTheFormula) {
         const auto request = make_request(GetParam(), ranks, batch, heads, {}, plan::ElementType::bf16);
         const auto plan = plan::make_plan(request);
         auto recorded = std::make_shared<comm::Recorded>();
-        test::run_plan(plan, test::make_inputs(request, 29, at::kBFloat16), {at::kCPU, recorded});
+        test::run_plan(plan, test::make_inputs(request, 29, at::kBFloat16), {test::test_device(), recorded});
         int64_t forward = 0, backward = 0;
         for (const auto& item : recorded->sends) {
           if (item.operation.starts_with("attention forward")) forward += item.num_bytes;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
@@ -10,6 +11,7 @@
 #include "evenspan/comm/communicator.h"
 #include "evenspan/plan/plan.h"
 #include "evenspan/run/executable.h"
+#include "run/entry.h"
 
 namespace evenspan::test {
 
@@ -68,8 +70,16 @@ inline at::Tensor home_rows(const plan::Plan& plan, Rank rank) {
   return at::cat(rows);
 }
 
+// The device of the sweep: --device=NAME on the command line, else the CPU.
+inline at::Device test_device() {
+  for (const std::string& argument : testing::internal::GetArgvs()) {
+    if (argument.starts_with("--device=")) return at::Device(argument.substr(9));
+  }
+  return at::Device(at::kCPU);
+}
+
 struct RunOptions {
-  at::Device device{at::kCPU};
+  at::Device device = test_device();
   std::shared_ptr<comm::Recorded> recorded;  // of all ranks, where given
 };
 
@@ -89,16 +99,26 @@ inline Outputs run_plan(const std::shared_ptr<const plan::Plan>& plan, const Inp
     };
     const at::Tensor query = local(inputs.query), key = local(inputs.key), value = local(inputs.value);
     const run::Executable executable(plan, communicator, options.device);
-    const at::Tensor output = run::attention(query, key, value, executable);
-    output.backward(inputs.grad_output.index_select(0, rows).to(options.device));
+    const at::Tensor grad_output = inputs.grad_output.index_select(0, rows).to(options.device);
+    Outputs mine;
+    if (options.device.is_cpu()) {
+      mine.output = run::attention(query, key, value, executable);
+      mine.output.backward(grad_output);
+      mine = {mine.output.detach(), query.grad(), key.grad(), value.grad()};
+    } else {
+      // Autograd runs the backward work of one device on one thread: ranks that share it call backward themselves.
+      const auto forward = executable.entry()->forward(query, key, value);
+      const auto gradients =
+          executable.entry()->backward(grad_output, query, key, value, forward.output, forward.saved);
+      mine = {forward.output, gradients.query, gradients.key, gradients.value};
+    }
     const std::lock_guard lock(mutex);
     if (options.recorded) {
       options.recorded->sends.insert(options.recorded->sends.end(), recorded->sends.begin(), recorded->sends.end());
     }
-    all.output.index_copy_(0, rows, output.detach().cpu());
-    all.grad_query.index_copy_(0, rows, query.grad().cpu());
-    all.grad_key.index_copy_(0, rows, key.grad().cpu());
-    all.grad_value.index_copy_(0, rows, value.grad().cpu());
+    for (const auto part : {&Outputs::output, &Outputs::grad_query, &Outputs::grad_key, &Outputs::grad_value}) {
+      (all.*part).index_copy_(0, rows, (mine.*part).cpu());
+    }
   });
   return all;
 }
