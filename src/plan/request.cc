@@ -60,6 +60,18 @@ void validate(const Request& request) {
     fail_invalid("[plan] the attention shape has ", shape.num_heads, " heads, ", shape.num_kv_heads,
                  " kv heads and head dimension ", shape.head_dim, "; each is at least 1");
   }
+  constexpr int32_t kMost = 1 << 20;
+  if (shape.num_heads > kMost || shape.head_dim > kMost || request.topology.num_ranks > kMost) {
+    fail_invalid("[plan] there are ", shape.num_heads, " heads of dimension ", shape.head_dim, " and ",
+                 request.topology.num_ranks, " ranks; each is at most ", kMost);
+  }
+  // All bytes that any strategy moves, and more.
+  const double bytes = 2.0 * request.topology.num_ranks * static_cast<double>(request.documents.total_tokens()) *
+                       (shape.num_heads + 2.0 * shape.num_kv_heads) * shape.head_dim * 8;
+  if (bytes > 4e18) {
+    fail_invalid("[plan] ranks x tokens x heads x head dimension make up to ", bytes,
+                 " bytes, more than can be counted; plan smaller batches");
+  }
   if (shape.num_heads % shape.num_kv_heads != 0) {
     fail_invalid("[plan] ", shape.num_kv_heads, " kv heads do not divide ", shape.num_heads,
                  " heads; every kv head serves the same number of query heads");

@@ -24,6 +24,17 @@ TEST(VerifyDataflow, ReadsBeforeArrival) {
   expect_refuted(plan, Proof::dataflow, "where exchange 0 is bringing");
 }
 
+TEST(VerifyDataflow, AnyNumberNamesAnExchange) {
+  for (const int32_t id : {-1, -2147483647 - 1, 2147483647}) {
+    LoweredPlan plan = test::two_rank_plan();
+    body<Exchange>(plan, 1, false, 0).id = id;
+    plan.programs[1].forward.operations[2].waits = {id};
+    expect_proven(plan);
+    plan.programs[1].forward.operations[2].waits = {};
+    expect_refuted(plan, Proof::dataflow, "where exchange " + std::to_string(id) + " is bringing");
+  }
+}
+
 TEST(VerifyDataflow, AtTheEndEverythingIsWaitedFor) {
   // Received straight into home, nobody waits: the end of the program does.
   LoweredPlan plan = test::two_rank_plan();

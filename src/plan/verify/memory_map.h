@@ -45,7 +45,7 @@ class MemoryMap {
   void start_backward();
 
  private:
-  static constexpr int64_t kHere = -1;  // no exchange has this id
+  static constexpr int64_t kHere = int64_t{1} << 40;  // no exchange has this id
 
   struct Cell {
     Block block;
