@@ -59,12 +59,11 @@ class BackwardLowering {
       if (!plan_.keep_operands) operands[stage] = builders_[stage].start();
     };
     start_operands(num_stages_ - 1);
+    if (num_stages_ > 1) start_operands(num_stages_ - 2);
+    emitter_.complete(std::move(grad_outputs));
+    emitter_.emit(std::move(grad_output_fills_));
     for (size_t stage = num_stages_; stage-- > 0;) {
-      if (stage > 0) start_operands(stage - 1);
-      if (stage + 1 == num_stages_) {
-        emitter_.complete(std::move(grad_outputs));
-        emitter_.emit(std::move(grad_output_fills_));
-      }
+      if (stage > 0 && stage + 1 < num_stages_) start_operands(stage - 1);
       emitter_.complete(std::move(operands[stage]));
       if (!plan_.keep_operands) emitter_.emit(Copy{std::move(fills_[stage])});
       emit_tiles(stage);
@@ -192,9 +191,11 @@ class BackwardLowering {
     for (auto& [key, sum] : home_sums_) {
       sum.combination = combine(sum.rows, sum.heads, sum.contributions);
       const bool wide = sum.combination.overlap && rank_.accumulation() != Precision::input;
-      const auto block = [&, &document = key.first](TensorName tensor) {
-        return wide ? emitter_.arena_block(tensor, Precision::accumulation, document, sum.rows, all)
-                    : rank_.home_block(tensor, document, sum.rows, all);
+      const DocumentId document = key.first;
+      const Span rows = sum.rows;
+      const auto block = [&](TensorName tensor) {
+        return wide ? emitter_.arena_block(tensor, Precision::accumulation, document, rows, all)
+                    : rank_.home_block(tensor, document, rows, all);
       };
       sum.first = block(TensorName::grad_key);
       sum.second = block(TensorName::grad_value);
@@ -276,7 +277,7 @@ class BackwardLowering {
       ++num_calls_;
       segment.grad_key = {sub_block(sum.first, tile.keys, kv_heads, shape_), add};
       segment.grad_value = {sub_block(sum.second, tile.keys, kv_heads, shape_), add};
-      attend.segments.push_back(std::move(segment));
+      attend.segments.push_back(segment);
     });
     emitter_.emit(std::move(clear));
     emitter_.emit(std::move(attend));

@@ -70,7 +70,7 @@ class Emitter {
 // share a message.
 class ExchangeBuilder {
  public:
-  static constexpr int64_t kDirectBytes = 32 * 1024;
+  static constexpr int64_t kDirectBytes = int64_t{32} * 1024;
 
   explicit ExchangeBuilder(Emitter* emitter) : emitter_(*emitter) {}
 

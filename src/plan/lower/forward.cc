@@ -10,9 +10,12 @@ void RankLowering::lower_forward() {
   // Where tiles write: straight into the final output, or, when several fold into rows of a narrower type, beside it.
   std::vector<Block> partials;
   std::vector<Combination> combinations;
+  partials.reserve(groups_.size());
+  combinations.reserve(groups_.size());
   std::vector<size_t> next(groups_.size(), 0);
   for (const OutputGroup& group : groups_) {
     std::vector<Contribution> contributions;
+    contributions.reserve(group.tasks.size());
     for (const size_t t : group.tasks) contributions.push_back({tasks_[t].tile.queries, group.heads});
     combinations.push_back(combine(group.rows, group.heads, contributions));
     const bool beside = combinations.back().overlap && accumulation() != Precision::input;
@@ -77,7 +80,7 @@ void RankLowering::lower_forward() {
         Segment segment = this->segment(forward_holdings_, tasks_[t].tile, heads, group);
         segment.output = sub_block(partials[g], tasks_[t].tile.queries, heads, shape_);
         segment.fold = fold;
-        attend.segments.push_back(std::move(segment));
+        attend.segments.push_back(segment);
       }
     }
     emitter.emit(std::move(clear));

@@ -35,7 +35,7 @@ std::vector<Span> HeadSplit::rows(int32_t member, Span queries) const {
   const int64_t part = member / num_head_parts;
   std::vector<Span> rows;
   for (const int64_t chunk : {part, 2 * num_row_parts - 1 - part}) {
-    const Span cut = equal_part(queries.size(), chunk, 2 * num_row_parts);
+    const Span cut = equal_part(queries.size(), chunk, int64_t{2} * num_row_parts);
     rows.push_back(Span{queries.begin + cut.begin, queries.begin + cut.end});
   }
   return union_of(std::move(rows));

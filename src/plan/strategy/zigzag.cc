@@ -11,7 +11,8 @@ Draft write_zigzag(const Request& request) {
     const int64_t length = request.documents[DocumentId(d)].length;
     for (int32_t r = 0; r < num_ranks; ++r) {
       for (const int32_t chunk : {r, 2 * num_ranks - 1 - r}) {
-        spans[static_cast<size_t>(r)].push_back(PlacedSpan{DocumentId(d), equal_part(length, chunk, 2 * num_ranks)});
+        spans[static_cast<size_t>(r)].push_back(
+            PlacedSpan{DocumentId(d), equal_part(length, chunk, int64_t{2} * num_ranks)});
       }
     }
   }
