@@ -45,7 +45,7 @@ Placement::Placement(const Documents& documents, std::vector<std::vector<PlacedS
     int64_t at = 0;
     for (const Piece& piece : pieces) {
       if (piece.span.begin != at) {
-        fail_invalid("[placement] the spans of document ", d, " join up to token ", at, ", the next begins at ",
+        fail_invalid("[placement] document ", d, " has spans that join up to token ", at, " and one that begins at ",
                      piece.span.begin, "; every token is on exactly one rank");
       }
       at = piece.span.end;

@@ -119,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"kv_heads=2", "kv_heads=0", "each is at least 1"},
         Damage{"kv_heads=2", "kv_heads=", "line 3, column 25: expected kv_heads, an integer"},
         Damage{"element=f32", "element=int8", "line 3, column 1: [plan] element type is \"int8\""},
-        Damage{"topology ranks=2", "topology ranks=2000000000", "last level holds 2 ranks"},
+        Damage{"topology ranks=2", "topology ranks=2000000000", "2000000000 ranks; each is at most"},
         Damage{"token_slack=0.1", "token_slack=nan",
                "line 7, column 35: expected token_slack, a number, found \"nan\""},
         Damage{"pair_seconds=1", "pair_seconds=x", "line 6, column 19: expected pair_seconds, a number"},
