@@ -1,6 +1,5 @@
 #include "run/interpreter.h"
 
-#include <ATen/ops/as_strided.h>
 #include <ATen/ops/logaddexp.h>
 
 #include <limits>
@@ -10,6 +9,7 @@
 #include "evenspan/core/error.h"
 #include "run/entry.h"
 #include "run/kernels.h"
+#include "run/tile_batch.h"
 
 namespace evenspan::run {
 namespace {
@@ -18,9 +18,19 @@ using plan::Block;
 using plan::Storage;
 using plan::TensorName;
 
-// Results of kernel calls that are held at once, in elements of outputs or gradients: bounds memory beside the arena,
-// and is enough to keep all threads busy.
+// Results of kernel calls that wait to be merged, in elements: bounds memory beside the arena, and is enough to keep all
+// threads busy.
 constexpr int64_t kHeldElements = int64_t{1} << 22;
+
+// A view of memory without the way through the dispatcher, which for a small tile costs as much as its kernel.
+at::Tensor make_view(const at::Tensor& of, caffe2::TypeMeta type, at::IntArrayRef sizes, at::IntArrayRef strides,
+                     int64_t start) {
+  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(of.storage()),
+                                                             of.key_set(), type);
+  view.unsafeGetTensorImpl()->set_storage_offset(start);
+  view.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides);
+  return view;
+}
 
 class Interpreter {
  public:
@@ -51,20 +61,26 @@ class Interpreter {
 
   const at::Tensor& buffer(Storage storage) const { return storage == Storage::arena ? memory_.arena : memory_.saved; }
 
-  // [rows, heads, width], or [rows, heads] for lse.
-  at::Tensor view(const Block& block) const {
+  // [tiles, rows, heads, width], or [tiles, rows, heads] for lse: `count` blocks, `step` bytes apart.
+  at::Tensor view(const Block& block, int64_t count = 1, int64_t step = 0) const {
     const int64_t element = plan::element_bytes(block, shape_);
     const int64_t width = plan::width(block.tensor, shape_);
-    const int64_t offset = block.offset_bytes / element;
+    const int64_t offset = block.offset_bytes / element, step_elements = step / element;
     const int64_t rows = block.rows.size(), heads = block.heads.size();
     if (block.storage == Storage::home) {
+      // The caller's tensor may have strides of its own.
       const at::Tensor& home = memory_.home[static_cast<size_t>(block.tensor)];
       const int64_t row = offset / block.row_stride, head = offset % block.row_stride / width;
-      return home.narrow(0, row, rows).narrow(1, head, heads);
+      const int64_t start = home.storage_offset() + row * home.stride(0) + head * home.stride(1);
+      return make_view(home, home.dtype(), {count, rows, heads, width},
+                       {step_elements / block.row_stride * home.stride(0), home.stride(0), home.stride(1), 1}, start);
     }
-    const at::Tensor typed = buffer(block.storage).view(type_of(block));
-    if (block.tensor == TensorName::lse) return typed.as_strided({rows, heads}, {block.row_stride, 1}, offset);
-    return typed.as_strided({rows, heads, width}, {block.row_stride, width, 1}, offset);
+    const auto type = c10::scalarTypeToTypeMeta(type_of(block));
+    if (block.tensor == TensorName::lse) {
+      return make_view(buffer(block.storage), type, {count, rows, heads}, {step_elements, block.row_stride, 1}, offset);
+    }
+    return make_view(buffer(block.storage), type, {count, rows, heads, width},
+                     {step_elements, block.row_stride, width, 1}, offset);
   }
 
   at::Tensor message_bytes(const plan::Message& message) const {
@@ -83,90 +99,91 @@ class Interpreter {
         communicator_.exchange(std::move(sends), std::move(receives), join_text(name_, ", exchange ", exchange.id));
   }
 
-  KernelCall call_of(const plan::Segment& segment) const {
+  // Operands of the batch's kernel call: the fields in the order of `uses_of`.
+  template <class S>
+  KernelCall call_of(const plan::Segment& segment, const TileBatch<S>& batch) const {
+    constexpr std::array<at::Tensor KernelCall::*, 9> kFields = {
+        &KernelCall::query,       &KernelCall::key,        &KernelCall::value,    &KernelCall::output,    &KernelCall::lse,
+        &KernelCall::grad_output, &KernelCall::grad_query, &KernelCall::grad_key, &KernelCall::grad_value};
     KernelCall call;
     call.kind = segment.kind;
     call.first_query = segment.query.rows.begin;
     call.first_key = segment.key.rows.begin;
     call.window = segment.window;
-    call.query = view(segment.query);
-    call.key = view(segment.key);
-    call.value = view(segment.value);
+    const auto uses = uses_of(*batch.first);
+    for (size_t u = 0; u < uses.size(); ++u) {
+      call.*kFields[u] = view(*uses[u].block, batch.count, batch.steps[u]);
+    }
     return call;
   }
 
-  // Calls f(first, last) for ranges of segments whose results are held together.
-  template <class Segments, class Size, class F>
-  void for_each_batch(const Segments& segments, Size&& size, F&& f) {
-    for (size_t first = 0; first < segments.size();) {
-      size_t last = first;
-      for (int64_t held = 0; last < segments.size() && (last == first || held < kHeldElements); ++last) {
-        held += size(segments[last]);
-      }
-      f(first, last);
-      first = last;
-    }
+  // Kernels write in place what they alone write, in the input's type. The rest they write beside it, and it is merged
+  // in the order of the program: `merge(to, from)`.
+  struct Merge {
+    at::Tensor to, from;
+    bool add;
+  };
+  static int64_t put_beside(at::Tensor* result, bool add, at::ScalarType type, std::vector<Merge>* merges) {
+    if (!add && result->scalar_type() == type) return 0;
+    merges->push_back({*result, at::empty(result->sizes(), result->options().dtype(type)), add});
+    *result = merges->back().from;
+    return result->numel();
   }
 
   void execute(const plan::Attend& attend) {
-    const auto& segments = attend.segments;
-    const auto size = [this](const plan::Segment& s) { return plan::payload_bytes(s.query, shape_); };
-    for_each_batch(segments, size, [&](size_t first, size_t last) {
-      std::vector<KernelCall> calls;
-      for (size_t i = first; i < last; ++i) calls.push_back(call_of(segments[i]));
-      const std::vector<KernelResult> results = run::attend(calls);
-      for (size_t i = first; i < last; ++i) {
-        const KernelResult& result = results[i - first];
-        at::Tensor output = view(segments[i].output);
-        at::Tensor lse = view(segments[i].lse);
-        if (segments[i].fold) {
-          fold(result, &output, &lse);
-        } else {
-          output.copy_(result.output);
-          lse.copy_(result.lse);
-        }
-      }
-    });
+    const at::ScalarType type = scalar_type(shape_.element);
+    std::vector<KernelCall> calls;
+    std::vector<Merge> outputs, folds;  // folds: output and lse of a call, one after the other
+    int64_t held = 0;
+    const auto flush = [&] {
+      run::attend(calls);
+      for (const Merge& merge : outputs) merge.to.copy_(merge.from);
+      for (size_t i = 0; i < folds.size(); i += 2) fold(folds[i], folds[i + 1]);
+      calls.clear();
+      outputs.clear();
+      folds.clear();
+      held = 0;
+    };
+    for (const ForwardBatch& batch : tile_batches(attend.segments, shape_)) {
+      KernelCall call = call_of(*batch.first, batch);
+      const bool fold = batch.first->fold;
+      held += put_beside(&call.output, fold, type, fold ? &folds : &outputs);
+      if (fold) held += put_beside(&call.lse, true, call.lse.scalar_type(), &folds);
+      calls.push_back(std::move(call));
+      if (held >= kHeldElements) flush();
+    }
+    flush();
   }
 
-  // Every segment row has a key, so the sum's log-sum-exp is finite and an empty partial gets weight exp(-inf) = 0.
-  static void fold(const KernelResult& part, at::Tensor* output, at::Tensor* lse) {
-    const at::Tensor sum = at::logaddexp(*lse, part.lse);
-    output->mul_((*lse - sum).exp_().unsqueeze(-1));
-    output->addcmul_(part.output.to(output->scalar_type()), (part.lse - sum).exp_().unsqueeze(-1));
-    lse->copy_(sum);
+  // Every row of a tile has a key, so the sum's log-sum-exp is finite and an empty partial gets weight exp(-inf) = 0.
+  static void fold(const Merge& output, const Merge& lse) {
+    const at::Tensor sum = at::logaddexp(lse.to, lse.from);
+    output.to.mul_((lse.to - sum).exp_().unsqueeze(-1));
+    output.to.addcmul_(output.from.to(output.to.scalar_type()), (lse.from - sum).exp_().unsqueeze(-1));
+    lse.to.copy_(sum);
   }
 
   void execute(const plan::AttendGradient& attend) {
-    const auto& segments = attend.segments;
-    const auto size = [this](const plan::SegmentGradient& s) {
-      return plan::payload_bytes(s.forward.query, shape_) + 2 * plan::payload_bytes(s.forward.key, shape_);
+    const at::ScalarType type = scalar_type(shape_.element);
+    std::vector<KernelCall> calls;
+    std::vector<Merge> merges;
+    int64_t held = 0;
+    const auto flush = [&] {
+      run::attend_gradient(calls);
+      for (const Merge& merge : merges) merge.add ? merge.to.add_(merge.from) : merge.to.copy_(merge.from);
+      calls.clear();
+      merges.clear();
+      held = 0;
     };
-    for_each_batch(segments, size, [&](size_t first, size_t last) {
-      std::vector<KernelCall> calls;
-      for (size_t i = first; i < last; ++i) {
-        KernelCall call = call_of(segments[i].forward);
-        call.output = view(segments[i].forward.output);
-        call.lse = view(segments[i].forward.lse);
-        call.grad_output = view(segments[i].grad_output);
-        calls.push_back(std::move(call));
-      }
-      const std::vector<KernelGradients> results = run::attend_gradient(calls);
-      for (size_t i = first; i < last; ++i) {
-        put(results[i - first].query, segments[i].grad_query);
-        put(results[i - first].key, segments[i].grad_key);
-        put(results[i - first].value, segments[i].grad_value);
-      }
-    });
-  }
-
-  void put(const at::Tensor& gradient, const plan::GradientTarget& target) const {
-    at::Tensor to = view(target.block);
-    if (target.add) {
-      to.add_(gradient);
-    } else {
-      to.copy_(gradient);
+    for (const BackwardBatch& batch : tile_batches(attend.segments, shape_)) {
+      KernelCall call = call_of(batch.first->forward, batch);
+      held += put_beside(&call.grad_query, batch.first->grad_query.add, type, &merges);
+      held += put_beside(&call.grad_key, batch.first->grad_key.add, type, &merges);
+      held += put_beside(&call.grad_value, batch.first->grad_value.add, type, &merges);
+      calls.push_back(std::move(call));
+      if (held >= kHeldElements) flush();
     }
+    flush();
   }
 
   void execute(const plan::Copy& copy) {

@@ -10,12 +10,12 @@ at::Tensor additive_mask(const KernelCall& call);
 bool is_masked(const KernelCall& call);
 
 // ATen's flash attention for the CPU (kernels_cpu.cc).
-std::vector<KernelResult> attend_cpu(const std::vector<KernelCall>& calls);
-std::vector<KernelGradients> attend_gradient_cpu(const std::vector<KernelCall>& calls);
+void attend_cpu(const std::vector<KernelCall>& calls);
+void attend_gradient_cpu(const std::vector<KernelCall>& calls);
 
 // Other devices (kernels_device.cc): torch's variable-length flash attention for 16-bit types where the device has it,
 // and matrix products otherwise.
-std::vector<KernelResult> attend_device(const std::vector<KernelCall>& calls);
-std::vector<KernelGradients> attend_gradient_device(const std::vector<KernelCall>& calls);
+void attend_device(const std::vector<KernelCall>& calls);
+void attend_gradient_device(const std::vector<KernelCall>& calls);
 
 }  // namespace evenspan::run

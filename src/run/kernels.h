@@ -9,25 +9,21 @@
 
 namespace evenspan::run {
 
-// Operands of one call, views without copies: query, output [rows, heads, dim], key, value [keys, kv_heads, dim],
-// lse [rows, heads]. Heads are a multiple of kv heads; no row is without a key; causal calls are square.
+// A batch of tiles that are alike, in one call. Operands are views without copies: query, output [tiles, rows, heads,
+// dim], key, value [tiles, keys, kv_heads, dim], lse [tiles, rows, heads]; the last dimension is dense, the others have
+// any stride. Heads are a multiple of kv heads; no row is without a key; causal calls are square.
 struct KernelCall {
   plan::TileKind kind = plan::TileKind::full;
-  int64_t first_query = 0, first_key = 0;  // positions in the document, for window and band
+  int64_t first_query = 0, first_key = 0;  // positions in the document, for window and band; only their difference counts
   int64_t window = 0;
-  at::Tensor query, key, value;
-  at::Tensor output, lse, grad_output;  // backward only: final output and log-sum-exp
-};
-struct KernelResult {
-  at::Tensor output;  // [rows, heads, dim], the query's type
-  at::Tensor lse;     // [rows, heads], accumulation type
-};
-struct KernelGradients {
-  at::Tensor query, key, value;  // shapes and type of the operands
+  at::Tensor query, key, value;                  // of one type
+  at::Tensor output, lse;                        // of the query's type and the accumulation type; backward reads them
+  at::Tensor grad_output;                        // backward
+  at::Tensor grad_query, grad_key, grad_value;  // backward writes them, in the query's type
 };
 
-// Runs the calls, in any order or at once; results are in the order of the calls.
-std::vector<KernelResult> attend(const std::vector<KernelCall>& calls);
-std::vector<KernelGradients> attend_gradient(const std::vector<KernelCall>& calls);
+// Runs the calls, in any order or at once. REQUIRES: what one call writes no other call reads or writes.
+void attend(const std::vector<KernelCall>& calls);           // writes output and lse
+void attend_gradient(const std::vector<KernelCall>& calls);  // writes the three gradients
 
 }  // namespace evenspan::run

@@ -1,79 +1,80 @@
+// torch's kernels are chosen by what the processor has, from what its library was built for: its wheels for these
+// processors have all of it, and with another choice this unit does not link.
+#if defined(__x86_64__)
+#define HAVE_AVX2_CPU_DEFINITION
+#define HAVE_AVX512_CPU_DEFINITION
+#elif defined(__aarch64__)
+#define HAVE_SVE_CPU_DEFINITION
+#endif
 #include <ATen/Parallel.h>
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/native/transformers/attention.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <optional>
 
 #include "run/kernel_backends.h"
 
+// The kernels that at::_scaled_dot_product_flash_attention_for_cpu and its backward call after they have allocated
+// their results; called directly, they write where the results belong. Layouts: query, key, value [batch, heads, rows,
+// dim] in forward, everything else [batch, rows, heads, dim]. The backward kernel adds to its results.
+
 namespace evenspan::run {
 namespace {
 
-// The kernel takes [batch, heads, rows, dim].
-at::Tensor kernel_layout(const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); }
-at::Tensor home_layout(const at::Tensor& x) { return x.squeeze(0).transpose(0, 1); }
+at::Tensor heads_first(const at::Tensor& x) { return x.transpose(1, 2); }
 
 std::optional<at::Tensor> mask_of(const KernelCall& call) {
   if (!is_masked(call)) return std::nullopt;
   return additive_mask(call);
 }
 
-int64_t num_pairs(const KernelCall& call) { return call.query.size(0) * call.key.size(0) * call.query.size(1); }
+int64_t num_pairs(const KernelCall& call) {
+  return call.query.size(0) * call.query.size(1) * call.key.size(1) * call.query.size(2);
+}
 
-// The kernel splits one call over threads by heads and blocks of rows. Calls too small for that run side by side
+// The kernel splits one call over threads by tiles, heads and blocks of rows. Calls too small for that run side by side
 // instead, one thread each. Below this many pairs a call has about as little to do as starting threads costs.
 constexpr int64_t kSmallPairs = int64_t{1} << 18;
 
 template <class Call>
 void run_calls(const std::vector<KernelCall>& calls, Call&& run) {
-  const auto count = static_cast<int64_t>(calls.size());
-  if (at::get_num_threads() == 1 || count == 1) {
-    for (int64_t i = 0; i < count; ++i) run(i);
+  if (at::get_num_threads() == 1 || calls.size() == 1) {
+    for (const KernelCall& call : calls) run(call);
     return;
   }
-  std::vector<int64_t> small;
-  for (int64_t i = 0; i < count; ++i) {
-    if (num_pairs(calls[static_cast<size_t>(i)]) >= kSmallPairs) {
-      run(i);
+  std::vector<const KernelCall*> small;
+  for (const KernelCall& call : calls) {
+    if (num_pairs(call) >= kSmallPairs) {
+      run(call);
     } else {
-      small.push_back(i);
+      small.push_back(&call);
     }
   }
   const auto dispatch_keys = c10::impl::tls_local_dispatch_key_set();
   at::parallel_for(0, static_cast<int64_t>(small.size()), 1, [&](int64_t begin, int64_t end) {
     const c10::impl::ForceDispatchKeyGuard guard(dispatch_keys);
-    for (int64_t i = begin; i < end; ++i) run(small[static_cast<size_t>(i)]);
+    for (int64_t i = begin; i < end; ++i) run(*small[static_cast<size_t>(i)]);
   });
 }
 
 }  // namespace
 
-std::vector<KernelResult> attend_cpu(const std::vector<KernelCall>& calls) {
-  std::vector<KernelResult> results(calls.size());
-  run_calls(calls, [&](int64_t i) {
-    const KernelCall& call = calls[static_cast<size_t>(i)];
-    auto [output, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-        kernel_layout(call.query), kernel_layout(call.key), kernel_layout(call.value), 0.0,
-        call.kind == plan::TileKind::causal, mask_of(call), std::nullopt);
-    results[static_cast<size_t>(i)] = {home_layout(output), home_layout(lse)};
+void attend_cpu(const std::vector<KernelCall>& calls) {
+  run_calls(calls, [](const KernelCall& call) {
+    at::native::flash_attention_kernel(at::kCPU, call.output, call.lse, heads_first(call.query), heads_first(call.key),
+                                       heads_first(call.value), 0.0, call.kind == plan::TileKind::causal, mask_of(call),
+                                       std::nullopt);
   });
-  return results;
 }
 
-std::vector<KernelGradients> attend_gradient_cpu(const std::vector<KernelCall>& calls) {
-  std::vector<KernelGradients> results(calls.size());
-  run_calls(calls, [&](int64_t i) {
-    const KernelCall& call = calls[static_cast<size_t>(i)];
-    auto [query, key, value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        kernel_layout(call.grad_output), kernel_layout(call.query), kernel_layout(call.key), kernel_layout(call.value),
-        kernel_layout(call.output), kernel_layout(call.lse).contiguous(), 0.0, call.kind == plan::TileKind::causal,
-        mask_of(call), std::nullopt);
-    results[static_cast<size_t>(i)] = {home_layout(query), home_layout(key), home_layout(value)};
+void attend_gradient_cpu(const std::vector<KernelCall>& calls) {
+  run_calls(calls, [](const KernelCall& call) {
+    for (const at::Tensor& gradient : {call.grad_query, call.grad_key, call.grad_value}) gradient.zero_();
+    at::native::flash_attention_backward_kernel(at::kCPU, call.grad_query, call.grad_key, call.grad_value,
+                                                call.grad_output, call.query, call.key, call.value, call.output,
+                                                call.lse, 0.0, call.kind == plan::TileKind::causal, mask_of(call),
+                                                std::nullopt);
   });
-  return results;
 }
 
 }  // namespace evenspan::run

@@ -19,6 +19,7 @@ int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * 
 struct Lifetime {
   int64_t first = -1;  // operation; -1: never used
   int64_t last = -1;
+  friend auto operator<=>(const Lifetime&, const Lifetime&) = default;
 };
 
 // The first operation at or after which an exchange is known to be complete: every buffer in it lives until then.
@@ -30,26 +31,47 @@ std::map<int32_t, int64_t> completions(const Program& program) {
   return completed_at;
 }
 
-// Largest buffers first, each at the lowest offset where no buffer that lives at the same time is.
+// Buffers of one lifetime lie together, as one region; the largest regions first, each at the lowest offset where no
+// region that lives at the same time is. A program has few lifetimes and, with many documents, many buffers.
 std::vector<int64_t> place(const std::vector<int64_t>& sizes, const std::vector<Lifetime>& lives, int64_t* total) {
-  std::vector<size_t> order(sizes.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return sizes[a] > sizes[b]; });
-  std::vector<int64_t> offsets(sizes.size(), 0);
-  std::vector<size_t> placed;  // by offset
-  for (const size_t b : order) {
-    if (lives[b].first < 0) continue;
+  struct Region {
+    Lifetime life;
+    int64_t bytes = 0;
     int64_t offset = 0;
-    for (const size_t other : placed) {
-      if (lives[other].last < lives[b].first || lives[b].last < lives[other].first) continue;
-      if (offset + aligned(sizes[b]) <= offsets[other]) break;
-      offset = std::max(offset, offsets[other] + aligned(sizes[other]));
+  };
+  std::vector<int64_t> offsets(sizes.size(), 0);  // in the region
+  std::vector<size_t> region_of(sizes.size(), 0);
+  std::vector<Region> regions;
+  std::map<Lifetime, size_t> by_life;
+  for (size_t b = 0; b < sizes.size(); ++b) {
+    if (lives[b].first < 0) continue;
+    const auto [at, is_new] = by_life.emplace(lives[b], regions.size());
+    if (is_new) regions.push_back(Region{lives[b]});
+    region_of[b] = at->second;
+    Region& region = regions[at->second];
+    offsets[b] = region.bytes;
+    region.bytes += aligned(sizes[b]);
+  }
+  std::vector<size_t> order(regions.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return regions[a].bytes > regions[b].bytes; });
+  std::vector<size_t> placed;  // by offset
+  for (const size_t r : order) {
+    Region& region = regions[r];
+    for (const size_t other_index : placed) {
+      const Region& other = regions[other_index];
+      if (other.life.last < region.life.first || region.life.last < other.life.first) continue;
+      if (region.offset + region.bytes <= other.offset) break;
+      region.offset = std::max(region.offset, other.offset + other.bytes);
     }
-    offsets[b] = offset;
-    *total = std::max(*total, offset + aligned(sizes[b]));
-    placed.insert(
-        std::upper_bound(placed.begin(), placed.end(), b, [&](size_t x, size_t y) { return offsets[x] < offsets[y]; }),
-        b);
+    *total = std::max(*total, region.offset + region.bytes);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), r,
+                                   [&](size_t x, size_t y) { return regions[x].offset < regions[y].offset; }),
+                  r);
+  }
+  for (size_t b = 0; b < sizes.size(); ++b) {
+    if (lives[b].first >= 0) offsets[b] += regions[region_of[b]].offset;
   }
   return offsets;
 }
