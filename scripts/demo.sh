@@ -6,8 +6,6 @@ source "$(dirname "$0")/env.sh"
 
 folder=${1:-build/demo}
 program=build/bin/evenspan-train
-total=10   # steps of the two runs
-repacked=3 # steps of the one-rank runs that measure what rounding alone does
 library=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')
 
 if [[ ! -x $program ]]; then
@@ -17,25 +15,25 @@ fi
 rm -rf "$folder"
 mkdir -p "$folder"
 
-# run NAME RANKS THREADS STEPS [option value ...]
+# run NAME RANKS THREADS [option value ...]
 run() {
-  local name=$1 ranks=$2 threads=$3 steps=$4
-  shift 4
+  local name=$1 ranks=$2 threads=$3
+  shift 3
   "$program" examples/demo/demo.toml --ranks "$ranks" --data.path "$library" --run.folder "$folder/$name" \
-    --run.steps "$steps" --optimizer.decay_steps "$total" --parallel.threads_per_rank "$threads" "$@"
+    --parallel.threads_per_rank "$threads" "$@"
 }
 
 cores=$(nproc)
 echo "== 4 ranks"
-run ranks-4 4 $((cores > 4 ? cores / 4 : 1)) $total --run.checkpoint_interval $repacked --run.keep_checkpoints 0
+run ranks-4 4 $((cores > 4 ? cores / 4 : 1))
 echo
 echo "== the same run on 1 rank"
-run rank-1 1 "$cores" $total --run.checkpoint_interval $repacked --run.keep_checkpoints 0
+run rank-1 1 "$cores"
 echo
 echo "== 1 rank, the same documents packed in other orders: what rounding alone does"
 others=()
 for order in 1 2 3 4 5; do
-  run "repacked-$order" 1 "$cores" $repacked --data.pack_order $order | grep '^done'
+  run "repacked-$order" 1 "$cores" --data.pack_order $order | grep '^done'
   others+=("$folder/repacked-$order")
 done
 "$program" compare "$folder/ranks-4" "$folder/rank-1" "${others[@]}" --page "$folder/report.html"

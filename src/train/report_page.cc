@@ -136,14 +136,11 @@ std::string loss_section(const Comparison& c) {
 
 std::string verdict_section(const Comparison& c) {
   std::string rows =
-      format("<tr><td>%d ranks, %s, after step %lld</td><td>%.3e</td><td>%.3e</td></tr>", c.run.num_ranks,
-             escaped(c.run.strategy).c_str(), static_cast<long long>(c.judged_step), c.distance, c.allowed_distance);
+      format("<tr><td>%d ranks, %s</td><td>%.3e</td><td>%.3e</td></tr>", c.run.num_ranks,
+             escaped(c.run.strategy).c_str(), c.distance, c.allowed_distance);
   for (size_t i = 0; i < c.repacked_distances.size(); ++i)
-    rows += format(
-        "<tr><td>1 rank, documents packed in another order (%zu), after step %lld</td><td>%.3e</td><td></td></tr>",
-        i + 1, static_cast<long long>(c.judged_step), c.repacked_distances[i]);
-  rows += format("<tr><td>%d ranks, after the last step</td><td>%.3e</td><td></td></tr>", c.run.num_ranks,
-                 c.final_distance);
+    rows += format("<tr><td>1 rank, documents packed in another order (%zu)</td><td>%.3e</td><td></td></tr>", i + 1,
+                   c.repacked_distances[i]);
   rows += format("<tr><td>first loss, difference</td><td>%.1e</td><td>1.0e-06</td></tr>", c.first_loss_difference);
   rows += format("<tr><td>largest difference of a loss</td><td>%.1e</td><td></td></tr>", c.largest_loss_difference);
   return section("Is it the same training run?",

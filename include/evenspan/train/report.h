@@ -35,21 +35,17 @@ double weight_distance(const std::string& checkpoint, const std::string& referen
 
 // Whether `run` equals `reference` (the same documents on one rank): in float64 the distance is at most 1e-8; otherwise
 // at most 10 times the median distance of `repacked` (one-rank runs with the documents packed in other orders) from
-// `reference`, at least 1e-6, and the first losses agree to 1e-6. Repacked runs may have fewer steps: like is compared
-// with like, so the rule is then applied to the checkpoints of their last step.
+// `reference`, at least 1e-6, and the first losses agree to 1e-6.
 struct Comparison {
   RunRecord run, reference;
-  int64_t judged_step = 0;    // where the rule is applied
-  double distance = 0;        // there
-  double final_distance = 0;  // after the last step
+  double distance = 0;
   std::vector<double> repacked_distances;
   double allowed_distance = 0;
   double first_loss_difference = 0;
   double largest_loss_difference = 0;
   bool equal = false;
 };
-// Throws invalid_argument for runs of different lengths or types, repacked ones longer than these or of different
-// lengths, none repacked where the rule needs them, and a checkpoint that is missing.
+// Throws invalid_argument for runs of different lengths or types and for none repacked where the rule needs them.
 Comparison compare_runs(const std::string& run, const std::string& reference, const std::vector<std::string>& repacked);
 
 // A table for the terminal: losses side by side, ranks, bytes, the verdict with all its figures.
