@@ -1,8 +1,10 @@
-// Planning 1M tokens of ProLong on 64 ranks in nodes of 8: what a rank does before a step (the plan with its placement,
-// tiles and hash, and the rank's own program). Target: at most 20 ms on one core.
+// Planning 1M tokens of ProLong and of Wikipedia on 64 ranks in nodes of 8: what a rank does before a step (the plan
+// with its placement, tiles and hash, and the rank's own program). Target: at most 20 ms on one core.
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "benchmark/benchmark.h"
@@ -16,29 +18,29 @@ namespace {
 
 constexpr int64_t kTokens = 1 << 20;
 
-// The first documents of bench/data/, the last one cut, so that they have `kTokens` tokens.
-Documents prolong() {
-  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "data" / "prolong_2000.txt");
+// The first documents of a file in bench/data/, the last one cut, so that they have `kTokens` tokens.
+Documents documents_of(const char* file) {
+  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "data" / file);
   std::vector<int64_t> lengths;
   int64_t left = kTokens;
   for (int64_t length = 0; left > 0 && in >> length; left -= lengths.back()) {
     lengths.push_back(std::min(length, left));
   }
-  if (left > 0) throw std::runtime_error("bench/data/prolong_2000.txt is missing or short");
+  if (left > 0) throw std::runtime_error(std::string("bench/data/") + file + " is missing or short");
   return Documents(lengths, Mask{});
 }
 
-Request prolong_request(const char* strategy) {
+Request request_for(const char* strategy, const char* file) {
   Request request;
-  request.documents = prolong();
+  request.documents = documents_of(file);
   request.shape = AttentionShape{32, 8, 128, ElementType::bf16};
   request.topology = make_topology(64, 8);
   request.options.strategy = strategy;
   return request;
 }
 
-void plan_and_lower(benchmark::State& state, const char* strategy) {
-  const Request request = prolong_request(strategy);
+void plan_and_lower(benchmark::State& state, const char* strategy, const char* file) {
+  const Request request = request_for(strategy, file);
   int64_t rank = 0;
   for (auto _ : state) {
     const auto plan = make_plan(request);
@@ -52,26 +54,20 @@ void plan_and_lower(benchmark::State& state, const char* strategy) {
   state.counters["of_ring_bytes"] =
       static_cast<double>(metrics.sent_bytes_total) / static_cast<double>(metrics.ring_bytes_total);
 }
-BENCHMARK_CAPTURE(plan_and_lower, sequence_aware, "sequence_aware")->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(plan_and_lower, hierarchical, "hierarchical")->Unit(benchmark::kMillisecond);
 
 // The whole machine's programs: what the checks of debug builds and `evenspan verify` cost.
-void lower_everything(benchmark::State& state, const char* strategy) {
-  const auto plan = make_plan(prolong_request(strategy));
+void lower_everything(benchmark::State& state, const char* strategy, const char* file) {
+  const auto plan = make_plan(request_for(strategy, file));
   for (auto _ : state) benchmark::DoNotOptimize(lower_all(*plan));
 }
-BENCHMARK_CAPTURE(lower_everything, sequence_aware, "sequence_aware")->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(lower_everything, hierarchical, "hierarchical")->Unit(benchmark::kMillisecond);
 
-void verify_everything(benchmark::State& state, const char* strategy) {
-  const LoweredPlan plan = lower_all(*make_plan(prolong_request(strategy)));
+void verify_everything(benchmark::State& state, const char* strategy, const char* file) {
+  const LoweredPlan plan = lower_all(*make_plan(request_for(strategy, file)));
   for (auto _ : state) benchmark::DoNotOptimize(verify(plan));
 }
-BENCHMARK_CAPTURE(verify_everything, sequence_aware, "sequence_aware")->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(verify_everything, hierarchical, "hierarchical")->Unit(benchmark::kMillisecond);
 
-void print_and_parse(benchmark::State& state, const char* strategy) {
-  const LoweredPlan plan = lower_all(*make_plan(prolong_request(strategy)));
+void print_and_parse(benchmark::State& state, const char* strategy, const char* file) {
+  const LoweredPlan plan = lower_all(*make_plan(request_for(strategy, file)));
   int64_t num_bytes = 0;
   for (auto _ : state) {
     const std::string text = print(plan);
@@ -80,7 +76,25 @@ void print_and_parse(benchmark::State& state, const char* strategy) {
   }
   state.SetBytesProcessed(num_bytes);
 }
-BENCHMARK_CAPTURE(print_and_parse, sequence_aware, "sequence_aware")->Unit(benchmark::kMillisecond);
+
+void register_all() {
+  constexpr std::pair<const char*, void (*)(benchmark::State&, const char*, const char*)> kBenchmarks[] = {
+      {"plan_and_lower", plan_and_lower},
+      {"lower_everything", lower_everything},
+      {"verify_everything", verify_everything},
+      {"print_and_parse", print_and_parse},
+  };
+  for (const auto& [name, function] : kBenchmarks) {
+    for (const char* strategy : {"sequence_aware", "hierarchical"}) {
+      for (const auto& [lengths, file] :
+           {std::pair{"prolong", "prolong_2000.txt"}, std::pair{"wikipedia", "wikipedia_2400.txt"}}) {
+        const std::string title = std::string(name) + "/" + strategy + "/" + lengths;
+        benchmark::RegisterBenchmark(title.c_str(), function, strategy, file)->Unit(benchmark::kMillisecond);
+      }
+    }
+  }
+}
+const bool kRegistered = (register_all(), true);
 
 }  // namespace
 }  // namespace evenspan::plan

@@ -42,8 +42,8 @@ struct Direct {
     int64_t row = 0;
     for (const int64_t rows : lengths) {
       const auto part = [&](const at::Tensor& t) { return kernel_layout(t, row, rows); };
-      const auto result = at::_scaled_dot_product_flash_attention_for_cpu(part(x.query), part(x.key), part(x.value),
-                                                                          0.0, true);
+      const auto result =
+          at::_scaled_dot_product_flash_attention_for_cpu(part(x.query), part(x.key), part(x.value), 0.0, true);
       part(output).copy_(std::get<0>(result));
       lse.push_back(std::get<1>(result));
       row += rows;

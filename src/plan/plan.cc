@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <map>
+#include <span>
 #include <tuple>
 
 #include "evenspan/core/error.h"
@@ -16,52 +17,73 @@ int64_t move_bytes(const Move& move, const AttentionShape& shape) {
   return tensors * move.rows.size() * move.heads.size() * shape.head_dim * num_bytes(shape.element);
 }
 
+// A tile's operand that is not at home on the tile's rank.
 struct OperandUse {
   Operand operand;
-  Span rows;
+  DocumentId document;
   HeadRange heads;
+  int32_t stage;
+  Span rows;
+  bool same_operand(const OperandUse& other) const {
+    return operand == other.operand && document == other.document && heads == other.heads;
+  }
+  friend auto operator<=>(const OperandUse&, const OperandUse&) = default;
 };
 
-std::array<OperandUse, 2> operands_of(const Tile& tile, const AttentionShape& shape) {
-  return {OperandUse{Operand::query, tile.queries, tile.heads},
-          OperandUse{Operand::key_value, tile.keys, shape.kv_heads(tile.heads)}};
+// Of one rank, sorted. `tasks` are the rank's.
+void find_uses(const Plan& plan, Rank rank, std::span<const Task> tasks, std::vector<OperandUse>* uses) {
+  uses->clear();
+  for (const Task& task : tasks) {
+    const Tile& tile = task.tile;
+    if (plan.placement.row_of(rank, tile.document, tile.queries) < 0) {
+      uses->push_back({Operand::query, tile.document, tile.heads, task.stage, tile.queries});
+    }
+    if (plan.placement.row_of(rank, tile.document, tile.keys) < 0) {
+      uses->push_back(
+          {Operand::key_value, tile.document, plan.request.shape.kv_heads(tile.heads), task.stage, tile.keys});
+    }
+  }
+  std::sort(uses->begin(), uses->end());
 }
 
-// What every rank's tiles read that is not at home there, once per receiver, at the first stage that reads it.
-std::vector<Need> find_needs(const Plan& plan) {
-  using Key = std::tuple<Operand, DocumentId, HeadRange>;
-  using Stages = std::map<int32_t, std::vector<Span>>;
-  std::vector<Need> needs;
-  for (size_t first = 0; first < plan.tasks.size();) {
-    const Rank rank = plan.tasks[first].rank;
-    std::map<Key, Stages> uses;
-    size_t last = first;
-    for (; last < plan.tasks.size() && plan.tasks[last].rank == rank; ++last) {
-      const Task& task = plan.tasks[last];
-      for (const OperandUse& use : operands_of(task.tile, plan.request.shape)) {
-        if (plan.placement.row_of(rank, task.tile.document, use.rows) >= 0) continue;
-        uses[Key{use.operand, task.tile.document, use.heads}][task.stage].push_back(use.rows);
-      }
+// Fills in the needs' num_tiles and last_stage from the uses of their operand.
+void count_tiles(std::span<const OperandUse> uses, std::span<Need> needs) {
+  std::vector<Span> rows;
+  for (const OperandUse& use : uses) rows.push_back(use.rows);
+  for (const Need& need : needs) rows.push_back(need.move.rows);
+  for (const Span& whole : union_of(std::move(rows), Join::overlapping)) {
+    int32_t last_stage = 0;
+    for (const OperandUse& use : uses) {
+      if (use.rows.overlaps(whole)) last_stage = std::max(last_stage, use.stage);
     }
-    for (auto& [key, stages] : uses) {
-      const auto& [operand, document, heads] = key;
-      std::vector<Span> present = plan.placement.spans_of(rank, document);
-      for (auto& [stage, rows] : stages) {
-        for (const Span& whole : union_of(std::move(rows))) {
-          for (const Span& missing : subtract(whole, present)) {
-            for (const auto& [home, piece] : plan.placement.homes(document, missing)) {
-              needs.push_back(Need{Move{stage, home, rank, operand, document, piece, heads}, 0, stage});
-            }
-          }
-          present.push_back(whole);
-          present = union_of(std::move(present));
+    for (Need& need : needs) {
+      if (!need.move.rows.overlaps(whole)) continue;
+      need.last_stage = last_stage;
+      for (const OperandUse& use : uses) need.num_tiles += use.rows.overlaps(need.move.rows) ? 1 : 0;
+    }
+  }
+}
+
+// What the uses of one operand need from elsewhere, once, at the first stage that reads it.
+void append_needs(const Plan& plan, Rank rank, std::span<const OperandUse> uses, std::vector<Need>* needs) {
+  const OperandUse& first = uses.front();
+  const size_t first_need = needs->size();
+  std::vector<Span> present = plan.placement.spans_of(rank, first.document);
+  for (size_t begin = 0; begin < uses.size();) {
+    const int32_t stage = uses[begin].stage;
+    std::vector<Span> rows;
+    for (; begin < uses.size() && uses[begin].stage == stage; ++begin) rows.push_back(uses[begin].rows);
+    for (const Span& whole : union_of(std::move(rows))) {
+      for (const Span& missing : subtract(whole, present)) {
+        for (const auto& [home, piece] : plan.placement.homes(first.document, missing)) {
+          needs->push_back(Need{Move{stage, home, rank, first.operand, first.document, piece, first.heads}, 0, stage});
         }
       }
+      present.push_back(whole);
+      present = union_of(std::move(present));
     }
-    first = last;
   }
-  std::sort(needs.begin(), needs.end(), [](const Need& a, const Need& b) { return a.move < b.move; });
-  return needs;
+  count_tiles(uses, std::span(*needs).subspan(first_need));
 }
 
 // Tasks are sorted by rank: the range of one.
@@ -71,40 +93,22 @@ std::pair<size_t, size_t> tasks_of(const std::vector<Task>& tasks, Rank rank) {
   return {static_cast<size_t>(first - tasks.begin()), static_cast<size_t>(last - tasks.begin())};
 }
 
-// Fills in num_tiles and last_stage.
-void count_tiles(const Plan& plan, std::vector<Need>* needs) {
-  using Key = std::tuple<Rank, Operand, DocumentId, HeadRange>;
-  struct Use {
-    Span rows;
-    int32_t stage;
-  };
-  std::map<Key, std::vector<Use>> uses;
-  std::map<Key, std::vector<Need*>> needs_of;
-  for (Need& need : *needs) {
-    needs_of[{need.move.to, need.move.operand, need.move.document, need.move.heads}].push_back(&need);
-  }
-  for (const Task& task : plan.tasks) {
-    for (const OperandUse& use : operands_of(task.tile, plan.request.shape)) {
-      if (plan.placement.row_of(task.rank, task.tile.document, use.rows) >= 0) continue;
-      uses[{task.rank, use.operand, task.tile.document, use.heads}].push_back(Use{use.rows, task.stage});
+// What every rank's tiles read that is not at home there.
+std::vector<Need> find_needs(const Plan& plan) {
+  std::vector<Need> needs;
+  std::vector<OperandUse> uses;
+  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+    const auto [first_task, last_task] = tasks_of(plan.tasks, Rank(r));
+    find_uses(plan, Rank(r), std::span(plan.tasks).subspan(first_task, last_task - first_task), &uses);
+    for (size_t first = 0; first < uses.size();) {
+      size_t last = first + 1;
+      while (last < uses.size() && uses[last].same_operand(uses[first])) ++last;
+      append_needs(plan, Rank(r), std::span(uses).subspan(first, last - first), &needs);
+      first = last;
     }
   }
-  for (auto& [key, list] : needs_of) {
-    std::vector<Span> rows;
-    for (const Use& use : uses[key]) rows.push_back(use.rows);
-    for (const Need* need : list) rows.push_back(need->move.rows);
-    for (const Span& whole : union_of(std::move(rows), Join::overlapping)) {
-      int32_t last_stage = 0;
-      for (const Use& use : uses[key]) {
-        if (use.rows.overlaps(whole)) last_stage = std::max(last_stage, use.stage);
-      }
-      for (Need* need : list) {
-        if (!need->move.rows.overlaps(whole)) continue;
-        need->last_stage = last_stage;
-        for (const Use& use : uses[key]) need->num_tiles += use.rows.overlaps(need->move.rows) ? 1 : 0;
-      }
-    }
-  }
+  std::sort(needs.begin(), needs.end(), [](const Need& a, const Need& b) { return a.move < b.move; });
+  return needs;
 }
 
 // The strategy's moves, and direct ones for needed rows that it does not bring.
@@ -292,7 +296,6 @@ std::shared_ptr<const Plan> make_plan(Request request) {
   for (const Task& task : plan->tasks) plan->num_stages = std::max(plan->num_stages, task.stage + 1);
   for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
   plan->needs = find_needs(*plan);
-  count_tiles(*plan, &plan->needs);
   complete_moves(plan.get());
   add_output_moves(plan.get());
   std::sort(plan->moves.begin(), plan->moves.end());

@@ -18,15 +18,15 @@ using plan::Block;
 using plan::Storage;
 using plan::TensorName;
 
-// Results of kernel calls that wait to be merged, in elements: bounds memory beside the arena, and is enough to keep all
-// threads busy.
+// Results of kernel calls that wait to be merged, in elements: bounds memory beside the arena, and is enough to keep
+// all threads busy.
 constexpr int64_t kHeldElements = int64_t{1} << 22;
 
 // A view of memory without the way through the dispatcher, which for a small tile costs as much as its kernel.
 at::Tensor make_view(const at::Tensor& of, caffe2::TypeMeta type, at::IntArrayRef sizes, at::IntArrayRef strides,
                      int64_t start) {
-  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(of.storage()),
-                                                             of.key_set(), type);
+  at::Tensor view =
+      at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(of.storage()), of.key_set(), type);
   view.unsafeGetTensorImpl()->set_storage_offset(start);
   view.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides);
   return view;
@@ -103,8 +103,9 @@ class Interpreter {
   template <class S>
   KernelCall call_of(const plan::Segment& segment, const TileBatch<S>& batch) const {
     constexpr std::array<at::Tensor KernelCall::*, 9> kFields = {
-        &KernelCall::query,       &KernelCall::key,        &KernelCall::value,    &KernelCall::output,    &KernelCall::lse,
-        &KernelCall::grad_output, &KernelCall::grad_query, &KernelCall::grad_key, &KernelCall::grad_value};
+        &KernelCall::query,      &KernelCall::key,      &KernelCall::value,
+        &KernelCall::output,     &KernelCall::lse,      &KernelCall::grad_output,
+        &KernelCall::grad_query, &KernelCall::grad_key, &KernelCall::grad_value};
     KernelCall call;
     call.kind = segment.kind;
     call.first_query = segment.query.rows.begin;

@@ -14,11 +14,12 @@ namespace evenspan::run {
 // any stride. Heads are a multiple of kv heads; no row is without a key; causal calls are square.
 struct KernelCall {
   plan::TileKind kind = plan::TileKind::full;
-  int64_t first_query = 0, first_key = 0;  // positions in the document, for window and band; only their difference counts
+  int64_t first_query = 0,
+          first_key = 0;  // positions in the document, for window and band; only their difference counts
   int64_t window = 0;
-  at::Tensor query, key, value;                  // of one type
-  at::Tensor output, lse;                        // of the query's type and the accumulation type; backward reads them
-  at::Tensor grad_output;                        // backward
+  at::Tensor query, key, value;                 // of one type
+  at::Tensor output, lse;                       // of the query's type and the accumulation type; backward reads them
+  at::Tensor grad_output;                       // backward
   at::Tensor grad_query, grad_key, grad_value;  // backward writes them, in the query's type
 };
 

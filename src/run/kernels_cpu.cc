@@ -70,10 +70,9 @@ void attend_cpu(const std::vector<KernelCall>& calls) {
 void attend_gradient_cpu(const std::vector<KernelCall>& calls) {
   run_calls(calls, [](const KernelCall& call) {
     for (const at::Tensor& gradient : {call.grad_query, call.grad_key, call.grad_value}) gradient.zero_();
-    at::native::flash_attention_backward_kernel(at::kCPU, call.grad_query, call.grad_key, call.grad_value,
-                                                call.grad_output, call.query, call.key, call.value, call.output,
-                                                call.lse, 0.0, call.kind == plan::TileKind::causal, mask_of(call),
-                                                std::nullopt);
+    at::native::flash_attention_backward_kernel(
+        at::kCPU, call.grad_query, call.grad_key, call.grad_value, call.grad_output, call.query, call.key, call.value,
+        call.output, call.lse, 0.0, call.kind == plan::TileKind::causal, mask_of(call), std::nullopt);
   });
 }
 

@@ -64,9 +64,8 @@ std::string ring_line(const RunRecord& run) {
     sent += static_cast<double>(s.forward_bytes);
     ring += static_cast<double>(s.ring_bytes);
   }
-  return text("forward bytes of attention, all steps: %s %s, ring would have sent %s (%.1f %%)\n",
-              run.strategy.c_str(), bytes_text(sent).c_str(), bytes_text(ring).c_str(),
-              ring > 0 ? 100 * sent / ring : 0.0);
+  return text("forward bytes of attention, all steps: %s %s, ring would have sent %s (%.1f %%)\n", run.strategy.c_str(),
+              bytes_text(sent).c_str(), bytes_text(ring).c_str(), ring > 0 ? 100 * sent / ring : 0.0);
 }
 
 }  // namespace

@@ -135,9 +135,8 @@ std::string loss_section(const Comparison& c) {
 }
 
 std::string verdict_section(const Comparison& c) {
-  std::string rows =
-      format("<tr><td>%d ranks, %s</td><td>%.3e</td><td>%.3e</td></tr>", c.run.num_ranks,
-             escaped(c.run.strategy).c_str(), c.distance, c.allowed_distance);
+  std::string rows = format("<tr><td>%d ranks, %s</td><td>%.3e</td><td>%.3e</td></tr>", c.run.num_ranks,
+                            escaped(c.run.strategy).c_str(), c.distance, c.allowed_distance);
   for (size_t i = 0; i < c.repacked_distances.size(); ++i)
     rows += format("<tr><td>1 rank, documents packed in another order (%zu)</td><td>%.3e</td><td></td></tr>", i + 1,
                    c.repacked_distances[i]);

@@ -54,8 +54,7 @@ std::vector<int64_t> place(const std::vector<int64_t>& sizes, const std::vector<
   }
   std::vector<size_t> order(regions.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return regions[a].bytes > regions[b].bytes; });
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return regions[a].bytes > regions[b].bytes; });
   std::vector<size_t> placed;  // by offset
   for (const size_t r : order) {
     Region& region = regions[r];
