@@ -77,3 +77,27 @@ def bind_wrong_size() -> None:
 def test_a_group_of_another_size_is_refused() -> None:
     for _, error in run_ranks(2, bind_wrong_size):
         assert error.startswith("InvalidArgumentError: ")
+
+
+def leave_before_backward(compiled: bool) -> str:
+    """Rank 1 has no backward pass; the others say what theirs raises."""
+    plan = evenspan.plan([40], 2, heads=2, head_dim=8, dtype=torch.float32, strategy="ring")
+    q, k, v = (torch.randn(plan.tokens[dist.get_rank()], 2, 8, requires_grad=True) for _ in range(3))
+    function = torch.ops.evenspan.attention
+    if compiled:
+        function = torch.compile(function, backend="aot_eager", fullgraph=True)
+    out = function(q, k, v, evenspan.bind(plan).handle)
+    if dist.get_rank() == 1:
+        raise ValueError("no backward here")
+    try:
+        out.sum().backward()
+    except evenspan.CommunicationError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_errors_of_a_backward_pass_have_their_types(compiled: bool) -> None:
+    (caught, error), _ = run_ranks(2, partial(leave_before_backward, compiled))
+    assert not error
+    assert 'failed in "attention backward' in caught and "with rank 1 broke" in caught
