@@ -1,19 +1,20 @@
 """The drop-in for Hugging Face causal language models: `attach`, and the Context that it returns.
 
 Example:
-    context = evenspan.attach(model, group)
-    for batch in context.shard(loader):
-        loss = context.loss(model(**batch))
-        loss.backward()
-        context.reduce_gradients()
-        optimizer.step()
+    with evenspan.attach(model, group) as context:
+        for batch in context.shard(loader):
+            loss = context.loss(model(**batch))
+            loss.backward()
+            context.reduce_gradients()
+            optimizer.step()
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 
 from evenspan import _evenspan, _sharding
 from evenspan._errors import Error, InvalidArgumentError, UnsupportedError
-from evenspan._groups import communicator_of
+from evenspan._groups import CALLER, communicator_of, tell_all
 
 NAME = "evenspan"  # of the attention function; also the key under which a batch carries its step to it
 NO_LABEL = -100
@@ -281,7 +282,13 @@ def _read_batch(batch: Any) -> _Batch:
 
 
 class Context:
-    """A model attached to a group of ranks. Made by `attach`."""
+    """A model attached to a group of ranks. Made by `attach`.
+
+    As a context manager it makes the ranks fail together: an exception that leaves the block on one rank (from the
+    loader, the model, the loop's body) is a CommunicationError that names this rank and the exception on all others, as
+    soon as they wait for it in evenspan; the group is then lost to evenspan. Without the block that holds only for
+    exceptions that end the process. The model stays attached after the block.
+    """
 
     def __init__(
         self,
@@ -308,6 +315,17 @@ class Context:
         self._plan: _evenspan.Plan | None = None
         self._shift_labels = torch.empty(0, dtype=torch.int64)
         self._num_labels = 0
+
+    def __enter__(self) -> Self:
+        """Begin a block whose exceptions reach all ranks."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell the other ranks of the exception, if there is one; it goes on."""
+        if error is not None:
+            tell_all(self._communicator, CALLER, error)
 
     @property
     def plan(self) -> _evenspan.Plan | None:

@@ -16,6 +16,12 @@ LIMIT_SECONDS = 120.0
 Body = Callable[[], Any]
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
 def _main(rank: int, num_ranks: int, port: int, body: Body, pipe: Any) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
@@ -31,9 +37,7 @@ def _main(rank: int, num_ranks: int, port: int, body: Body, pipe: Any) -> None:
 
 def run_ranks(num_ranks: int, body: Body) -> list[tuple[Any, str]]:
     """Returns (result, error) of `body()` on every rank of a Gloo group."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     ranks = []
     for rank in range(num_ranks):
