@@ -22,7 +22,8 @@ has_pytest=1
 if [[ -n "${EVENSPAN_PYTHON:-}" ]]; then
   "$python" -c 'import pytest' 2>/dev/null || has_pytest=0
   [[ -x build/bin/evenspan ]] || leave_out "build/bin/evenspan was not built" tests/cli
-  [[ -x build/bin/evenspan-train ]] || leave_out "build/bin/evenspan-train was not built" tests/python/test_llama_*.py
+  [[ -x build/bin/evenspan-train ]] ||
+    leave_out "build/bin/evenspan-train was not built" tests/python/test_llama_*.py tests/processes/test_torchrun.py
   for module in evenspan transformers; do
     "$python" -c "import $module" 2>/dev/null && continue
     mapfile -t files < <(grep -rlE "^(import|from) $module\b" tests --include='*.py')
