@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import BINARY, ROOT
+from program import BINARY, ROOT
 
 EXEMPT = r"(?P<exempt><!-- not run by the tests: [^\n]+ -->\n)?"
 BLOCK = re.compile(EXEMPT + r"^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
