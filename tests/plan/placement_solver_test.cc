@@ -74,6 +74,28 @@ TEST(PlacementSolver, SplitsOneDocumentOfAnyMask) {
   }
 }
 
+// More ranks than documents, ranks without a token, no slack: every token is placed once, whatever the shape.
+TEST(PlacementSolver, PlacesTinyBatches) {
+  uint64_t state = 1;
+  const auto next = [&](uint64_t n) {
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    return static_cast<int64_t>((state >> 33) % n);
+  };
+  for (int round = 0; round < 3000; ++round) {
+    Request request;
+    std::vector<int64_t> lengths;
+    for (int64_t n = 1 + next(6); n > 0; --n) lengths.push_back(1 + next(round % 3 == 0 ? 4 : 60));
+    const char* masks[] = {"causal", "full", "window:3", "prefix:5"};
+    request.documents = Documents(lengths, parse_mask(masks[next(4)]));
+    request.shape = AttentionShape{1, 1, 8, ElementType::f32};
+    request.topology = make_topology(static_cast<int32_t>(1 + next(12)));
+    request.options.token_slack = static_cast<double>(next(3)) / 10;
+    request.cost = CostModel{static_cast<double>(next(3)), static_cast<double>(next(3))};
+    const Placement placement(request.documents, place(request));  // throws unless every token is placed once
+    ASSERT_EQ(placement.num_ranks(), request.num_ranks());
+  }
+}
+
 TEST(PlacementSolver, GivesTheSamePlacementAgain) {
   const Request request = draw(read_lengths("prolong_20000.txt"), 32, 1 << 20, 3);
   EXPECT_EQ(place(request), place(request));

@@ -41,6 +41,7 @@ class Repair {
   }
 
   bool exchange(size_t from, size_t to, int64_t surplus) {
+    if (ranks_[to].empty()) return false;
     const auto lighter = [this](const PlacedSpan& a, const PlacedSpan& b) { return density(a) < density(b); };
     const auto light = std::min_element(ranks_[from].begin(), ranks_[from].end(), lighter);
     const auto dense = std::max_element(ranks_[to].begin(), ranks_[to].end(), lighter);
