@@ -26,10 +26,10 @@ void sort(std::vector<End>* ends) {
                " bytes that the other end does not have; `evenspan verify` says what is wrong with the plan");
 }
 
-// The resources of a machine, numbered level by level: ways out of ranks, ways in, cards out, cards in.
-class Resources {
+// The ways of a machine, numbered level by level: out of ranks, into ranks, out through cards, in through cards.
+class Ways {
  public:
-  explicit Resources(const Machine& machine) : machine_(machine) {
+  explicit Ways(const Machine& machine) : machine_(machine) {
     const auto& levels = machine.topology.levels;
     const int32_t num_ranks = machine.topology.num_ranks;
     for (size_t l = 0; l < levels.size(); ++l) {
@@ -56,14 +56,14 @@ class Resources {
     const int32_t num_ranks = machine_.topology.num_ranks;
     const int32_t first = first_[level];
     flow->latency_seconds = link.latency_seconds;
-    flow->resources = {first + from, first + num_ranks + to, 0, 0};
-    flow->num_resources = 2;
+    flow->ways = {first + from, first + num_ranks + to, 0, 0};
+    flow->num_ways = 2;
     if (link.cards == 0) return;
     const int32_t num_groups = (num_ranks + inside_size(level) - 1) / inside_size(level);
     const int32_t first_card = first + 2 * num_ranks;
-    flow->resources[2] = first_card + card_of(level, from);
-    flow->resources[3] = first_card + num_groups * link.cards + card_of(level, to);
-    flow->num_resources = 4;
+    flow->ways[2] = first_card + card_of(level, from);
+    flow->ways[3] = first_card + num_groups * link.cards + card_of(level, to);
+    flow->num_ways = 4;
   }
 
   std::vector<double> take_capacities() { return std::move(capacities_); }
@@ -78,7 +78,7 @@ class Resources {
 
   const Machine& machine_;
   std::vector<int32_t> first_;      // [level]
-  std::vector<double> capacities_;  // [resource]
+  std::vector<double> capacities_;  // [way]
 };
 
 }  // namespace
@@ -118,7 +118,7 @@ void FlowNetwork::make_flows(const Machine& machine) {
   sort(&sends);
   sort(&receives);
 
-  Resources resources(machine);
+  Ways ways(machine);
   flows_of.resize(rank_of_exchange.size());
   sent_bytes_by_level.assign(machine.topology.levels.size(), 0);
   for (size_t i = 0; i < std::max(sends.size(), receives.size()); ++i) {
@@ -127,7 +127,7 @@ void FlowNetwork::make_flows(const Machine& machine) {
     const End& send = sends[i];
     const End& receive = receives[i];
     if (!send.same_pair(receive) || send.bytes != receive.bytes) refuse_pair(send, " sends to");
-    const size_t level = resources.level_of(send.from, send.to);
+    const size_t level = ways.level_of(send.from, send.to);
     sent_bytes_by_level[level] += send.bytes;
     if (!flows.empty() && flows.back().from == send.exchange && flows.back().to == receive.exchange) {
       flows.back().bytes += send.bytes;
@@ -137,12 +137,12 @@ void FlowNetwork::make_flows(const Machine& machine) {
     flow.from = send.exchange;
     flow.to = receive.exchange;
     flow.bytes = send.bytes;
-    resources.use(level, send.from, send.to, &flow);
+    ways.use(level, send.from, send.to, &flow);
     flows_of[static_cast<size_t>(flow.from)].push_back(static_cast<int32_t>(flows.size()));
     flows_of[static_cast<size_t>(flow.to)].push_back(static_cast<int32_t>(flows.size()));
     flows.push_back(flow);
   }
-  resource_bytes_per_second = resources.take_capacities();
+  way_bytes_per_second = ways.take_capacities();
 }
 
 }  // namespace evenspan::simulate

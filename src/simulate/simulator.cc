@@ -1,7 +1,7 @@
 #include "evenspan/simulate/simulator.h"
 
 #include <algorithm>
-#include <limits>
+#include <functional>
 #include <queue>
 
 #include "evenspan/core/error.h"
@@ -10,16 +10,16 @@
 namespace evenspan::simulate {
 namespace {
 
-// Events that are nearer than this count as one moment: shares are then computed once.
+// Events that are nearer than this are one moment: ways are then brought up to date once.
 constexpr double kMomentSeconds = 1e-12;
 
 struct Event {
-  enum class Kind : uint8_t { step_done, flow_moves, flow_done };
+  enum class Kind : uint8_t { step_done, flow_moves, way_served };
   double seconds = 0;
   int64_t number = 0;  // events of one time happen in the order in which they were foreseen
   Kind kind = Kind::step_done;
-  int32_t id = 0;        // rank or flow
-  int32_t forecast = 0;  // of flow_done: void unless it is the flow's latest
+  int32_t id = 0;        // rank, flow or way
+  int32_t forecast = 0;  // of way_served: void unless it is the way's latest
 };
 struct Later {
   bool operator()(const Event& a, const Event& b) const {
@@ -29,12 +29,22 @@ struct Later {
 
 struct FlowState {
   int32_t num_ready_ends = 0;
-  double left_bytes = 0;
-  double bytes_per_second = 0;
-  double counted_seconds = 0;  // when left_bytes was true
+  int32_t num_open_ways = 0;  // that have not served it yet
+};
+
+// Serves its flows at equal rates. It has served `served_bytes` of each flow that was there from the start; a flow that
+// joins at s is served when s plus its own bytes are reached.
+struct WayState {
+  struct Due {
+    double served_bytes;
+    int32_t flow;
+    friend auto operator<=>(const Due&, const Due&) = default;
+  };
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due;
+  double served_bytes = 0;
+  double counted_seconds = 0;  // when served_bytes was true
   int32_t forecast = 0;
-  std::array<int32_t, 4> places{};  // in the lists of its resources
-  int64_t moment = -1;              // when its share was computed last
+  bool changed = false;
 };
 
 struct ExchangeState {
@@ -63,10 +73,8 @@ class Events {
         ranks_(network.schedules.size()),
         exchanges_(network.rank_of_exchange.size()),
         flows_(network.flows.size()),
-        users_(network.resource_bytes_per_second.size()),
-        is_changed_(network.resource_bytes_per_second.size(), 0) {
+        ways_(network.way_bytes_per_second.size()) {
     run_.ranks.resize(ranks_.size());
-    for (size_t f = 0; f < flows_.size(); ++f) flows_[f].left_bytes = static_cast<double>(network.flows[f].bytes);
     // A rank begins with the end of a step before its first.
     for (size_t r = 0; r < ranks_.size(); ++r) {
       foresee(starts.empty() ? 0 : starts[r], Event::Kind::step_done, static_cast<int32_t>(r), 0);
@@ -76,13 +84,12 @@ class Events {
   Run run() {
     while (!events_.empty()) {
       now_ = events_.top().seconds;
-      ++moment_;
       while (!events_.empty() && events_.top().seconds <= now_ + kMomentSeconds) {
         const Event event = events_.top();
         events_.pop();
         happen(event);
       }
-      share();
+      forecast_ways();
     }
     for (size_t r = 0; r < ranks_.size(); ++r) {
       if (!ranks_[r].done) {
@@ -106,10 +113,10 @@ class Events {
         advance(event.id);
         break;
       case Event::Kind::flow_moves:
-        join_resources(event.id);
+        join_ways(event.id);
         break;
-      case Event::Kind::flow_done:
-        if (event.forecast == flows_[static_cast<size_t>(event.id)].forecast) end_flow(event.id);
+      case Event::Kind::way_served:
+        if (event.forecast == ways_[static_cast<size_t>(event.id)].forecast) serve(event.id);
         break;
     }
   }
@@ -173,32 +180,59 @@ class Events {
     foresee(now_ + fixed.latency_seconds, Event::Kind::flow_moves, flow, 0);
   }
 
-  void join_resources(int32_t flow) {
+  void join_ways(int32_t flow) {
     const Flow& fixed = network_.flows[static_cast<size_t>(flow)];
-    FlowState& state = flows_[static_cast<size_t>(flow)];
-    state.counted_seconds = now_;
-    for (int32_t i = 0; i < fixed.num_resources; ++i) {
-      const auto at = static_cast<size_t>(i);
-      auto& users = users_[static_cast<size_t>(fixed.resources[at])];
-      state.places[at] = static_cast<int32_t>(users.size());
-      users.push_back({flow, i});
-      change(fixed.resources[at]);
+    flows_[static_cast<size_t>(flow)].num_open_ways = fixed.num_ways;
+    for (int32_t i = 0; i < fixed.num_ways; ++i) {
+      const int32_t number = fixed.ways[static_cast<size_t>(i)];
+      WayState& way = count(number);
+      way.due.push({way.served_bytes + static_cast<double>(fixed.bytes), flow});
     }
+  }
+
+  // The flow that is due first has been served, and all that are due with it.
+  void serve(int32_t number) {
+    WayState& way = count(number);
+    way.served_bytes = way.due.top().served_bytes;
+    while (!way.due.empty() && way.due.top().served_bytes <= way.served_bytes) {
+      const int32_t flow = way.due.top().flow;
+      way.due.pop();
+      if (--flows_[static_cast<size_t>(flow)].num_open_ways == 0) end_flow(flow);
+    }
+  }
+
+  // Brings a way that is about to change up to now.
+  WayState& count(int32_t number) {
+    WayState& way = ways_[static_cast<size_t>(number)];
+    if (!way.due.empty()) {
+      way.served_bytes += (now_ - way.counted_seconds) * rate(number);
+    }
+    way.counted_seconds = now_;
+    if (!way.changed) changed_ways_.push_back(number);
+    way.changed = true;
+    return way;
+  }
+
+  // Of each flow on a way that has some.
+  double rate(int32_t number) const {
+    const auto at = static_cast<size_t>(number);
+    return network_.way_bytes_per_second[at] / static_cast<double>(ways_[at].due.size());
+  }
+
+  void forecast_ways() {
+    for (const int32_t number : changed_ways_) {
+      WayState& way = ways_[static_cast<size_t>(number)];
+      way.changed = false;
+      ++way.forecast;
+      if (way.due.empty()) continue;
+      const double left = std::max(0.0, way.due.top().served_bytes - way.served_bytes);
+      foresee(now_ + left / rate(number), Event::Kind::way_served, number, way.forecast);
+    }
+    changed_ways_.clear();
   }
 
   void end_flow(int32_t flow) {
     const Flow& fixed = network_.flows[static_cast<size_t>(flow)];
-    FlowState& state = flows_[static_cast<size_t>(flow)];
-    ++state.forecast;
-    for (int32_t i = 0; i < fixed.num_resources; ++i) {
-      const auto at = static_cast<size_t>(i);
-      auto& users = users_[static_cast<size_t>(fixed.resources[at])];
-      users[static_cast<size_t>(state.places[at])] = users.back();
-      const User& moved = users.back();
-      flows_[static_cast<size_t>(moved.flow)].places[static_cast<size_t>(moved.place)] = state.places[at];
-      users.pop_back();
-      change(fixed.resources[at]);
-    }
     for (const int32_t exchange : {fixed.from, fixed.to}) {
       const int32_t rank = network_.rank_of_exchange[static_cast<size_t>(exchange)];
       RankState& moving = ranks_[static_cast<size_t>(rank)];
@@ -227,59 +261,19 @@ class Events {
     }
   }
 
-  void change(int32_t resource) {
-    if (is_changed_[static_cast<size_t>(resource)]) return;
-    is_changed_[static_cast<size_t>(resource)] = 1;
-    changed_.push_back(resource);
-  }
-
-  // New rates for the flows of all resources whose users changed.
-  void share() {
-    for (const int32_t resource : changed_) {
-      is_changed_[static_cast<size_t>(resource)] = 0;
-      for (const User& user : users_[static_cast<size_t>(resource)]) renew(user.flow);
-    }
-    changed_.clear();
-  }
-
-  void renew(int32_t flow) {
-    FlowState& state = flows_[static_cast<size_t>(flow)];
-    if (state.moment == moment_) return;
-    state.moment = moment_;
-    const Flow& fixed = network_.flows[static_cast<size_t>(flow)];
-    double rate = std::numeric_limits<double>::max();
-    for (int32_t i = 0; i < fixed.num_resources; ++i) {
-      const auto resource = static_cast<size_t>(fixed.resources[static_cast<size_t>(i)]);
-      rate =
-          std::min(rate, network_.resource_bytes_per_second[resource] / static_cast<double>(users_[resource].size()));
-    }
-    if (rate == state.bytes_per_second) return;
-    state.left_bytes = std::max(0.0, state.left_bytes - state.bytes_per_second * (now_ - state.counted_seconds));
-    state.counted_seconds = now_;
-    state.bytes_per_second = rate;
-    foresee(now_ + state.left_bytes / rate, Event::Kind::flow_done, flow, ++state.forecast);
-  }
-
   RankState& rank_of(int32_t exchange) {
     return ranks_[static_cast<size_t>(network_.rank_of_exchange[static_cast<size_t>(exchange)])];
   }
-
-  struct User {
-    int32_t flow;
-    int32_t place;  // of the resource in the flow's list
-  };
 
   const FlowNetwork& network_;
   Timeline timeline_;
   std::vector<RankState> ranks_;
   std::vector<ExchangeState> exchanges_;
   std::vector<FlowState> flows_;
-  std::vector<std::vector<User>> users_;  // [resource]
-  std::vector<char> is_changed_;          // [resource]
-  std::vector<int32_t> changed_;
+  std::vector<WayState> ways_;
+  std::vector<int32_t> changed_ways_;
   std::priority_queue<Event, std::vector<Event>, Later> events_;
   int64_t num_events_ = 0;
-  int64_t moment_ = 0;
   double now_ = 0;
   Run run_;
 };
