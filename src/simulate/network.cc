@@ -58,7 +58,10 @@ class Ways {
     flow->latency_seconds = link.latency_seconds;
     flow->ways = {first + from, first + num_ranks + to, 0, 0};
     flow->num_ways = 2;
-    if (link.cards == 0) return;
+    // A card for each rank, at least as fast, never holds a message up.
+    if (link.cards == 0 || (link.cards >= inside_size(level) && link.card_bytes_per_second >= link.bytes_per_second)) {
+      return;
+    }
     const int32_t num_groups = (num_ranks + inside_size(level) - 1) / inside_size(level);
     const int32_t first_card = first + 2 * num_ranks;
     flow->ways[2] = first_card + card_of(level, from);

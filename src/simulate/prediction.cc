@@ -29,7 +29,7 @@ class StepClock {
       const std::vector<double> start = now_;
       const double compute_before = compute_seconds_;
       spend(before);
-      const Run run = attention.run(now_);
+      const Outcome run = attention.run(now_);
       for (size_t r = 0; r < now_.size(); ++r) {
         now_[r] = run.ranks[r].finish_seconds;
         compute_seconds_ += run.ranks[r].compute_seconds;
@@ -55,7 +55,7 @@ class StepClock {
     if (a.size() != b.size()) return false;
     for (size_t r = 0; r < a.size(); ++r) {
       const double difference = a[r] < b[r] ? b[r] - a[r] : a[r] - b[r];
-      if (difference > 1e-9 * a[r]) return false;
+      if (difference > 1e-6 * a[r]) return false;
     }
     return true;
   }
@@ -66,7 +66,7 @@ class StepClock {
 };
 
 PassPrediction predict_pass(const Simulator& simulator, Timeline timeline) {
-  Run run = simulator.run({}, timeline);
+  Outcome run = simulator.run({}, timeline);
   return PassPrediction{run.makespan_seconds, std::move(run.ranks), std::move(run.timeline),
                         simulator.sent_bytes_by_level()};
 }

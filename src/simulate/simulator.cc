@@ -81,7 +81,7 @@ class Events {
     }
   }
 
-  Run run() {
+  Outcome run() {
     while (!events_.empty()) {
       now_ = events_.top().seconds;
       while (!events_.empty() && events_.top().seconds <= now_ + kMomentSeconds) {
@@ -275,7 +275,7 @@ class Events {
   std::priority_queue<Event, std::vector<Event>, Later> events_;
   int64_t num_events_ = 0;
   double now_ = 0;
-  Run run_;
+  Outcome run_;
 };
 
 }  // namespace
@@ -290,7 +290,7 @@ Simulator::~Simulator() = default;
 Simulator::Simulator(Simulator&&) noexcept = default;
 Simulator& Simulator::operator=(Simulator&&) noexcept = default;
 
-Run Simulator::run(const std::vector<double>& start_seconds, Timeline timeline) const {
+Outcome Simulator::run(const std::vector<double>& start_seconds, Timeline timeline) const {
   if (!start_seconds.empty()) EVENSPAN_CHECK_EQ(start_seconds.size(), network_->flows.schedules.size());
   return Events(network_->flows, start_seconds, timeline).run();
 }

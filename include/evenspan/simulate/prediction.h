@@ -42,7 +42,7 @@ struct Prediction {
 //   the output layer with its loss, forward and backward; backward of every layer in reverse;
 // where ranks wait for each other in attention's exchanges and nowhere else: a rank that is done with a layer goes on.
 // Layers are simulated one after another, each rank beginning where it ended the one before, until three in a row have
-// taken the same time on every rank, to a billionth; the rest then take that time too. Up to there the composition is
+// taken the same time on every rank, to a millionth; the rest then take that time too. Up to there the composition is
 // exact within the model; beyond, ranks that share only a card, and that drift apart, might share it otherwise. Not
 // modelled: the optimiser, the reduction of gradients, recomputation, and that transfers slow kernels down. REQUIRES:
 // plan.request has the scenario's topology and shape.

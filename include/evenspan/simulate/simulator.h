@@ -7,8 +7,8 @@
 // together. A message begins when both ends are at its exchange, takes the latency of the innermost level that holds
 // both ranks, and then moves its bytes. They pass the sender's way out and the receiver's way in at that level and,
 // where the level has network cards, a card on either side: the ranks of a group are dealt to its cards in order. Each
-// of these ways divides its bandwidth equally among the messages that it has not served yet, and a message ends when all
-// its ways have served it. So every way is busy while it has something to do, and each carries its load in no less
+// of these ways divides its bandwidth equally among the messages that it has not served yet, and a message ends when
+// all its ways have served it. So every way is busy while it has something to do, and each carries its load in no less
 // than load / bandwidth; where the messages of a way share their narrowest way, or shares are alike, times are those of
 // max-min fairness. Elsewhere a wide way may serve a message before a narrow one lets it pass, as buffers would.
 #pragma once
@@ -42,7 +42,7 @@ struct RankUse {
   double transfer_seconds = 0;  // in which a message from or to it was under way
 };
 
-struct Run {
+struct Outcome {
   double makespan_seconds = 0;     // the last finish
   std::vector<RankUse> ranks;      // [rank]
   std::vector<Interval> timeline;  // by end, when recorded
@@ -61,7 +61,7 @@ class Simulator {
   Simulator& operator=(Simulator&&) noexcept;
 
   // Each rank begins at its start (empty: all at 0). Throws invalid_argument when ranks wait for each other for ever.
-  Run run(const std::vector<double>& start_seconds = {}, Timeline timeline = Timeline::skip) const;
+  Outcome run(const std::vector<double>& start_seconds = {}, Timeline timeline = Timeline::skip) const;
 
   const std::vector<Schedule>& schedules() const;
   const std::vector<int64_t>& sent_bytes_by_level() const;  // [level], all ranks together
