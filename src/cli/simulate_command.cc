@@ -8,6 +8,7 @@
 #include "cli/request_options.h"
 #include "cli/simulate_output.h"
 #include "evenspan/core/error.h"
+#include "evenspan/simulate/formula.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::cli {
@@ -115,9 +116,16 @@ int simulate_command(const Arguments& words) {
   for (const std::string& strategy : strategies) {
     request.options.strategy = strategy;
     const auto timeline = arguments.trace.empty() ? simulate::Timeline::skip : simulate::Timeline::record;
-    predictions.push_back(simulate::predict(*plan::make_plan(request), scenario, timeline));
+    predictions.push_back(simulate::plan_and_predict(request, scenario, timeline));
   }
 
+  for (const simulate::Prediction& prediction : predictions) {
+    if (prediction.by_formula && !arguments.trace.empty()) {
+      fail_invalid("[options] --trace needs programs, and ", prediction.strategy, " on ", request.num_ranks(),
+                   " ranks is predicted by a formula; leave the strategy out, or use at most ",
+                   simulate::kMostUniformRanks, " ranks");
+    }
+  }
   const SimulationTitle title{request.documents.size(), request.documents.total_tokens(), to_string(mask)};
   const bool to_stdout = arguments.json == "-" || arguments.trace == "-";
   (to_stdout ? std::cerr : std::cout) << simulation_table(scenario, title, predictions);
