@@ -3,6 +3,7 @@
 The numbers below are copied from their sources; docs/simulator.md explains the derivation.
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def nearest(table: dict[int, float], rows: int) -> float:
 def grid(rate: object) -> list[list[float]]:
     """Seconds of one head by rows and keys; `rate(rows, keys)` is in pairs a second."""
     seconds = [[rounded(q * k / rate(q, k)) for k in GRID] for q in GRID]
-    for row, below in zip(seconds, seconds[1:], strict=False):
+    for row, below in itertools.pairwise(seconds):
         assert all(a < b for a, b in zip(row, below, strict=True)), "more rows take longer"
     for row in seconds:
         assert row == sorted(row), "more keys take longer"
@@ -96,7 +97,7 @@ def a100(milliseconds: list[float], host_ms: float) -> list[list[float]]:
 
 
 def fit(sizes: list[float], times: list[float]) -> tuple[float, float]:
-    """a and b of time = a + b size, by least squares of the relative error."""
+    """The a and b of time = a + b size, by least squares of the relative error."""
     weights = [1 / t**2 for t in times]
     w, x, y, xx, xy = (
         sum(values)
@@ -143,8 +144,8 @@ def h100() -> dict:
             "attention.backward": "derived: forward x 2.5 operations x 222/199, the A100's rates of the two at 128K",
             "memory": "assumed: 80 % of the 3.35 TB/s of NVIDIA's data sheet; 5 us a launch",
             "flops": "assumed: 60 % of the 989 TFLOP/s of NVIDIA's data sheet, bf16",
-            "links[0]": f"{DISTCA} profile/*/comm/*.csv: latency of the send/recv fit (9.1 us + 3.012 us/MiB); bandwidth"
-            " leaving a GPU in an all-to-all of 8, 128 MiB",
+            "links[0]": f"{DISTCA} profile/*/comm/*.csv: latency of the send/recv fit (9.1 us + 3.012 us/MiB);"
+            " bandwidth leaving a GPU in an all-to-all of 8, 128 MiB",
             "links[1]": f"{DISTCA} benchmarks/_250818_crossnode_network: fit of 2 to 2048 MiB; cards not named by the"
             " source, one for each GPU since all 8 pairs ran at once",
         },
@@ -214,7 +215,9 @@ def a100_40gb() -> dict:
 
 def flexsp_7b() -> dict:
     """The constants of FlexSP's solver and nothing else: every pair and every token costs the same everywhere."""
-    pair = 2 * ALPHA1_MS * 1e-3 / LAYERS / (HIDDEN / 128)  # of a layer, of a head of 128; a causal token^2 is half a pair
+    pair = (
+        2 * ALPHA1_MS * 1e-3 / LAYERS / (HIDDEN / 128)
+    )  # of a layer, of a head of 128; a causal token^2 is half a pair
 
     def constant(head_dim: int) -> dict:
         seconds = pair * head_dim / 128 * TILE * TILE
