@@ -106,7 +106,7 @@ class Formula {
 
  private:
   static void set_bytes(const std::vector<double>& bytes, PassPrediction* pass) {
-    for (const double b : bytes) pass->sent_bytes_by_level.push_back(static_cast<int64_t>(b + 0.5));
+    for (const double b : bytes) pass->sent_bytes_by_level.push_back(static_cast<int64_t>(b));
   }
 
   static int64_t part(int64_t total, int64_t parts) { return (total + parts - 1) / parts; }

@@ -96,7 +96,8 @@ bool covers(const AttentionTimes& times, const plan::AttentionShape& shape) {
 double segment_seconds(const AttentionTimes& times, Pass pass, plan::TileKind kind, int64_t num_queries,
                        int64_t num_keys, int32_t num_heads) {
   const auto whole_tiles = [&times](int64_t n) {
-    return static_cast<double>((n + times.tile - 1) / times.tile * times.tile);
+    const int64_t num_tiles = (n + times.tile - 1) / times.tile;
+    return static_cast<double>(num_tiles * times.tile);
   };
   const double q = whole_tiles(num_queries);
   const double k = whole_tiles(num_keys);

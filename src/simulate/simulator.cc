@@ -126,14 +126,14 @@ class Events {
     RankState& state = ranks_[static_cast<size_t>(rank)];
     const Schedule& schedule = network_.schedules[static_cast<size_t>(rank)];
     if (state.computing || state.done) return;
-    const int32_t first = network_.first_exchange[static_cast<size_t>(rank)];
+    const auto first = static_cast<size_t>(network_.first_exchange[static_cast<size_t>(rank)]);
     for (; state.step < schedule.steps.size(); ++state.step) {
       const Step& step = schedule.steps[state.step];
       for (const int32_t exchange : step.waits) {
-        if (!exchanges_[static_cast<size_t>(first + exchange)].complete) return;
+        if (!exchanges_[first + static_cast<size_t>(exchange)].complete) return;
       }
       if (step.kind == StepKind::exchange) {
-        exchanges_[static_cast<size_t>(first + step.exchange)].step = static_cast<int32_t>(state.step);
+        exchanges_[first + static_cast<size_t>(step.exchange)].step = static_cast<int32_t>(state.step);
         ++state.num_reached;
         start_exchange(rank);
         continue;
