@@ -12,7 +12,7 @@ from conftest import BINARY, ROOT
 EXAMPLE = re.compile(
     r"```sh\n(?P<command>(?:(?!```).)*)```\n(?:(?!```).)*```text\n(?P<output>(?:(?!```).)*)```", re.DOTALL
 )
-FILES = [ROOT / "docs" / "plan_format.md"]
+FILES = [ROOT / "docs" / "plan_format.md", ROOT / "docs" / "simulator.md"]
 
 
 def output_of(command: str) -> str:
