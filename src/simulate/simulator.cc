@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <queue>
+#include <tuple>
 
 #include "evenspan/core/error.h"
 #include "simulate/network.h"
@@ -98,6 +99,9 @@ class Events {
       }
       run_.makespan_seconds = std::max(run_.makespan_seconds, run_.ranks[r].finish_seconds);
     }
+    std::sort(run_.timeline.begin(), run_.timeline.end(), [](const Interval& a, const Interval& b) {
+      return std::tie(a.rank, a.engine, a.step) < std::tie(b.rank, b.engine, b.step);
+    });
     return std::move(run_);
   }
 

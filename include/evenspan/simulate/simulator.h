@@ -45,7 +45,7 @@ struct RankUse {
 struct Outcome {
   double makespan_seconds = 0;     // the last finish
   std::vector<RankUse> ranks;      // [rank]
-  std::vector<Interval> timeline;  // by end, when recorded
+  std::vector<Interval> timeline;  // when recorded: by rank, engine and step
 };
 
 enum class Timeline : uint8_t { skip, record };
