@@ -1,6 +1,7 @@
 #include "cli/json_fields.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
@@ -117,6 +118,8 @@ Json parse_json(const std::string& text, const std::string& what, const std::str
     const size_t line_begin = before.find_last_of('\n') == before.npos ? 0 : before.find_last_of('\n') + 1;
     fail_invalid("[", what, "] ", file, " is no JSON from line ", line, ", column ", before.size() - line_begin + 1,
                  " on, where ", quoted(std::string_view(text).substr(before.size(), 20)), " stands");
+  } catch (const Json::out_of_range&) {
+    fail_invalid("[", what, "] ", file, " holds a number beyond ", std::numeric_limits<double>::max());
   }
 }
 

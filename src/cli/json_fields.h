@@ -41,7 +41,8 @@ class Fields {
   std::string what_, file_, path_;
 };
 
-// The JSON in `text`. Throws invalid_argument with line and column for text that is none.
+// The JSON in `text`. Throws invalid_argument with line and column for text that is none, and
+// for numbers that no double holds.
 nlohmann::json parse_json(const std::string& text, const std::string& what, const std::string& file);
 
 }  // namespace evenspan::cli

@@ -96,8 +96,9 @@ simulate::Machine read_topology(const std::string& file, const simulate::Profile
   in.refuse_others({"about", "ranks", "nodes", "ranks_per_node", "levels"});
   const int32_t num_ranks = count(in, "ranks");
   const int32_t ranks_per_node = in.has("ranks_per_node") ? count(in, "ranks_per_node") : 0;
-  if (in.has("nodes") && in.whole("nodes") * ranks_per_node != num_ranks) {
-    in.refuse("nodes", join_text("nodes x ranks_per_node make up the ranks, ", in.whole("nodes"), " x ", ranks_per_node,
+  const int64_t num_nodes = in.has("nodes") ? count(in, "nodes") : 0;
+  if (in.has("nodes") && num_nodes * ranks_per_node != num_ranks) {
+    in.refuse("nodes", join_text("nodes x ranks_per_node make up the ranks, ", num_nodes, " x ", ranks_per_node,
                                  " are not ", num_ranks));
   }
   if (!in.has("levels")) return simulate::make_machine(profile, num_ranks, ranks_per_node);
