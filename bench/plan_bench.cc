@@ -87,7 +87,7 @@ void register_all() {
   for (const auto& [name, function] : kBenchmarks) {
     for (const char* strategy : {"sequence_aware", "hierarchical"}) {
       for (const auto& [lengths, file] :
-           {std::pair{"prolong", "prolong_2000.txt"}, std::pair{"wikipedia", "wikipedia_2400.txt"}}) {
+           {std::pair{"prolong", "prolong_20000.txt"}, std::pair{"wikipedia", "wikipedia_20000.txt"}}) {
         const std::string title = std::string(name) + "/" + strategy + "/" + lengths;
         benchmark::RegisterBenchmark(title.c_str(), function, strategy, file)->Unit(benchmark::kMillisecond);
       }

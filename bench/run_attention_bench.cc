@@ -139,7 +139,7 @@ void register_all() {
       benchmark::RegisterBenchmark(title.c_str(), forward_backward, lengths, type)
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond)
-          ->MinTime(1.0);
+          ->MinTime(3.0);
     }
   }
 }

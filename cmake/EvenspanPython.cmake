@@ -30,7 +30,6 @@ elseif(sources)
   target_compile_definitions(_evenspan PRIVATE TORCH_EXTENSION_NAME=_evenspan)
   set_target_properties(_evenspan PROPERTIES
     PREFIX "" SUFFIX ${PYTHON_SUFFIX} LIBRARY_OUTPUT_DIRECTORY ${EVENSPAN_PACKAGE} CXX_VISIBILITY_PRESET hidden)
-  target_precompile_headers(_evenspan PRIVATE <torch/extension.h>)
   evenspan_finish(_evenspan)
 endif()
 

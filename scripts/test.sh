@@ -11,14 +11,28 @@ ctest --test-dir build --output-on-failure --no-tests=$none --parallel "$(nproc)
 # How many cases each program ran, and what it skipped, which ctest keeps to itself.
 grep -hE '^\[(=+\] [0-9]+ tests? .* ran|  (PASSED|SKIPPED|FAILED) +\] [0-9]+ test)' build/Testing/Temporary/LastTest.log || true
 
+# In .venv nothing may be missing, or its tests fail. A given interpreter may lack what some tests need: those are left
+# out, with a message. A file of tests imports what it needs in its first lines.
 without=()
-if [[ ! -x build/bin/evenspan ]]; then
-  echo "evenspan: the tests of the command line are off, build/bin/evenspan was not built"
-  without+=(--ignore=tests/cli)
+leave_out() {  # REASON PATH...
+  echo "evenspan: $1, so these tests are off: ${*:2}"
+  for path in "${@:2}"; do without+=("--ignore=$path"); done
+}
+has_pytest=1
+if [[ -n "${EVENSPAN_PYTHON:-}" ]]; then
+  "$python" -c 'import pytest' 2>/dev/null || has_pytest=0
+  [[ -x build/bin/evenspan ]] || leave_out "build/bin/evenspan was not built" tests/cli
+  [[ -x build/bin/evenspan-train ]] ||
+    leave_out "build/bin/evenspan-train was not built" tests/python/test_llama_*.py tests/processes/test_torchrun.py
+  for module in evenspan transformers; do
+    "$python" -c "import $module" 2>/dev/null && continue
+    mapfile -t files < <(grep -rlE "^(import|from) $module\b" tests --include='*.py')
+    leave_out "$python cannot import $module" "${files[@]}"
+  done
 fi
-if "$python" -c 'import pytest' 2>/dev/null; then
-  "$python" -m pytest "${without[@]}" || status=1
+if ((has_pytest)); then
+  "$python" -m pytest ${without[@]+"${without[@]}"} || status=1
 else
-  echo "evenspan: the Python tests are off, $python has no pytest"
+  echo "evenspan: $python has no pytest, so the Python tests are off"
 fi
 exit $status

@@ -53,13 +53,24 @@ const char* exception_name(ErrorKind kind) {
   return "Error";
 }
 
+void set_python_error(const Error& error) {
+  const py::object type = py::module_::import("evenspan._errors").attr(exception_name(error.kind()));
+  PyErr_SetString(type.ptr(), error.what());
+}
+
 void translate(std::exception_ptr thrown) {
   try {
     if (thrown) std::rethrow_exception(thrown);
-  } catch (const Error& e) {
-    const py::object type = py::module_::import("evenspan._errors").attr(exception_name(e.kind()));
-    PyErr_SetString(type.ptr(), e.what());
+  } catch (const Error& error) {
+    set_python_error(error);
   }
+}
+
+// A backward pass ends in torch, which does not ask `translate`.
+[[noreturn]] void throw_to_python(const Error& error) {
+  const py::gil_scoped_acquire gil;
+  set_python_error(error);
+  throw py::error_already_set();
 }
 
 plan::Documents make_documents(const std::vector<int64_t>& lengths,
@@ -166,7 +177,7 @@ void bind_run(py::module_& m) {
           Unlocked(), py::arg("operation"), py::arg("reason"));
   py::class_<run::Executable>(m, "Executable")
       .def(py::init([](const PlanHandle& plan, const comm::Communicator& communicator, const std::string& device) {
-             return run::Executable(plan.plan, communicator, at::Device(device));
+             return run::Executable(plan.plan, communicator, at::Device(device), throw_to_python);
            }),
            Unlocked(), py::arg("plan"), py::arg("communicator"), py::arg("device"))
       .def_property_readonly("handle", &run::Executable::handle)

@@ -47,7 +47,7 @@ def _train(arguments: Sequence[str]) -> int:
     import torch.distributed as dist
 
     from evenspan import Error, InvalidArgumentError, _evenspan
-    from evenspan._groups import communicator_of
+    from evenspan._groups import communicator_of, tell_all
 
     if not hasattr(_evenspan, "train"):
         raise Error("[train] this build is without the trainer; build evenspan with it (EVENSPAN_LAYERS)")
@@ -68,7 +68,11 @@ def _train(arguments: Sequence[str]) -> int:
         else:
             dist.init_process_group("gloo")
     communicator = communicator_of(None)
-    summary = _evenspan.train(words[0], options, communicator)
+    try:
+        summary = _evenspan.train(words[0], options, communicator)
+    except BaseException as error:
+        tell_all(communicator, "train", error)
+        raise
     if communicator.rank == 0:
         line = f"done: {summary.steps} steps, loss {summary.first_loss:.4f} -> {summary.last_loss:.4f}"
         if not math.isnan(summary.held_out_loss):

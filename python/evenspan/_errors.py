@@ -1,4 +1,7 @@
-"""The exceptions of evenspan. Every text has the form "[operation] rule, the actual values, what to do"."""
+"""The exceptions of evenspan. Every text has the form "[operation] rule, the actual values, what to do".
+
+They keep their types through torch: in `loss.backward()`, in compiled code and in `torch.ops.evenspan`.
+"""
 
 from __future__ import annotations
 

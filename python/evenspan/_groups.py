@@ -1,17 +1,21 @@
-"""Communicators of process groups: one for each group, as long as the group lives."""
+"""Communicators of process groups: one for each group, as long as the group lives; and how its ranks fail together."""
 
 from __future__ import annotations
 
+import sys
 import weakref
+from types import TracebackType
 
 import torch.distributed as dist
 
 from evenspan import _evenspan
 
 TIMEOUT_SECONDS = 300.0
+CALLER = "the caller's code"  # as an operation that fails
 
 _communicators: weakref.WeakKeyDictionary[dist.ProcessGroup, _evenspan.Communicator] = weakref.WeakKeyDictionary()
 _alone: list[_evenspan.Communicator] = []
+_hooked: list[bool] = []
 
 
 def communicator_of(group: dist.ProcessGroup | None, timeout: float | None = None) -> _evenspan.Communicator:
@@ -33,6 +37,32 @@ def communicator_of(group: dist.ProcessGroup | None, timeout: float | None = Non
         return _alone[0]
     found = _communicators.get(group)
     if found is None:
+        _tell_of_uncaught_exceptions()
         found = _evenspan.Communicator(group.group_name, seconds)
         _communicators[group] = found
     return found
+
+
+def tell_all(communicator: _evenspan.Communicator, operation: str, error: BaseException) -> None:
+    """Tell the other ranks that this one failed: whoever waits in evenspan raises CommunicationError with its rank.
+
+    The communicator stays failed. An orderly end (`sys.exit(0)`, a closed generator) is no failure.
+    """
+    orderly = isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
+    if communicator.size > 1 and not orderly:
+        communicator.abort(operation, f"{type(error).__name__}: {error}")
+
+
+def _tell_of_uncaught_exceptions() -> None:
+    """Tell the ranks of every group when an exception ends this process, before it is printed."""
+    if _hooked:
+        return
+    _hooked.append(True)
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        for communicator in list(_communicators.values()):
+            tell_all(communicator, CALLER, error)
+        previous(kind, error, trace)
+
+    sys.excepthook = hook

@@ -1,19 +1,20 @@
 """The drop-in for Hugging Face causal language models: `attach`, and the Context that it returns.
 
 Example:
-    context = evenspan.attach(model, group)
-    for batch in context.shard(loader):
-        loss = context.loss(model(**batch))
-        loss.backward()
-        context.reduce_gradients()
-        optimizer.step()
+    with evenspan.attach(model, group) as context:
+        for batch in context.shard(loader):
+            loss = context.loss(model(**batch))
+            loss.backward()
+            context.reduce_gradients()
+            optimizer.step()
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -21,14 +22,20 @@ import torch.nn.functional as F
 
 from evenspan import _evenspan, _sharding
 from evenspan._errors import Error, InvalidArgumentError, UnsupportedError
-from evenspan._groups import communicator_of
+from evenspan._groups import CALLER, communicator_of, tell_all
 
 NAME = "evenspan"  # of the attention function; also the key under which a batch carries its step to it
 NO_LABEL = -100
 BUCKET_ELEMENTS = 1 << 24  # of gradients summed at once
 
-_ROPE_BY_LENGTH = ("dynamic", "longrope")
+_DROPOUTS = ("attention_dropout", "attn_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 _LAYER_TYPES = ("full_attention", "sliding_attention")
+# Keywords of the attention interface that change no score: what the plan says already, and what concerns others.
+_HARMLESS = {
+    NAME, "cache_position", "deterministic", "num_items_in_batch", "output_attentions", "output_hidden_states",
+    "output_router_logits", "past_key_values", "position_embeddings", "position_ids", "return_dict", "shift_labels",
+    "use_cache",
+}  # fmt: skip
 _KNOWN_KEYS = {
     "input_ids", "labels", "position_ids", "documents", "attention_mask", "seq_idx",
     "cu_seq_lens", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k",
@@ -74,7 +81,7 @@ def attention_function(
         softcap: Must be None.
         is_causal: Must not be False.
         s_aux: Must be None.
-        **kwargs: Holds the batch's step under "evenspan".
+        **kwargs: Holds the batch's step under "evenspan"; others must be None, or not change the scores.
 
     Returns:
         [1, tokens, heads, head_dim], and None for the attention weights.
@@ -87,16 +94,22 @@ def attention_function(
     if not isinstance(step, Step):
         raise InvalidArgumentError("[attention] the model must be called as model(**batch), a batch of Context.shard")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    refused = (
-        ("attention_mask", attention_mask is not None),
-        ("dropout", dropout != 0.0),
-        ("softcap", softcap is not None),
-        ("attention sinks (s_aux)", s_aux is not None),
-        ("attention that is not causal", not causal),
-    )
-    for what, given in refused:
-        if given:
-            raise UnsupportedError(f"[attention] {what} is not supported; give a model or a batch without")
+    refused = {
+        "attention_mask": attention_mask is not None,
+        "dropout": dropout != 0.0,
+        "softcap": softcap is not None,
+        "s_aux": s_aux is not None,
+        "is_causal": not causal,
+        **{name: value is not None for name, value in kwargs.items() if name not in _HARMLESS},
+    }
+    unknown = [name for name, given in refused.items() if given]
+    if unknown:
+        values = {"dropout": dropout, "softcap": softcap, "is_causal": causal}
+        what = ", ".join(f"{name}={values[name]}" if name in values else name for name in unknown)
+        raise UnsupportedError(
+            "[attention] attention must be causal inside documents, without mask, dropout, soft cap, sinks (s_aux) and "
+            f"biases; the model asks for {what}; change its configuration or use another"
+        )
     if sliding_window is not None and sliding_window < step.longest:
         raise UnsupportedError(
             f"[attention] a sliding window shorter than a document is not supported, the window is {sliding_window} "
@@ -147,7 +160,8 @@ def attach(
 
     Raises:
         UnsupportedError: The model has dropout in attention, soft caps, sinks, rotary embeddings that depend on the
-            sequence length, layers other than attention, or a loss over its router.
+            sequence length, layers other than attention, a loss over its router, or attention of its own that does
+            not go through the interface.
         InvalidArgumentError: `average` is something else.
         Error: transformers is not installed.
     """
@@ -158,7 +172,7 @@ def attach(
     if average not in (None, "ddp", "fsdp"):
         raise InvalidArgumentError(f'[attach] average must be None, "ddp" or "fsdp", it is {average!r}')
     config = model.config.get_text_config()
-    _refuse_unsupported(config)
+    _refuse_unsupported(model, config)
     options = {
         "strategy": strategy,
         "ranks_per_node": ranks_per_node,
@@ -168,6 +182,11 @@ def attach(
     context = Context(model, config, group, average, options, dtype or model.dtype)
     AttentionInterface.register(NAME, attention_function)
     model.set_attn_implementation(NAME)
+    if config._attn_implementation != NAME:  # transformers only warns
+        raise UnsupportedError(
+            f"[attach] attention must go through transformers' AttentionInterface; that of {type(model).__name__} does "
+            "not; use another model"
+        )
     return context
 
 
@@ -185,20 +204,39 @@ def _rope_types(config: Any) -> set[str]:
     return found
 
 
-def _refuse_unsupported(config: Any) -> None:
-    by_length = sorted(_rope_types(config).intersection(_ROPE_BY_LENGTH))
+def _refuse_unsupported(model: Any, config: Any) -> None:
+    """Refuse what the configuration asks for and is not computed here, each with its rule, value and remedy."""
+
+    def given(*names: str) -> str:
+        values = {name: getattr(config, name, None) for name in names}
+        return ", ".join(f"{name}={value}" for name, value in values.items() if value)
+
+    by_length = [name for name in sorted(_rope_types(config)) if "dynamic" in name or name == "longrope"]
     layers = sorted(set(getattr(config, "layer_types", None) or ()).difference(_LAYER_TYPES))
+    sinks = [name for name, _ in model.named_parameters() if name.rsplit(".", 1)[-1] == "sinks"]
     refused = (
-        ("rotary embeddings that depend on the sequence length: " + ", ".join(by_length), bool(by_length)),
-        ("attention_dropout", bool(getattr(config, "attention_dropout", 0.0))),
-        ("attn_logit_softcapping", getattr(config, "attn_logit_softcapping", None) is not None),
-        ("layers of the types " + ", ".join(layers), bool(layers)),
-        ("output_router_logits (a loss over one rank's tokens)", getattr(config, "output_router_logits", False)),
-        ("attention sinks (gpt_oss)", getattr(config, "model_type", "") == "gpt_oss"),
+        (
+            "rotary embeddings must not depend on the sequence length, of which a rank sees its part",
+            "rope_type=" + ", ".join(by_length) if by_length else "",
+            "use default, linear, llama3 or yarn",
+        ),
+        ("attention has no dropout here", given(*_DROPOUTS), "build the model with 0"),
+        ("scores have no soft cap here", given("attn_logit_softcapping"), "build the model with None"),
+        ("attention has no sinks here", sinks[0] if sinks else "", "use a model without"),
+        (
+            "layers must be of the types " + ", ".join(_LAYER_TYPES),
+            "layer_types=" + ", ".join(layers) if layers else "",
+            "use a model of these",
+        ),
+        (
+            "the loss over the router must be off, a rank sees its part of the tokens",
+            given("output_router_logits"),
+            "set it to False",
+        ),
     )
-    for what, given in refused:
-        if given:
-            raise UnsupportedError(f"[attach] {what} cannot be used with evenspan; change the configuration")
+    for rule, value, remedy in refused:
+        if value:
+            raise UnsupportedError(f"[attach] {rule}; the model has {value}; {remedy}")
 
 
 class _Batch:
@@ -281,7 +319,13 @@ def _read_batch(batch: Any) -> _Batch:
 
 
 class Context:
-    """A model attached to a group of ranks. Made by `attach`."""
+    """A model attached to a group of ranks. Made by `attach`.
+
+    As a context manager it makes the ranks fail together: an exception that leaves the block on one rank (from the
+    loader, the model, the loop's body) is a CommunicationError that names this rank and the exception on all others, as
+    soon as they wait for it in evenspan; the group is then lost to evenspan. Without the block that holds only for
+    exceptions that end the process. The model stays attached after the block.
+    """
 
     def __init__(
         self,
@@ -308,6 +352,17 @@ class Context:
         self._plan: _evenspan.Plan | None = None
         self._shift_labels = torch.empty(0, dtype=torch.int64)
         self._num_labels = 0
+
+    def __enter__(self) -> Self:
+        """Begin a block whose exceptions reach all ranks."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell the other ranks of the exception, if there is one; it goes on."""
+        if error is not None:
+            tell_all(self._communicator, CALLER, error)
 
     @property
     def plan(self) -> _evenspan.Plan | None:

@@ -68,6 +68,12 @@ std::string plan_json(const plan::Plan& plan, const plan::Metrics& metrics, cons
         {"sent_bytes_total", metrics.sent_bytes_total},
         {"ring_bytes_total", metrics.ring_bytes_total},
         {"planning_seconds", planning_seconds}}},
+      {"bound",
+       {{"work_max_over_mean", metrics.bound.limits.work_max_over_mean},
+        {"tokens_max_over_mean", metrics.bound.limits.tokens_max_over_mean},
+        {"work_seconds", metrics.bound.work_seconds},
+        {"key_value_bytes", metrics.bound.key_value_bytes},
+        {"binding", to_string(metrics.bound.binding)}}},
   };
   std::string text = "{\n";
   for (const auto& [key, value] : json.items()) {

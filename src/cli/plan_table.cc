@@ -7,6 +7,28 @@
 #include "evenspan/core/error.h"
 
 namespace evenspan::cli {
+namespace {
+
+// Why keys and values have to travel at all.
+std::string bound_line(const plan::Bound& bound) {
+  const std::string limits = join_text("work within ", fixed(bound.limits.work_max_over_mean, 2), " and tokens within ",
+                                       fixed(bound.limits.tokens_max_over_mean, 2), " of the mean");
+  switch (bound.binding) {
+    case plan::Binding::nothing:
+      return join_text("With ", limits, " no document has to be cut.");
+    case plan::Binding::work:
+      return join_text("With ", limits, " at least ", grouped(bound.key_value_bytes),
+                       " bytes of keys and values must travel, since single documents have more work than a rank.");
+    case plan::Binding::tokens:
+      return join_text("With ", limits, " at least ", grouped(bound.key_value_bytes),
+                       " bytes of keys and values must travel, since ranks with the ends of long documents must take ",
+                       "their share of tokens.");
+  }
+  return "";
+}
+
+}  // namespace
+
 std::string plan_table(const plan::Plan& plan, const plan::Metrics& metrics, const plan::Mask& mask,
                        double planning_seconds) {
   const plan::Request& request = plan.request;
@@ -35,8 +57,8 @@ std::string plan_table(const plan::Plan& plan, const plan::Metrics& metrics, con
                    grouped(num_tokens), " tokens on ", request.num_ranks(), " ranks (",
                    request.topology.ranks_per_node(), " a node), ", shape.num_heads, " heads, ", shape.num_kv_heads,
                    " kv heads of ", shape.head_dim, ", ", to_string(shape.element), ", ", to_string(mask), "\n\n",
-                   aligned(rows), "\nThe last line has max / mean. One layer's forward sends ", beside_ring,
-                   ".\nPlanned in ", fixed(1e3 * planning_seconds, 2), " ms.\n");
+                   aligned(rows), "\nThe last line has max / mean. One layer's forward sends ", beside_ring, ".\n",
+                   bound_line(metrics.bound), "\nPlanned in ", fixed(1e3 * planning_seconds, 2), " ms.\n");
 }
 
 }  // namespace evenspan::cli

@@ -337,6 +337,7 @@ Metrics measure(const Plan& plan) {
   }
   metrics.ring_bytes_total = (request.num_ranks() - 1) * request.documents.total_tokens() * 2 *
                              request.shape.num_kv_heads * request.shape.head_dim * num_bytes(request.shape.element);
+  metrics.bound = lower_bound(request, BalanceLimits{1.01, 1 + request.options.token_slack});
   return metrics;
 }
 

@@ -18,7 +18,7 @@ at::ScalarType scalar_type(plan::ElementType type);
 
 class Executable::Entry : public std::enable_shared_from_this<Executable::Entry> {
  public:
-  Entry(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device);
+  Entry(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device, Rethrow rethrow);
 
   struct Forward {
     at::Tensor output;
@@ -39,6 +39,9 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
 
  private:
   void compare_hashes() const;
+  // Runs `body`; when it throws, the other ranks hear of it before it goes on.
+  template <class Body>
+  auto told_to_all(const char* operation, Body&& body) const;
   // Throws unless the tensor has this rank's rows and the plan's heads, type and device.
   void check(const char* name, const at::Tensor& tensor, int32_t num_heads) const;
   at::Tensor make_saved();
@@ -48,6 +51,7 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   std::shared_ptr<const plan::Plan> plan_;
   comm::Communicator communicator_;
   at::Device device_;
+  Rethrow rethrow_;
   plan::RankProgram program_;
   at::Tensor arena_;                // of both directions
   mutable std::mutex saved_mutex_;  // tensors are released by any thread

@@ -28,8 +28,9 @@ at::ScalarType scalar_type(plan::ElementType type) {
   return at::kFloat;
 }
 
-Executable::Entry::Entry(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device)
-    : plan_(std::move(plan)), communicator_(std::move(communicator)), device_(device) {
+Executable::Entry::Entry(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device,
+                         Rethrow rethrow)
+    : plan_(std::move(plan)), communicator_(std::move(communicator)), device_(device), rethrow_(std::move(rethrow)) {
   if (!plan_ || !communicator_) fail_invalid("[bind] no plan or no communicator; give both");
   compare_hashes();
   if (communicator_.size() != plan_->request.num_ranks()) {
@@ -111,24 +112,24 @@ namespace {
 at::Tensor& slot(Memory* memory, TensorName name) { return memory->home[static_cast<size_t>(name)]; }
 
 at::Tensor rows_contiguous(const at::Tensor& x) { return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous(); }
+}  // namespace
 
-// Runs `body`; when it throws, the other ranks hear of it before it goes on.
 template <class Body>
-auto told_to_all(const comm::Communicator& communicator, const char* operation, Body&& body) {
+auto Executable::Entry::told_to_all(const char* operation, Body&& body) const {
   try {
     return body();
   } catch (const std::exception& error) {
-    communicator.abort(operation, error.what());
+    communicator_.abort(operation, error.what());
+    if (const auto* own = dynamic_cast<const Error*>(&error); own && rethrow_) rethrow_(*own);
     throw;
   }
 }
-}  // namespace
 
 Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, const at::Tensor& key,
                                                       const at::Tensor& value) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   const auto& shape = plan_->request.shape;
-  return told_to_all(communicator_, "attention forward", [&] {
+  return told_to_all("attention forward", [&] {
     check("query", query, shape.num_heads);
     check("key", key, shape.num_kv_heads);
     check("value", value, shape.num_kv_heads);
@@ -150,7 +151,7 @@ Executable::Entry::Gradients Executable::Entry::backward(const at::Tensor& grad_
                                                          const at::Tensor& output, const at::Tensor& saved) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   const auto& shape = plan_->request.shape;
-  return told_to_all(communicator_, "attention backward", [&] {
+  return told_to_all("attention backward", [&] {
     check("gradient of the output", grad_output, shape.num_heads);
     Memory memory;
     slot(&memory, TensorName::query) = rows_contiguous(query);
@@ -169,8 +170,9 @@ Executable::Entry::Gradients Executable::Entry::backward(const at::Tensor& grad_
   });
 }
 
-Executable::Executable(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device)
-    : entry_(std::make_shared<Entry>(std::move(plan), std::move(communicator), device)) {}
+Executable::Executable(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator, at::Device device,
+                       Rethrow rethrow)
+    : entry_(std::make_shared<Entry>(std::move(plan), std::move(communicator), device, std::move(rethrow))) {}
 
 const plan::Plan& Executable::plan() const { return entry_->plan(); }
 const plan::RankProgram& Executable::program() const { return entry_->program(); }

@@ -1,16 +1,10 @@
-"""Runs the program `evenspan`: the one that EVENSPAN_BIN names, by default build/bin/evenspan."""
+"""Runs the program `evenspan`."""
 
-import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("EVENSPAN_BIN", ROOT / "build" / "bin" / "evenspan"))
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from program import BINARY, Run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

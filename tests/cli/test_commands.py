@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import BINARY, Run
+from program import BINARY, Run
 
 
 def test_help_lists_all_commands(evenspan: Run) -> None:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from program import ROOT, Run
 
 STRATEGIES = [
     "local",

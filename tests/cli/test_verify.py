@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from program import ROOT, Run
 
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.txt"))
 

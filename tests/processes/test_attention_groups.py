@@ -1,73 +1,18 @@
-"""evenspan from Python over real Gloo processes: attention, shards, and the drop-in for Hugging Face models."""
+"""evenspan from Python over real Gloo processes: attention and shards."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
-import sys
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
+import evenspan
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from groups import results, run_ranks
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, os.environ.get("EVENSPAN_PYTHONPATH", str(ROOT / "build" / "python")))
-evenspan = pytest.importorskip("evenspan", reason="the Python module is not built")
-
-LIMIT_SECONDS = 120.0
 LENGTHS = [7, 1, 19, 4]
 HEADS, KV_HEADS, HEAD_DIM = 6, 2, 8
-
-Body = Callable[[], Any]
-
-
-def _main(rank: int, num_ranks: int, port: int, body: Body, pipe: Any) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=num_ranks)
-    try:
-        outcome = (body(), "")
-    except Exception as error:
-        outcome = (None, f"{type(error).__name__}: {error}")
-    pipe.send(outcome)
-    pipe.close()
-    os._exit(0)
-
-
-def run_ranks(num_ranks: int, body: Body) -> list[tuple[Any, str]]:
-    """Returns (result, error) of `body()` on every rank of a Gloo group."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    ranks = []
-    for rank in range(num_ranks):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_main, args=(rank, num_ranks, port, body, theirs))
-        process.start()
-        theirs.close()
-        ranks.append((process, ours))
-    outcomes = []
-    for process, pipe in ranks:
-        outcomes.append(pipe.recv() if pipe.poll(LIMIT_SECONDS) else (None, "hangs"))
-        process.join(10)
-        if process.is_alive():
-            process.kill()
-    return outcomes
-
-
-def results(outcomes: list[tuple[Any, str]]) -> list[Any]:
-    assert [error for _, error in outcomes] == [""] * len(outcomes)
-    return [result for result, _ in outcomes]
-
-
-# Attention.
 
 
 def inputs() -> list[torch.Tensor]:
@@ -134,94 +79,25 @@ def test_a_group_of_another_size_is_refused() -> None:
         assert error.startswith("InvalidArgumentError: ")
 
 
-# The drop-in.
-
-BATCHES = [
-    [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [8], [9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4, 3, 3]],
-    [[5, 11]],  # with three ranks, one has no token
-    [[7]],  # no label at all
-]
-
-
-def make_model(implementation: str = "sdpa") -> Any:
-    import transformers
-
-    torch.manual_seed(11)
-    config = transformers.LlamaConfig(
-        vocab_size=23, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2,
-    )  # fmt: skip
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=implementation).double()
+def leave_before_backward(compiled: bool) -> str:
+    """Rank 1 has no backward pass; the others say what theirs raises."""
+    plan = evenspan.plan([40], 2, heads=2, head_dim=8, dtype=torch.float32, strategy="ring")
+    q, k, v = (torch.randn(plan.tokens[dist.get_rank()], 2, 8, requires_grad=True) for _ in range(3))
+    function = torch.ops.evenspan.attention
+    if compiled:
+        function = torch.compile(function, backend="aot_eager", fullgraph=True)
+    out = function(q, k, v, evenspan.bind(plan).handle)
+    if dist.get_rank() == 1:
+        raise ValueError("no backward here")
+    try:
+        out.sum().backward()
+    except evenspan.CommunicationError as error:
+        return str(error)
+    return ""
 
 
-def one_process(batch: list[list[int]]) -> tuple[float, list[torch.Tensor]]:
-    """Loss and gradients of a batch, every document alone."""
-    model = make_model()
-    labels = sum(len(document) - 1 for document in batch)
-    loss = torch.zeros((), dtype=torch.float64)
-    for document in batch:
-        ids = torch.tensor([document])
-        logits = model(input_ids=ids).logits[0]
-        loss = loss + F.cross_entropy(logits[:-1], ids[0, 1:], reduction="sum") / max(labels, 1)
-    loss.backward()
-    return loss.item(), [p.grad for p in model.parameters()]
-
-
-def as_flattened(batch: list[list[int]]) -> dict[str, torch.Tensor]:
-    """The batch as transformers' DataCollatorWithFlattening gives it."""
-    ids = torch.tensor([[token for document in batch for token in document]])
-    labels = ids.clone()
-    starts = torch.tensor([0, *(len(document) for document in batch)]).cumsum(0)
-    labels[0, starts[:-1]] = -100
-    positions = torch.cat([torch.arange(len(document)) for document in batch])[None]
-    return {"input_ids": ids, "labels": labels, "position_ids": positions}
-
-
-def with_bounds(batch: list[list[int]]) -> dict[str, torch.Tensor]:
-    starts = torch.tensor([0, *(len(document) for document in batch)]).cumsum(0).int()
-    return {"input_ids": torch.tensor([[token for document in batch for token in document]]), "cu_seq_lens_q": starts}
-
-
-def drop_in(strategy: str, average: str | None) -> list[tuple[float, float, bool]]:
-    """(loss, largest difference from one process, same gradient bits as rank 0) for each batch."""
-    outcome = []
-    model = make_model()
-    context = evenspan.attach(model, dist.group.WORLD, strategy=strategy, average=average)
-    forms = [lambda b: b, as_flattened, with_bounds]
-    loader = [form(batch) for form, batch in zip(forms, BATCHES, strict=True)]
-    for batch, original in zip(context.shard(loader), BATCHES, strict=True):
-        model.zero_grad()
-        loss = context.loss(model(**batch))
-        loss.backward()
-        total = loss.detach().clone()
-        dist.all_reduce(total)
-        if average is None:
-            context.reduce_gradients()
-        else:  # what DDP does
-            total /= dist.get_world_size()
-            for p in model.parameters():
-                dist.all_reduce(p.grad)
-                p.grad /= dist.get_world_size()
-        expected_loss, expected = one_process(original)
-        worst = abs(total.item() - expected_loss)
-        same = True
-        for p, e in zip(model.parameters(), expected, strict=True):
-            worst = max(worst, (p.grad - e).abs().max().item())
-            first = p.grad.clone()
-            dist.broadcast(first, 0)
-            same = same and torch.equal(first, p.grad)
-        outcome.append((total.item(), worst, same))
-    return outcome
-
-
-@pytest.mark.parametrize(
-    ("num_ranks", "strategy", "average"),
-    [(2, "sequence_aware", None), (3, "sequence_aware", None), (3, "hierarchical", None), (3, "sequence_aware", "ddp")],
-)
-def test_a_hugging_face_model_trains_as_on_one_rank(num_ranks: int, strategy: str, average: str | None) -> None:
-    pytest.importorskip("transformers")
-    for outcome in results(run_ranks(num_ranks, partial(drop_in, strategy, average))):
-        assert outcome[0][0] > 1 and outcome[2][0] == 0
-        for _, worst, same in outcome:
-            assert worst < 2e-6  # transformers rounds norms and rotary angles to float32
-            assert same
+@pytest.mark.parametrize("compiled", [False, True])
+def test_errors_of_a_backward_pass_have_their_types(compiled: bool) -> None:
+    (caught, error), _ = run_ranks(2, partial(leave_before_backward, compiled))
+    assert not error
+    assert 'failed in "attention backward' in caught and "with rank 1 broke" in caught

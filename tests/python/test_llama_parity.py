@@ -11,10 +11,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-transformers = pytest.importorskip("transformers", reason="parity with transformers needs transformers")
-torch = pytest.importorskip("torch")
-from safetensors.torch import load_file, save_file  # noqa: E402
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(os.environ.get("EVENSPAN_BUILD", ROOT / "build")) / "bin" / "evenspan-train"
@@ -183,3 +182,14 @@ def test_unsupported_models_are_refused(change: dict, rule: str, tmp_path: Path)
     assert done.returncode == 1
     assert "[model config]" in done.stderr
     assert rule in done.stderr
+
+
+def test_transformers_reads_a_checkpoint(training_config: Path, tmp_path: Path) -> None:
+    command = [PROGRAM, training_config, "--ranks", 3, "--run.folder", tmp_path / "run", "--model.dtype", "float32"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "run/checkpoints/step-00000003"
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+    assert not any(report.values()), report
+    ids = make_ids()
+    assert_equal(probe(checkpoint, ids), reference(model, ids), 5e-5)

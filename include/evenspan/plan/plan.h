@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "evenspan/plan/bound.h"
 #include "evenspan/plan/placement.h"
 #include "evenspan/plan/request.h"
 #include "evenspan/plan/tile.h"
@@ -78,6 +79,7 @@ struct Metrics {
   std::vector<int64_t> sent_bytes;   // [rank], payload of one layer's forward
   int64_t sent_bytes_total = 0;
   int64_t ring_bytes_total = 0;  // (ranks - 1) x tokens x 2 x kv heads x head dim x bytes per element
+  Bound bound;                   // with work at most 1.01 and tokens at most 1 + token_slack of the mean
 };
 Metrics measure(const Plan& plan);
 

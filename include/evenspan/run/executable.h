@@ -4,13 +4,19 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "evenspan/comm/communicator.h"
+#include "evenspan/core/error.h"
 #include "evenspan/plan/plan.h"
 #include "evenspan/plan/program.h"
 
 namespace evenspan::run {
+
+// Called with an Error that is about to leave a run, to throw what the caller's language has in its place. Torch passes
+// Python's exceptions on as they are, but turns all others that leave a backward pass into a plain RuntimeError.
+using Rethrow = std::function<void(const Error&)>;
 
 // A plan bound to a communicator and a device, as one entry of the table of live executables. A value: copies share the
 // entry, which lives until the last copy and the last saved activation of its runs are gone.
@@ -20,9 +26,9 @@ class Executable {
   Executable() = default;
   // Compares the plan's hash over the ranks (one small all-gather) and lowers this rank's program.
   // Throws communication on every rank, naming the part of the input that differs, when ranks hold different plans;
-  // invalid_argument when the communicator's size is not the plan's.
+  // invalid_argument when the communicator's size is not the plan's. `rethrow` serves runs; empty: Errors stay Errors.
   Executable(std::shared_ptr<const plan::Plan> plan, comm::Communicator communicator,
-             at::Device device = at::Device(at::kCPU));
+             at::Device device = at::Device(at::kCPU), Rethrow rethrow = {});
 
   explicit operator bool() const { return entry_ != nullptr; }
   const plan::Plan& plan() const;

@@ -1,0 +1,51 @@
+// What no plan of a batch can beat.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "evenspan/plan/request.h"
+
+namespace evenspan::plan {
+
+// Limits that a placement keeps, as max/mean over the ranks.
+struct BalanceLimits {
+  double work_max_over_mean = 1.01;
+  double tokens_max_over_mean = 1.1;
+};
+
+// What makes keys and values travel.
+enum class Binding : uint8_t {
+  nothing,  // no document has to be cut
+  work,     // a document has more work than a rank may have
+  tokens,   // ranks that hold the ends of long documents must take their share of tokens too
+};
+
+std::string_view to_string(Binding binding);  // "nothing", "work", "tokens"
+
+struct Bound {
+  // The least work of the busiest rank: all work divided evenly.
+  double work_seconds = 0;
+  // The least number of tokens whose keys and values travel, in any plan that computes a query where it is at home and
+  // keeps the limits.
+  int64_t key_tokens = 0;
+  int64_t key_value_bytes = 0;         // of one layer's forward
+  Binding binding = Binding::nothing;  // what the larger part of key_tokens comes from
+  BalanceLimits limits;                // that these figures hold for
+};
+
+// Proof of key_tokens, for a causal document of length s on any set of P ranks. Let M_1 >= M_2 >= ... be, of each rank
+// that holds some of it, one more than the last position held there (0 for ranks that hold none); M_1 = s. A rank reads
+// all M_i keys up to its last query and has its own, and the own ones of all ranks are the whole document, so
+// sum(M_i) - s = M_2 + M_3 + ... tokens travel. All positions from M_(j+1) on lie on the j ranks before it. These hold
+//   - at most j C tokens, C being the most tokens of a rank, and at least N - (P - j) C, since the others hold at most
+//     (P - j) C of the batch's N;
+//   - at most j W work, W being the most work of a rank.
+// So work([M_(j+1), s)) plus the work of the lightest N - (P - j) C - (s - M_(j+1)) tokens of the batch is at most j W,
+// and s - M_(j+1) is at most j C. Both sides are monotone in M_(j+1): the smallest m that keeps both bounds M_(j+1)
+// from below. The sum over j and over documents is the bound. Of a document with a full mask every rank reads all s
+// keys, so k ranks move (k - 1) s tokens, and j ranks suffice only if m = 0 keeps the rules for j. Other masks count as
+// 0.
+Bound lower_bound(const Request& request, const BalanceLimits& limits = {});
+
+}  // namespace evenspan::plan

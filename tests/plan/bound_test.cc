@@ -1,0 +1,102 @@
+// The bound holds for every placement of small batches, and some placements meet it.
+#include "evenspan/plan/bound.h"
+
+#include <gtest/gtest.h>
+
+#include "plan/strategy/parts.h"
+
+namespace evenspan::plan {
+namespace {
+
+Request request_of(const std::vector<int64_t>& lengths, const char* mask, int32_t ranks, double pair_seconds) {
+  Request request;
+  request.documents = Documents(lengths, parse_mask(mask));
+  request.shape = AttentionShape{1, 1, 1, ElementType::f32};
+  request.topology = make_topology(ranks);
+  request.cost = CostModel{pair_seconds, 1.0};
+  return request;
+}
+
+// Every way to put every token on a rank: the fewest key tokens that travel within the limits, or -1 if none keeps
+// them.
+int64_t fewest_by_search(const Request& request, const BalanceLimits& limits) {
+  const int64_t num_tokens = request.documents.total_tokens();
+  const int32_t ranks = request.num_ranks();
+  const double mean_work = lower_bound(request).work_seconds;
+  int64_t fewest = -1;
+  std::vector<int32_t> rank_of(static_cast<size_t>(num_tokens), 0);
+  for (;;) {
+    std::vector<std::vector<PlacedSpan>> spans(static_cast<size_t>(ranks));
+    std::vector<double> work(static_cast<size_t>(ranks), 0);
+    std::vector<int64_t> tokens(static_cast<size_t>(ranks), 0);
+    size_t token = 0;
+    for (int64_t d = 0; d < request.documents.size(); ++d) {
+      const Document& document = request.documents[DocumentId(d)];
+      for (int64_t position = 0; position < document.length; ++position) {
+        const auto r = static_cast<size_t>(rank_of[token++]);
+        const Span span{position, position + 1};
+        spans[r].push_back(PlacedSpan{DocumentId(d), span});
+        work[r] += request.cost.work(num_pairs(document, span), 1);
+        ++tokens[r];
+      }
+    }
+    const double most_tokens = static_cast<double>(num_tokens) / ranks * limits.tokens_max_over_mean;
+    bool within = true;
+    for (size_t r = 0; r < work.size(); ++r) {
+      within &= work[r] <= mean_work * limits.work_max_over_mean * (1 + 1e-12);
+      within &= static_cast<double>(tokens[r]) <= most_tokens;
+    }
+    if (within) {
+      const int64_t travel = remote_key_tokens(request, Placement(request.documents, std::move(spans)));
+      fewest = fewest < 0 ? travel : std::min(fewest, travel);
+    }
+    size_t digit = 0;
+    while (digit < rank_of.size() && ++rank_of[digit] == ranks) rank_of[digit++] = 0;
+    if (digit == rank_of.size()) return fewest;
+  }
+}
+
+TEST(Bound, HoldsForEveryPlacement) {
+  int met = 0, searched = 0, cut = 0;
+  for (const char* mask : {"causal", "full", "window:2"}) {
+    for (const auto& lengths :
+         std::vector<std::vector<int64_t>>{{8}, {7, 2}, {5, 3, 1}, {4, 4}, {6, 1, 1, 1}, {3, 3, 3}}) {
+      for (const int32_t ranks : {2, 3}) {
+        for (const double pair_seconds : {0.0, 0.3, 5.0}) {
+          for (const BalanceLimits& limits :
+               {BalanceLimits{1.2, 1.4}, BalanceLimits{1.5, 3.0}, BalanceLimits{1.05, 2.0}}) {
+            const Request request = request_of(lengths, mask, ranks, pair_seconds);
+            const int64_t fewest = fewest_by_search(request, limits);
+            if (fewest < 0) continue;
+            const Bound bound = lower_bound(request, limits);
+            EXPECT_LE(bound.key_tokens, fewest) << mask << " lengths " << ::testing::PrintToString(lengths) << " ranks "
+                                                << ranks << " pair " << pair_seconds;
+            ++searched;
+            met += bound.key_tokens == fewest ? 1 : 0;
+            cut += bound.key_tokens > 0 ? 1 : 0;
+          }
+        }
+      }
+    }
+  }
+  // Not an empty promise: it is met by most of the batches, and above zero for many.
+  EXPECT_GT(met * 2, searched);
+  EXPECT_GT(cut * 4, searched);
+}
+
+TEST(Bound, SaysWhatBinds) {
+  const BalanceLimits limits{1.01, 1.1};
+  std::vector<int64_t> even(64, 100);
+  EXPECT_EQ(lower_bound(request_of(even, "causal", 8, 1e-3), limits).binding, Binding::nothing);
+  // One document alone: its work fills the ranks whatever the tokens.
+  EXPECT_EQ(lower_bound(request_of({4096}, "causal", 2, 1.0), BalanceLimits{1.01, 2.0}).binding, Binding::work);
+  // A dense document beside many light tokens: the ranks that hold its end have too few tokens.
+  std::vector<int64_t> mixed(2000, 2);
+  mixed.push_back(1000);
+  const Bound bound = lower_bound(request_of(mixed, "causal", 8, 1e-3), BalanceLimits{1.01, 1.01});
+  EXPECT_EQ(bound.binding, Binding::tokens);
+  EXPECT_GT(bound.key_tokens, 0);
+}
+
+}  // namespace
+}  // namespace evenspan::plan

@@ -1,0 +1,43 @@
+"""`torchrun -m evenspan train`, a process a rank, trains as `evenspan-train`, a thread a rank, does: bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import evenspan  # noqa: F401, torchrun starts it
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(os.environ.get("EVENSPAN_BUILD", ROOT / "build")) / "bin" / "evenspan-train"
+
+
+def call(*words: object) -> None:
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run([*map(str, words)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def losses(folder: Path) -> list[float]:
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [step["loss"] for step in steps if "loss" in step]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_processes_train_as_threads_do(training_config: Path, tmp_path: Path, dtype: str) -> None:
+    words = [training_config, "--model.dtype", dtype, "--parallel.threads_per_rank", 1, "--run.folder"]
+    call(PROGRAM, *words, tmp_path / "threads", "--ranks", 2)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    call(*torchrun, "-m", "evenspan", "train", *words, tmp_path / "processes")
+    found = losses(tmp_path / "processes")
+    assert len(found) == 3
+    assert found == losses(tmp_path / "threads")
+    weights = "checkpoints/step-00000003/model.safetensors"
+    ours, theirs = (load_file(tmp_path / run / weights) for run in ("processes", "threads"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

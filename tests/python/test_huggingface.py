@@ -1,0 +1,137 @@
+"""The drop-in for Hugging Face models in one process: what it refuses, and how it reads batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import evenspan
+import pytest
+import torch
+import transformers
+from evenspan.huggingface import attention_function
+
+SHAPE = {
+    "vocab_size": 11, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def make(config: str, **options: Any) -> Any:
+    return transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**SHAPE, **options))
+
+
+def llama(**options: Any) -> Any:
+    return make("LlamaConfig", **options)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "rule", "value", "remedy"),
+    [
+        ("LlamaConfig", {"attention_dropout": 0.1}, "no dropout", "attention_dropout=0.1", "build the model with 0"),
+        ("GPT2Config", {}, "no dropout", "attn_pdrop=0.1", "build the model with 0"),
+        (
+            "LlamaConfig",
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            "must not depend on the sequence length", "rope_type=dynamic", "use default",
+        ),
+        (
+            "Phi3Config",
+            {
+                "original_max_position_embeddings": 32,
+                "rope_scaling": {
+                    "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 1e4,
+                },
+            },
+            "must not depend on the sequence length", "rope_type=longrope", "use default",
+        ),
+        ("Gemma2Config", {}, "no soft cap", "attn_logit_softcapping=50.0", "build the model with None"),
+        (
+            "GptOssConfig",
+            {"num_local_experts": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+            "no sinks", "self_attn.sinks", "use a model without",
+        ),
+        (
+            "Qwen3NextConfig",
+            {"num_experts": 2, "layer_types": ["linear_attention"]},
+            "layers must be of the types", "layer_types=linear_attention", "use a model of these",
+        ),
+        (
+            "MixtralConfig", {"num_local_experts": 2, "output_router_logits": True},
+            "the loss over the router", "output_router_logits=True", "set it to False",
+        ),
+        ("FalconConfig", {}, "AttentionInterface", "FalconForCausalLM", "use another model"),
+    ],
+)  # fmt: skip
+def test_models_that_are_refused(config: str, options: dict[str, Any], rule: str, value: str, remedy: str) -> None:
+    with pytest.raises(evenspan.UnsupportedError) as caught:
+        evenspan.attach(make(config, **options))
+    text = str(caught.value)
+    assert text.startswith("[attach] ")
+    assert rule in text and value in text and remedy in text
+
+
+@pytest.mark.parametrize("rope_type", ["linear", "llama3", "yarn"])
+def test_rotary_embeddings_that_are_fixed_are_taken(rope_type: str) -> None:
+    more = {"low_freq_factor": 1.0, "high_freq_factor": 4.0} if rope_type == "llama3" else {}
+    if rope_type != "linear":
+        more["original_max_position_embeddings"] = 32
+    model = llama(rope_scaling={"rope_type": rope_type, "factor": 2.0, "rope_theta": 1e4, **more}).eval()
+    documents = [[1, 2, 3, 4, 5], [6, 7]]
+    with torch.no_grad():
+        expected = torch.cat([model(input_ids=torch.tensor([d])).logits[0] for d in documents])
+        context = evenspan.attach(model)
+        found = model(**next(context.shard([documents]))).logits[0]
+    torch.testing.assert_close(found, expected)
+
+
+def test_batches_that_are_refused() -> None:
+    context = evenspan.attach(llama())
+    ids = torch.tensor([[1, 2, 3]])
+    with pytest.raises(evenspan.UnsupportedError, match="attention_mask"):
+        next(context.shard([{"input_ids": ids, "attention_mask": torch.ones(1, 3)}]))
+    for bad in (
+        {"input_ids": ids, "documents": [2, 2]},
+        {"input_ids": ids.expand(2, 3)},
+        {"input_ids": ids, "position_ids": torch.tensor([[0, 1, 3]])},
+        {"input_ids": ids, "tokens": ids},
+        {"labels": ids},
+        [],
+        ids,
+    ):
+        with pytest.raises(evenspan.InvalidArgumentError):
+            next(context.shard([bad]))
+    with pytest.raises(evenspan.InvalidArgumentError, match="average"):
+        evenspan.attach(llama(), average="mean")
+
+
+def test_the_attention_function_refuses() -> None:
+    model = llama()
+    with pytest.raises(evenspan.InvalidArgumentError, match=r"Context\.shard"):
+        context = evenspan.attach(model)
+        model(input_ids=torch.tensor([[1, 2]]))
+    batch = next(context.shard([[[1, 2, 3]]]))
+    module = torch.nn.Identity()
+    q, k = torch.randn(1, 2, 3, 8), torch.randn(1, 1, 3, 8)
+    step = {"evenspan": batch["evenspan"]}
+    for bad, text in (
+        ({"dropout": 0.1}, "dropout=0.1"), ({"softcap": 30.0}, "softcap=30.0"), ({"s_aux": torch.zeros(2)}, "s_aux"),
+        ({"sliding_window": 2}, "the window is 2"), ({"is_causal": False}, "is_causal=False"),
+        ({"position_bias": torch.zeros(1)}, "position_bias"),
+    ):  # fmt: skip
+        with pytest.raises(evenspan.UnsupportedError, match=text):
+            attention_function(module, q, k, k, None, **bad, **step)
+    with pytest.raises(evenspan.UnsupportedError):
+        attention_function(module, q, k, k, torch.zeros(1, 1, 3, 3), **step)
+    narrow, _ = attention_function(module, q, k, k, None, sliding_window=3, **step)
+    wide, _ = attention_function(module, q, k, k, None, **step)
+    assert torch.equal(narrow, wide)
+
+
+def test_labels_are_shifted_inside_documents() -> None:
+    context = evenspan.attach(llama(), strategy="local")
+    batch = next(context.shard([[[1, 2, 3], [], [4], [5, 6]]]))
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]]
+    assert batch["shift_labels"].tolist() == [[2, 3, -100, -100, 6, -100]]
+    assert context.num_labels == 3
+    assert context.plan.lengths == [3, 1, 2]
