@@ -1,5 +1,5 @@
 # bench/<layer>_*.cc becomes evenspan_<layer>_bench.
-foreach(layer plan run)
+foreach(layer plan simulate run)
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/${layer}_*.cc)
   if(sources AND TARGET evenspan_${layer})
     evenspan_find_edges("the benchmark evenspan_${layer}_bench" found benchmark)

@@ -1,11 +1,40 @@
 # The command line: bin/evenspan starts without torch; src/cli/<name>/ becomes bin/evenspan-<name> beside it, which
 # evenspan starts for the commands that need torch.
+# evenspan_embed_profiles(<result>): a source that holds the files of profiles/, so that the program needs no folder.
+function(evenspan_embed_profiles result)
+  file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/profiles/*.json)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${files})
+  set(entries "")
+  foreach(file IN LISTS files)
+    cmake_path(GET file STEM name)
+    file(READ ${file} text)
+    string(APPEND entries "    {\"${name}\", R\"profile(${text})profile\"},\n")
+  endforeach()
+  set(source ${PROJECT_BINARY_DIR}/shipped_profiles.cc)
+  file(CONFIGURE OUTPUT ${source} @ONLY CONTENT [[
+// Made from profiles/*.json.
+#include "cli/shipped_profiles.h"
+
+namespace evenspan::cli {
+
+const std::map<std::string, std::string>& shipped_profiles() {
+  static const std::map<std::string, std::string> profiles = {
+@entries@  };
+  return profiles;
+}
+
+}  // namespace evenspan::cli
+]])
+  set(${result} ${source} PARENT_SCOPE)
+endfunction()
+
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.cc)
 if(sources)
   evenspan_find_edges("the program evenspan" with_cli nlohmann_json cli11 zlib)
   if(with_cli)
-    add_executable(evenspan ${sources})
-    target_link_libraries(evenspan PRIVATE evenspan_plan edge_nlohmann_json edge_cli11 edge_zlib)
+    evenspan_embed_profiles(profiles)
+    add_executable(evenspan ${sources} ${profiles})
+    target_link_libraries(evenspan PRIVATE evenspan_simulate edge_nlohmann_json edge_cli11 edge_zlib)
     evenspan_finish(evenspan)
     list(APPEND EVENSPAN_PROGRAMS evenspan)
   endif()

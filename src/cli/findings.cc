@@ -2,7 +2,7 @@
 
 #include <iostream>
 
-#include "cli/plan_table.h"
+#include "cli/table.h"
 
 namespace evenspan::cli {
 

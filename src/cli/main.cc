@@ -26,6 +26,8 @@ struct Command {
 constexpr Command kCommands[] = {
     {"plan", "plan a batch of packed documents over ranks", plan_command},
     {"verify", "prove a plan in text form, or say what is wrong with it", verify_command},
+    {"simulate", "compare what a training step costs with each strategy, on a machine described by a profile",
+     simulate_command},
     {"strategies", "list the strategies and what they send", strategies_command},
     {"train", "train a language model on packed documents, ranks as threads", nullptr},
 };

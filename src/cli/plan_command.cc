@@ -5,9 +5,9 @@
 #include "cli/command.h"
 #include "cli/files.h"
 #include "cli/findings.h"
-#include "cli/options.h"
 #include "cli/plan_json.h"
 #include "cli/plan_table.h"
+#include "cli/request_options.h"
 #include "evenspan/core/error.h"
 #include "evenspan/plan/text.h"
 #include "evenspan/plan/verify.h"
@@ -29,72 +29,22 @@ Llama 3 8B. Sent bytes are the payload of one layer's forward. Files are written
 Exit code: 0 planned, 1 --verify refused the plan, 2 bad arguments or input.)";
 
 struct PlanArguments {
-  std::string lengths, dtype = "bf16", mask = "causal", json, text;
-  int32_t ranks = 0;
-  int32_t ranks_per_node = 0;
-  plan::AttentionShape shape{32, 8, 128, plan::ElementType::bf16};
-  plan::Options options;
+  RequestArguments request;
+  std::string json, text;
   bool verify = false;
 };
 
 void declare(Options* options, PlanArguments* arguments) {
-  std::string names;
-  for (const plan::Strategy& strategy : plan::strategies()) {
-    names += (names.empty() ? "" : ", ") + std::string(strategy.name);
-  }
-  plan::Options* knobs = &arguments->options;
-  options->text("--lengths", "FILE", "Document lengths, one a line; .gz too; - is standard input", &arguments->lengths);
-  options->integer("--ranks", "Ranks to plan for", &arguments->ranks);
+  declare_batch(options, &arguments->request);
   options->integer("--ranks-per-node", "Ranks of a node, the last may have fewer; 0: all ranks are on one node",
-                   &arguments->ranks_per_node);
-  options->text("--strategy", "NAME", "One of " + names + "; evenspan strategies describes them", &knobs->strategy);
-  options->integer("--heads", "Query heads", &arguments->shape.num_heads);
-  options->integer("--kv-heads", "Key and value heads; they divide the query heads", &arguments->shape.num_kv_heads);
-  options->integer("--head-dim", "Numbers in a head", &arguments->shape.head_dim);
-  options->text("--dtype", "TYPE", "bf16, f16, f32 or f64", &arguments->dtype);
-  options->text(
-      "--mask", "MASK",
-      "causal, full, window:W (causal, a query sees W keys) or prefix:P (causal, and all see the first P keys)",
-      &arguments->mask);
-  options->number("--token-slack", "Planned placements keep tokens max/mean at most 1 + X where possible",
-                  &knobs->token_slack);
-  options->integer(
-      "--ranks-per-group",
-      "hierarchical and usp: ranks that split heads; 0: the largest divisor of the ranks that fits in a node",
-      &knobs->ranks_per_group);
-  options->integer("--stripe-tokens", "striped: tokens of a stripe", &knobs->stripe_tokens);
-  options->bytes("--memory-budget",
-                 "Most temporary and saved memory of a rank for one layer, such as 512MiB; 0: no limit",
-                 &knobs->memory_budget_bytes);
+                   &arguments->request.ranks_per_node);
+  options->text("--strategy", "NAME", "One of " + strategy_names() + "; evenspan strategies describes them",
+                &arguments->request.knobs.strategy);
+  declare_attention(options, &arguments->request);
+  declare_knobs(options, &arguments->request);
   options->text("--json", "OUT", "Write the plan as JSON; - is standard output", &arguments->json);
   options->text("--text", "OUT", "Write the programs of all ranks as text; - is standard output", &arguments->text);
   options->flag("--verify", "Prove the plan before a file is written", &arguments->verify);
-}
-
-// An option that changes nothing is a mistake of the user. Only --token-slack may stand in scripts that try every
-// strategy: a note says that it is idle.
-void check_idle_knobs(const Options& options, const std::string& strategy) {
-  const bool planned = strategy == "sequence_aware" || strategy == "hierarchical";
-  const auto refuse = [&](const char* name, bool used) {
-    if (!options.given(name) || used) return;
-    fail_invalid("[options] ", name, " has no effect with the strategy ", strategy, "; leave it out");
-  };
-  refuse("--ranks-per-group", strategy == "hierarchical" || strategy == "usp");
-  refuse("--stripe-tokens", strategy == "striped");
-  if (options.given("--token-slack") && !planned) {
-    std::cerr << "evenspan plan: note: --token-slack has no effect with the strategy " << strategy << "\n";
-  }
-}
-
-plan::Request make_request(const PlanArguments& arguments, const plan::Mask& mask) {
-  const std::string name = arguments.lengths == "-" ? "standard input" : arguments.lengths;
-  plan::Request request;
-  request.documents = plan::Documents(parse_lengths(read_input(arguments.lengths), name), mask);
-  request.shape = arguments.shape;
-  request.shape.element = plan::parse_element_type(arguments.dtype);
-  request.topology = plan::make_topology(arguments.ranks, arguments.ranks_per_node);
-  request.options = arguments.options;
-  return request;
 }
 
 }  // namespace
@@ -107,10 +57,12 @@ int plan_command(const Arguments& words) {
   if (!arguments.json.empty() && arguments.json == arguments.text) {
     fail_invalid("[options] --json and --text both go to \"", arguments.json, "\"; give them different files");
   }
-  plan::find_strategy(arguments.options.strategy);  // before the lengths, which may come from a terminal
-  check_idle_knobs(options, arguments.options.strategy);
-  const plan::Mask mask = plan::parse_mask(arguments.mask);
-  const plan::Request request = make_request(arguments, mask);
+  const RequestArguments& wanted = arguments.request;
+  plan::find_strategy(wanted.knobs.strategy);  // before the lengths, which may come from a terminal
+  check_idle_knobs(options, {wanted.knobs.strategy}, "evenspan plan");
+  const plan::Mask mask = plan::parse_mask(wanted.mask);
+  plan::Request request = read_request(wanted, mask);
+  request.topology = plan::make_topology(wanted.ranks, wanted.ranks_per_node);
 
   // What a rank spends: the plan, and its own program.
   const auto start = std::chrono::steady_clock::now();

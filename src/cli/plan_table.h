@@ -11,7 +11,4 @@ namespace evenspan::cli {
 std::string plan_table(const plan::Plan& plan, const plan::Metrics& metrics, const plan::Mask& mask,
                        double planning_seconds);
 
-// 12345678 as "12,345,678".
-std::string grouped(int64_t number);
-
 }  // namespace evenspan::cli

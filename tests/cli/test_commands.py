@@ -12,7 +12,7 @@ def test_help_lists_all_commands(evenspan: Run) -> None:
     for words in (["--help"], ["-h"], ["help"]):
         done = evenspan(*words)
         assert done.returncode == 0
-        for command in ("plan", "verify", "strategies", "train"):
+        for command in ("plan", "verify", "simulate", "strategies", "train"):
             assert f"\n  {command} " in done.stdout
 
 
@@ -40,6 +40,26 @@ OPTIONS = {
         "--json",
         "--text",
         "--verify",
+    ],
+    "simulate": [
+        "--lengths",
+        "--ranks",
+        "--ranks-per-node",
+        "--topology",
+        "--profile",
+        "--model",
+        "--strategy",
+        "--heads",
+        "--kv-heads",
+        "--head-dim",
+        "--dtype",
+        "--mask",
+        "--token-slack",
+        "--ranks-per-group",
+        "--stripe-tokens",
+        "--memory-budget",
+        "--json",
+        "--trace",
     ],
     "verify": ["FILE"],
     "strategies": [],

@@ -1,0 +1,25 @@
+// Uniform strategies in closed form, for more ranks than programs are written for: a ring has millions of tiles there.
+#pragma once
+
+#include "evenspan/simulate/prediction.h"
+
+namespace evenspan::simulate {
+
+// Beyond so many ranks, uniform strategies are predicted by their formulas.
+constexpr int32_t kMostUniformRanks = 64;
+
+// Whether the strategy treats all documents alike and so has a formula: ring, zigzag, striped, all_gather, ulysses,
+// usp.
+bool has_formula(const std::string& strategy);
+
+// The step of the slowest rank, as docs/simulator.md writes it down: stages of attention with the next transfer beside
+// them, all-to-alls before and after, transfers spread evenly over the links of each level. The tokens, work and sent
+// bytes are those of the strategy's placement; memory, packing copies and the drift of ranks are left out.
+// Throws unsupported for masks other than causal and full, and invalid_argument for a strategy without a formula.
+// REQUIRES: as predict(); request.options.strategy is set.
+Prediction predict_by_formula(const plan::Request& request, const Scenario& scenario);
+
+// Plans and simulates, or takes the formula where there is one and the ranks are more than kMostUniformRanks.
+Prediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip);
+
+}  // namespace evenspan::simulate

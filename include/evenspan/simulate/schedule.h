@@ -1,0 +1,50 @@
+// Programs reduced to what takes time: what the simulator runs. A schedule is small where a program is not, so that
+// ranks can be lowered one by one.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "evenspan/plan/program.h"
+#include "evenspan/simulate/profile.h"
+
+namespace evenspan::simulate {
+
+enum class StepKind : uint8_t { exchange, attend, attend_gradient, copy, accumulate, clear };
+std::string_view to_string(StepKind kind);
+
+// An operation: it computes for `seconds`, or starts an exchange.
+struct Step {
+  StepKind kind = StepKind::attend;
+  double seconds = 0;          // of the compute engine; 0 for an exchange
+  int32_t exchange = -1;       // index in Schedule::exchanges, of an exchange
+  std::vector<int32_t> waits;  // indices of earlier exchanges that must be complete before
+  int64_t live_bytes = 0;      // of the arena while the step runs, when counted
+};
+
+// One message of an exchange.
+struct Transfer {
+  Rank peer;
+  int64_t bytes = 0;  // >= 1
+};
+
+struct ExchangeTraffic {
+  std::vector<Transfer> sends;  // in the order of the program
+  std::vector<Transfer> receives;
+};
+
+struct Schedule {
+  std::vector<Step> steps;
+  std::vector<ExchangeTraffic> exchanges;  // in the order in which steps start them
+};
+
+enum class LiveBytes : uint8_t { skip, count };
+
+// The schedule of a program. With LiveBytes::count, every step also says how many bytes of the arena hold something
+// that is still read (blocks that are not dense count from their first byte to their last).
+// REQUIRES: `times` are for `shape`.
+Schedule price(const plan::Program& program, const plan::AttentionShape& shape, const Profile& profile,
+               const AttentionTimes& times, LiveBytes live_bytes = LiveBytes::skip);
+
+}  // namespace evenspan::simulate

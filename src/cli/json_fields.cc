@@ -1,0 +1,126 @@
+#include "cli/json_fields.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "evenspan/core/error.h"
+#include "evenspan/core/nearest.h"
+#include "evenspan/core/quoted.h"
+
+namespace evenspan::cli {
+
+using Json = nlohmann::json;
+
+Fields::Fields(const Json& json, const std::string& what, const std::string& file, const std::string& path)
+    : json_(json), what_(what), file_(file), path_(path) {
+  if (!json.is_object()) {
+    fail_invalid("[", what, "] ", file, path.empty() ? "" : ": " + path, " is ", quoted(json.dump()),
+                 "; it is an object, {...}");
+  }
+}
+
+bool Fields::has(const std::string& key) const { return json_.contains(key) && !json_.at(key).is_null(); }
+
+const Json& Fields::at(const std::string& key) const {
+  if (!has(key)) {
+    fail_invalid("[", what_, "] ", file_, ": the field ", path_.empty() ? "" : path_ + ".", key, " is missing");
+  }
+  return json_.at(key);
+}
+
+const Json& Fields::list(const std::string& key) const {
+  if (!at(key).is_array()) refuse(key, "it is a list, [...]");
+  return at(key);
+}
+
+void Fields::refuse(const std::string& key, const std::string& rule) const {
+  fail_invalid("[", what_, "] ", file_, ": ", path_.empty() ? "" : path_ + ".", key, " is ",
+               quoted(has(key) ? at(key).dump() : "missing"), "; ", rule);
+}
+
+int64_t Fields::whole(const std::string& key) const {
+  if (!at(key).is_number_integer()) refuse(key, "it is a whole number");
+  return at(key).get<int64_t>();
+}
+
+int64_t Fields::whole(const std::string& key, int64_t otherwise) const { return has(key) ? whole(key) : otherwise; }
+
+double Fields::number(const std::string& key) const {
+  if (!at(key).is_number()) refuse(key, "it is a number");
+  return at(key).get<double>();
+}
+
+double Fields::number(const std::string& key, double otherwise) const { return has(key) ? number(key) : otherwise; }
+
+std::string Fields::text(const std::string& key) const {
+  if (!at(key).is_string()) refuse(key, "it is a text");
+  return at(key).get<std::string>();
+}
+
+std::vector<int64_t> Fields::wholes(const std::string& key) const {
+  std::vector<int64_t> values;
+  for (const Json& value : list(key)) {
+    if (!value.is_number_integer()) refuse(key, "it is a list of whole numbers");
+    values.push_back(value.get<int64_t>());
+  }
+  return values;
+}
+
+std::vector<double> Fields::table(const std::string& key) const {
+  std::vector<double> values;
+  const Json& rows = list(key);
+  for (const Json& row : rows) {
+    if (!row.is_array() || row.size() != rows.front().size()) refuse(key, "it is a list of equally long rows");
+    for (const Json& value : row) {
+      if (!value.is_number()) refuse(key, "it holds numbers");
+      values.push_back(value.get<double>());
+    }
+  }
+  return values;
+}
+
+std::vector<std::string> Fields::texts(const std::string& key) const {
+  std::vector<std::string> values;
+  for (const Json& value : list(key)) {
+    if (!value.is_string()) refuse(key, "it is a list of texts");
+    values.push_back(value.get<std::string>());
+  }
+  return values;
+}
+
+Fields Fields::object(const std::string& key) const {
+  return Fields(at(key), what_, file_, (path_.empty() ? "" : path_ + ".") + key);
+}
+
+std::vector<Fields> Fields::objects(const std::string& key) const {
+  std::vector<Fields> all;
+  for (const Json& value : list(key)) {
+    all.emplace_back(value, what_, file_,
+                     (path_.empty() ? "" : path_ + ".") + key + "[" + std::to_string(all.size()) + "]");
+  }
+  return all;
+}
+
+void Fields::refuse_others(const std::vector<std::string>& known) const {
+  for (const auto& [key, value] : json_.items()) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    fail_invalid("[", what_, "] ", file_, path_.empty() ? "" : ": " + path_, " has a field ", quoted(key),
+                 " that means nothing here", did_you_mean(key, known));
+  }
+}
+
+Json parse_json(const std::string& text, const std::string& what, const std::string& file) {
+  try {
+    return Json::parse(text);
+  } catch (const Json::parse_error& error) {
+    const std::string_view before = std::string_view(text).substr(0, error.byte > 0 ? error.byte - 1 : 0);
+    const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+    const size_t line_begin = before.find_last_of('\n') == before.npos ? 0 : before.find_last_of('\n') + 1;
+    fail_invalid("[", what, "] ", file, " is no JSON from line ", line, ", column ", before.size() - line_begin + 1,
+                 " on, where ", quoted(std::string_view(text).substr(before.size(), 20)), " stands");
+  } catch (const Json::out_of_range&) {
+    fail_invalid("[", what, "] ", file, " holds a number beyond ", std::numeric_limits<double>::max());
+  }
+}
+
+}  // namespace evenspan::cli

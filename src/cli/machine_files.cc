@@ -1,0 +1,145 @@
+#include "cli/machine_files.h"
+
+#include <filesystem>
+#include <limits>
+
+#include "cli/files.h"
+#include "cli/json_fields.h"
+#include "cli/shipped_profiles.h"
+#include "evenspan/core/error.h"
+#include "evenspan/core/nearest.h"
+#include "evenspan/core/quoted.h"
+
+namespace evenspan::cli {
+namespace {
+
+using simulate::AttentionTimes;
+using simulate::Link;
+using simulate::PassTimes;
+
+int32_t count(const Fields& in, const std::string& key, int64_t otherwise = 0) {
+  const int64_t value = otherwise == 0 ? in.whole(key) : in.whole(key, otherwise);
+  if (value < 0 || value > std::numeric_limits<int32_t>::max()) in.refuse(key, "it is not negative and below 2^31");
+  return static_cast<int32_t>(value);
+}
+
+PassTimes read_pass(const Fields& in) {
+  in.refuse_others({"source", "operation_seconds", "segment_seconds", "seconds"});
+  return PassTimes{in.number("operation_seconds"), in.number("segment_seconds"), in.table("seconds")};
+}
+
+AttentionTimes read_attention(const Fields& in) {
+  in.refuse_others({"source", "head_dim", "dtypes", "tile", "queries", "keys", "forward", "backward"});
+  AttentionTimes times;
+  times.head_dim = count(in, "head_dim");
+  for (const std::string& type : in.texts("dtypes")) times.elements.push_back(plan::parse_element_type(type));
+  times.tile = in.whole("tile");
+  times.queries = in.wholes("queries");
+  times.keys = in.wholes("keys");
+  times.forward = read_pass(in.object("forward"));
+  times.backward = read_pass(in.object("backward"));
+  return times;
+}
+
+const std::vector<std::string> kLinkFields = {"source", "latency_seconds", "bytes_per_second", "cards",
+                                              "card_bytes_per_second"};
+
+Link read_link(const Fields& in) {
+  return Link{in.number("latency_seconds"), in.number("bytes_per_second"), in.has("cards") ? count(in, "cards") : 0,
+              in.number("card_bytes_per_second", 0)};
+}
+
+simulate::Profile parse_profile(const std::string& text, const std::string& file) {
+  const nlohmann::json json = parse_json(text, "profile", file);
+  const Fields in(json, "profile", file);
+  in.refuse_others({"name", "about", "sources", "attention", "memory_bytes_per_second", "memory_operation_seconds",
+                    "forward_flops_per_second", "backward_flops_per_second", "ranks_per_node", "links"});
+  simulate::Profile profile;
+  profile.name = in.text("name");
+  for (const Fields& times : in.objects("attention")) profile.attention.push_back(read_attention(times));
+  profile.memory_bytes_per_second = in.number("memory_bytes_per_second");
+  profile.memory_operation_seconds = in.number("memory_operation_seconds");
+  profile.forward_flops_per_second = in.number("forward_flops_per_second");
+  profile.backward_flops_per_second = in.number("backward_flops_per_second");
+  profile.ranks_per_node = count(in, "ranks_per_node");
+  for (const Fields& link : in.objects("links")) {
+    link.refuse_others(kLinkFields);
+    profile.links.push_back(read_link(link));
+  }
+  simulate::validate(profile);
+  return profile;
+}
+
+}  // namespace
+
+simulate::Profile read_profile(const std::string& name_or_file) {
+  const auto& shipped = shipped_profiles();
+  const auto at = shipped.find(name_or_file);
+  if (at != shipped.end()) return parse_profile(at->second, name_or_file);
+  std::error_code error;
+  if (name_or_file != "-" && !std::filesystem::exists(name_or_file, error)) {
+    std::string list;
+    std::vector<std::string> names;
+    for (const auto& [name, text] : shipped) {
+      list += (list.empty() ? "" : ", ") + name;
+      names.push_back(name);
+    }
+    fail_invalid("[profile] there is no shipped profile and no file ", quoted(name_or_file, 200), "; shipped are ",
+                 list, did_you_mean(name_or_file, names));
+  }
+  return parse_profile(read_input(name_or_file), name_or_file);
+}
+
+simulate::Machine read_topology(const std::string& file, const simulate::Profile& profile) {
+  const nlohmann::json json = parse_json(read_input(file), "topology", file);
+  const Fields in(json, "topology", file);
+  in.refuse_others({"about", "ranks", "nodes", "ranks_per_node", "levels"});
+  const int32_t num_ranks = count(in, "ranks");
+  const int32_t ranks_per_node = in.has("ranks_per_node") ? count(in, "ranks_per_node") : 0;
+  const int64_t num_nodes = in.has("nodes") ? count(in, "nodes") : 0;
+  if (in.has("nodes") && num_nodes * ranks_per_node != num_ranks) {
+    in.refuse("nodes", join_text("nodes x ranks_per_node make up the ranks, ", num_nodes, " x ", ranks_per_node,
+                                 " are not ", num_ranks));
+  }
+  if (!in.has("levels")) return simulate::make_machine(profile, num_ranks, ranks_per_node);
+
+  simulate::Machine machine;
+  machine.topology.num_ranks = num_ranks;
+  for (const Fields& level : in.objects("levels")) {
+    std::vector<std::string> known = kLinkFields;
+    known.emplace_back("group_size");
+    level.refuse_others(known);
+    const size_t number = machine.links.size();
+    if (!level.has("bytes_per_second") && number >= profile.links.size()) {
+      level.refuse("bytes_per_second", "the profile " + profile.name + " has no link for this level, give one");
+    }
+    machine.links.push_back(level.has("bytes_per_second") ? read_link(level) : profile.links[number]);
+    const Link& link = machine.links.back();
+    machine.topology.levels.push_back(
+        plan::Level{count(level, "group_size"), link.latency_seconds, link.bytes_per_second});
+  }
+  if (ranks_per_node > 0 && !machine.topology.levels.empty() && machine.topology.ranks_per_node() != ranks_per_node) {
+    in.refuse("ranks_per_node", join_text("the first level has groups of ", machine.topology.ranks_per_node(),
+                                          "; leave one of the two out"));
+  }
+  simulate::validate(machine);
+  return machine;
+}
+
+simulate::Model read_model(const std::string& file) {
+  const nlohmann::json json = parse_json(read_input(file), "model config", file);
+  const Fields in(json, "model config", file);
+  simulate::Model model;
+  model.hidden = in.whole("hidden_size");
+  model.intermediate = in.whole("intermediate_size");
+  model.num_layers = count(in, "num_hidden_layers");
+  model.vocabulary = in.whole("vocab_size");
+  model.shape.num_heads = count(in, "num_attention_heads");
+  model.shape.num_kv_heads = count(in, "num_key_value_heads", model.shape.num_heads);
+  if (model.shape.num_heads < 1) in.refuse("num_attention_heads", "it is at least 1");
+  model.shape.head_dim = count(in, "head_dim", model.hidden / model.shape.num_heads);
+  simulate::validate(model);
+  return model;
+}
+
+}  // namespace evenspan::cli

@@ -1,0 +1,80 @@
+#include "cli/request_options.h"
+
+#include <algorithm>
+#include <iostream>
+
+#include "cli/files.h"
+#include "evenspan/core/error.h"
+#include "plan/strategy/strategy.h"
+
+namespace evenspan::cli {
+
+void declare_batch(Options* options, RequestArguments* arguments) {
+  options->text("--lengths", "FILE", "Document lengths, one a line; .gz too; - is standard input", &arguments->lengths);
+  options->integer("--ranks", "Ranks to plan for", &arguments->ranks);
+}
+
+void declare_attention(Options* options, RequestArguments* arguments) {
+  options->integer("--heads", "Query heads", &arguments->shape.num_heads);
+  options->integer("--kv-heads", "Key and value heads; they divide the query heads", &arguments->shape.num_kv_heads);
+  options->integer("--head-dim", "Numbers in a head", &arguments->shape.head_dim);
+  options->text("--dtype", "TYPE", "bf16, f16, f32 or f64", &arguments->dtype);
+  options->text(
+      "--mask", "MASK",
+      "causal, full, window:W (causal, a query sees W keys) or prefix:P (causal, and all see the first P keys)",
+      &arguments->mask);
+}
+
+void declare_knobs(Options* options, RequestArguments* arguments) {
+  plan::Options* knobs = &arguments->knobs;
+  options->number("--token-slack", "Planned placements keep tokens max/mean at most 1 + X where possible",
+                  &knobs->token_slack);
+  options->integer(
+      "--ranks-per-group",
+      "hierarchical and usp: ranks that split heads; 0: the largest divisor of the ranks that fits in a node",
+      &knobs->ranks_per_group);
+  options->integer("--stripe-tokens", "striped: tokens of a stripe", &knobs->stripe_tokens);
+  options->bytes("--memory-budget",
+                 "Most temporary and saved memory of a rank for one layer, such as 512MiB; 0: no limit",
+                 &knobs->memory_budget_bytes);
+}
+
+std::string strategy_names() {
+  std::string names;
+  for (const plan::Strategy& strategy : plan::strategies()) {
+    names += (names.empty() ? "" : ", ") + std::string(strategy.name);
+  }
+  return names;
+}
+
+void check_idle_knobs(const Options& options, const std::vector<std::string>& strategies, const std::string& command) {
+  std::string names;
+  for (const std::string& name : strategies) names += (names.empty() ? "" : ", ") + name;
+  const std::string of_these =
+      (strategies.size() == 1 ? " has no effect with the strategy " : " has no effect with ") + names;
+  const auto uses = [&strategies](std::initializer_list<const char*> users) {
+    return std::any_of(users.begin(), users.end(), [&strategies](const char* user) {
+      return std::find(strategies.begin(), strategies.end(), user) != strategies.end();
+    });
+  };
+  const auto refuse = [&](const char* name, bool used) {
+    if (options.given(name) && !used) fail_invalid("[options] ", name, of_these, "; leave it out");
+  };
+  refuse("--ranks-per-group", uses({"hierarchical", "usp"}));
+  refuse("--stripe-tokens", uses({"striped"}));
+  if (options.given("--token-slack") && !uses({"sequence_aware", "hierarchical"})) {
+    std::cerr << command << ": note: --token-slack" << of_these << "\n";
+  }
+}
+
+plan::Request read_request(const RequestArguments& arguments, const plan::Mask& mask) {
+  const std::string name = arguments.lengths == "-" ? "standard input" : arguments.lengths;
+  plan::Request request;
+  request.documents = plan::Documents(parse_lengths(read_input(arguments.lengths), name), mask);
+  request.shape = arguments.shape;
+  request.shape.element = plan::parse_element_type(arguments.dtype);
+  request.options = arguments.knobs;
+  return request;
+}
+
+}  // namespace evenspan::cli

@@ -1,0 +1,139 @@
+// evenspan simulate: what a training step would cost with each strategy, without the machine.
+#include <iostream>
+#include <sstream>
+
+#include "cli/command.h"
+#include "cli/files.h"
+#include "cli/machine_files.h"
+#include "cli/request_options.h"
+#include "cli/simulate_output.h"
+#include "evenspan/core/error.h"
+#include "evenspan/simulate/formula.h"
+#include "plan/strategy/strategy.h"
+
+namespace evenspan::cli {
+namespace {
+
+constexpr const char* kSummary =
+    "Simulates a training step on a machine that need not be there, and compares strategies.";
+
+constexpr const char* kExamples = R"(Examples:
+  evenspan simulate --lengths lengths.txt --ranks 64 --strategy ring,zigzag,hierarchical
+  evenspan simulate --lengths lengths.txt --ranks 16 --profile a100-40gb-ib --model config.json --trace trace.json
+  evenspan simulate --lengths lengths.txt --topology cluster.json --profile mine.json --json -
+
+The programs of all ranks run as discrete events on the profile's kernels, memory, links and network cards; beyond 64
+ranks uniform strategies are modelled by a formula. docs/simulator.md says what is exact. The default model is Llama 3
+8B. A trace is read by Perfetto (ui.perfetto.dev) and chrome://tracing. Files are written whole or not at all.
+Exit code: 0 simulated, 2 bad arguments or input.)";
+
+struct SimulateArguments {
+  RequestArguments request;
+  std::string topology, profile = "h100-sxm", model, strategies = "sequence_aware,hierarchical", json, trace;
+};
+
+void declare(Options* options, SimulateArguments* arguments) {
+  declare_batch(options, &arguments->request);
+  options->integer("--ranks-per-node", "Ranks of a node, the last may have fewer; 0: as the profile's machine",
+                   &arguments->request.ranks_per_node);
+  options->text("--topology", "FILE", "The machine as JSON, instead of --ranks and --ranks-per-node",
+                &arguments->topology);
+  options->text("--profile", "NAME|FILE", "A shipped profile (a100-40gb-ib, flexsp-7b, h100-sxm) or one as JSON",
+                &arguments->profile);
+  options->text("--model", "FILE", "A Hugging Face config.json, instead of --heads, --kv-heads and --head-dim",
+                &arguments->model);
+  options->text("--strategy", "NAME,...",
+                "Some of " + strategy_names() + ", with commas; evenspan strategies describes them",
+                &arguments->strategies);
+  declare_attention(options, &arguments->request);
+  declare_knobs(options, &arguments->request);
+  options->text("--json", "OUT", "Write all results as JSON; - is standard output", &arguments->json);
+  options->text("--trace", "OUT", "Write one layer's attention as trace events; - is standard output",
+                &arguments->trace);
+}
+
+std::vector<std::string> split_strategies(const std::string& text) {
+  std::vector<std::string> names;
+  std::istringstream in(text + ",");
+  for (std::string name; std::getline(in, name, ',');) {
+    plan::find_strategy(name);
+    if (std::find(names.begin(), names.end(), name) != names.end()) {
+      fail_invalid("[options] --strategy names ", name, " twice; name each strategy once");
+    }
+    names.push_back(name);
+  }
+  return names;
+}
+
+void refuse_beside(const Options& options, const char* name, std::initializer_list<const char*> others) {
+  for (const char* other : others) {
+    if (options.given(name) && options.given(other)) {
+      fail_invalid("[options] ", name, " and ", other, " say the same twice; give one of them");
+    }
+  }
+}
+
+simulate::Scenario make_scenario(const Options& options, SimulateArguments* arguments) {
+  simulate::Scenario scenario;
+  scenario.profile = read_profile(arguments->profile);
+  RequestArguments& wanted = arguments->request;
+  scenario.machine = options.given("--topology")
+                         ? read_topology(arguments->topology, scenario.profile)
+                         : simulate::make_machine(scenario.profile, wanted.ranks, wanted.ranks_per_node);
+  if (options.given("--model")) {
+    scenario.model = read_model(arguments->model);
+    wanted.shape = scenario.model.shape;
+  }
+  scenario.model.shape = wanted.shape;
+  scenario.model.shape.element = plan::parse_element_type(wanted.dtype);
+  return scenario;
+}
+
+}  // namespace
+
+int simulate_command(const Arguments& words) {
+  SimulateArguments arguments;
+  Options options("evenspan simulate", kSummary, kExamples, {"--lengths"});
+  declare(&options, &arguments);
+  if (!options.parse(words)) return kDone;
+  refuse_beside(options, "--topology", {"--ranks", "--ranks-per-node"});
+  refuse_beside(options, "--model", {"--heads", "--kv-heads", "--head-dim"});
+  if (!options.given("--topology") && !options.given("--ranks")) {
+    fail_invalid("[options] --ranks or --topology is missing; see evenspan simulate --help");
+  }
+  if (!arguments.json.empty() && arguments.json == arguments.trace) {
+    fail_invalid("[options] --json and --trace both go to \"", arguments.json, "\"; give them different files");
+  }
+  const std::vector<std::string> strategies = split_strategies(arguments.strategies);
+  check_idle_knobs(options, strategies, "evenspan simulate");
+  const plan::Mask mask = plan::parse_mask(arguments.request.mask);
+  const simulate::Scenario scenario = make_scenario(options, &arguments);
+  plan::Request request = read_request(arguments.request, mask);
+  request.topology = scenario.machine.topology;
+  request.cost = simulate::cost_model(scenario.profile, scenario.model);
+
+  std::vector<simulate::Prediction> predictions;
+  for (const std::string& strategy : strategies) {
+    request.options.strategy = strategy;
+    const auto timeline = arguments.trace.empty() ? simulate::Timeline::skip : simulate::Timeline::record;
+    predictions.push_back(simulate::plan_and_predict(request, scenario, timeline));
+  }
+
+  for (const simulate::Prediction& prediction : predictions) {
+    if (prediction.by_formula && !arguments.trace.empty()) {
+      fail_invalid("[options] --trace needs programs, and ", prediction.strategy, " on ", request.num_ranks(),
+                   " ranks is predicted by a formula; leave the strategy out, or use at most ",
+                   simulate::kMostUniformRanks, " ranks");
+    }
+  }
+  const SimulationTitle title{request.documents.size(), request.documents.total_tokens(), to_string(mask)};
+  const bool to_stdout = arguments.json == "-" || arguments.trace == "-";
+  (to_stdout ? std::cerr : std::cout) << simulation_table(scenario, title, predictions);
+  std::vector<std::pair<std::string, std::string>> outputs;
+  if (!arguments.json.empty()) outputs.emplace_back(arguments.json, simulation_json(scenario, title, predictions));
+  if (!arguments.trace.empty()) outputs.emplace_back(arguments.trace, simulation_trace(predictions));
+  write_outputs(outputs);
+  return kDone;
+}
+
+}  // namespace evenspan::cli

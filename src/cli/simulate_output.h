@@ -1,0 +1,30 @@
+// What `evenspan simulate` prints and writes.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "evenspan/simulate/prediction.h"
+
+namespace evenspan::cli {
+
+// What the predictions have in common, for headings.
+struct SimulationTitle {
+  int64_t num_documents = 0;
+  int64_t num_tokens = 0;
+  std::string mask;
+};
+
+// A line on the scenario, one for each strategy, and what the columns mean.
+std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,
+                             const std::vector<simulate::Prediction>& predictions);
+
+// One object; docs/simulator.md describes it.
+std::string simulation_json(const simulate::Scenario& scenario, const SimulationTitle& title,
+                            const std::vector<simulate::Prediction>& predictions);
+
+// Trace events as Chrome and Perfetto read them: one layer's attention forward, then backward; a process for each rank
+// of each strategy, with its two engines as threads and its arena as a counter. REQUIRES: timelines were recorded.
+std::string simulation_trace(const std::vector<simulate::Prediction>& predictions);
+
+}  // namespace evenspan::cli

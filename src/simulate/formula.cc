@@ -1,0 +1,373 @@
+#include "evenspan/simulate/formula.h"
+
+#include <algorithm>
+#include <array>
+
+#include "evenspan/core/error.h"
+#include "plan/strategy/parts.h"
+
+namespace evenspan::simulate {
+namespace {
+
+using plan::TileKind;
+
+constexpr std::array<const char*, 6> kUniform = {"ring", "zigzag", "striped", "all_gather", "ulysses", "usp"};
+
+// Transfers that all ranks do alike.
+class Links {
+ public:
+  explicit Links(const Machine& machine) : machine_(machine) {}
+
+  // Every rank sends `bytes` in equal parts to the other ranks of its group of `group_size`.
+  double even(double bytes, int32_t group_size, std::vector<double>* by_level) const {
+    double seconds = 0;
+    for (size_t l = 0; l < machine_.links.size() && group_size > 1; ++l) {
+      const int32_t reached = std::min(size(l), group_size) - std::min(inside(l), group_size);
+      if (reached > 0) seconds = std::max(seconds, across(l, bytes * reached / (group_size - 1), by_level));
+    }
+    return seconds;
+  }
+  // Every rank sends `bytes` over the outermost level.
+  double outermost(double bytes, std::vector<double>* by_level) const {
+    return across(machine_.links.size() - 1, bytes, by_level);
+  }
+  // Every rank sends `bytes` to the next one; a group has one message to another at a time.
+  double hop(double bytes, std::vector<double>* by_level) const {
+    double seconds = 0;
+    const int32_t num_ranks = machine_.topology.num_ranks;
+    for (size_t l = 0; l < machine_.links.size() && num_ranks > 1; ++l) {
+      const bool last = l + 1 == machine_.links.size();
+      const int32_t num_hops = groups(inside(l)) - (last ? 0 : groups(size(l)));
+      if (num_hops == 0) continue;
+      const Link& link = machine_.links[l];
+      const double rate =
+          link.cards > 0 ? std::min(link.bytes_per_second, link.card_bytes_per_second) : link.bytes_per_second;
+      seconds = std::max(seconds, link.latency_seconds + bytes / rate);
+      (*by_level)[l] += bytes * num_hops;
+    }
+    return seconds;
+  }
+
+ private:
+  int32_t size(size_t level) const { return machine_.topology.levels[level].group_size; }
+  int32_t inside(size_t level) const { return level == 0 ? 1 : size(level - 1); }
+  int32_t groups(int32_t group_size) const { return (machine_.topology.num_ranks + group_size - 1) / group_size; }
+  double across(size_t level, double bytes, std::vector<double>* by_level) const {
+    const Link& link = machine_.links[level];
+    (*by_level)[level] += bytes * machine_.topology.num_ranks;
+    double seconds = bytes / link.bytes_per_second;
+    if (link.cards > 0) {
+      seconds = std::max(seconds, bytes * inside(level) / link.cards / link.card_bytes_per_second);
+    }
+    return link.latency_seconds + seconds;
+  }
+
+  const Machine& machine_;
+};
+
+class Formula {
+ public:
+  Formula(const plan::Request& request, const Scenario& scenario)
+      : request_(request),
+        scenario_(scenario),
+        shape_(request.shape),
+        links_(scenario.machine),
+        times_(attention_times(scenario.profile, shape_)),
+        num_ranks_(request.num_ranks()),
+        num_tokens_(static_cast<double>(request.documents.total_tokens())) {
+    for (const plan::Document& document : request.documents.all()) {
+      if (document.mask.kind == plan::MaskKind::causal || document.mask.kind == plan::MaskKind::full) continue;
+      fail(ErrorKind::unsupported, "[simulate] ", request.options.strategy, " on ", num_ranks_,
+           " ranks is predicted by a formula, which knows causal and full masks, not ", to_string(document.mask),
+           "; use at most ", kMostUniformRanks, " ranks");
+    }
+    // A head's keys and values, or queries, of the mean rank's tokens.
+    head_bytes_ = num_tokens_ / num_ranks_ * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
+  }
+
+  Prediction predict() {
+    prediction_.strategy = request_.options.strategy;
+    prediction_.by_formula = true;
+    forward_bytes_.assign(scenario_.machine.links.size(), 0);
+    backward_bytes_ = forward_bytes_;
+    measure();
+    if (prediction_.strategy == "ulysses") {
+      predict_ulysses();
+    } else if (prediction_.strategy == "all_gather") {
+      predict_all_gather();
+    } else {
+      predict_ring();
+    }
+    set_bytes(forward_bytes_, &prediction_.forward);
+    set_bytes(backward_bytes_, &prediction_.backward);
+    predict_step();
+    return std::move(prediction_);
+  }
+
+ private:
+  static void set_bytes(const std::vector<double>& bytes, PassPrediction* pass) {
+    for (const double b : bytes) pass->sent_bytes_by_level.push_back(static_cast<int64_t>(b));
+  }
+
+  static int64_t part(int64_t total, int64_t parts) { return (total + parts - 1) / parts; }
+
+  double segment(Pass pass, TileKind kind, int64_t rows, int64_t keys, int32_t heads) const {
+    return rows < 1 || keys < 1 ? 0 : segment_seconds(times_, pass, kind, rows, keys, heads);
+  }
+
+  // Sums over documents: f(length, whether it is causal).
+  template <class F>
+  double over_documents(F&& f) const {
+    double sum = 0;
+    for (const plan::Document& document : request_.documents.all()) {
+      sum += f(document.length, document.mask.kind == plan::MaskKind::causal);
+    }
+    return sum;
+  }
+
+  // Home spans of a document on a rank.
+  std::vector<Span> homes(int64_t length, int64_t rank) const {
+    const std::string& strategy = prediction_.strategy;
+    if (strategy == "ring") return {plan::equal_part(length, rank, num_ranks_)};
+    if (strategy == "zigzag") {
+      const int64_t chunks = int64_t{2} * num_ranks_;
+      return {plan::equal_part(length, rank, chunks), plan::equal_part(length, chunks - 1 - rank, chunks)};
+    }
+    std::vector<Span> stripes;
+    const int64_t stripe = request_.options.stripe_tokens;
+    for (int64_t begin = rank * stripe; begin < length; begin += stripe * num_ranks_) {
+      stripes.push_back(Span{begin, std::min(begin + stripe, length)});
+    }
+    return stripes;
+  }
+
+  // Tokens, work and computing seconds of every rank's attention where queries stay at home.
+  void measure() {
+    const auto size = static_cast<size_t>(num_ranks_);
+    tokens_.assign(size, num_tokens_ / num_ranks_);
+    std::vector<double> pairs(size, 0);
+    const std::string& strategy = prediction_.strategy;
+    if (strategy == "ulysses" || strategy == "usp") return;
+    std::fill(tokens_.begin(), tokens_.end(), 0);
+    if (strategy == "all_gather") {
+      const auto spans = plan::contiguous_spans(plan::whole_documents(request_.documents), num_ranks_);
+      for (size_t r = 0; r < size; ++r) {
+        for (const auto& [document, span] : spans[r]) {
+          tokens_[r] += static_cast<double>(span.size());
+          pairs[r] += static_cast<double>(plan::num_pairs(request_.documents[document], span));
+        }
+      }
+    } else {
+      for (const plan::Document& document : request_.documents.all()) {
+        for (size_t r = 0; r < size; ++r) {
+          for (const Span& span : homes(document.length, static_cast<int64_t>(r))) {
+            tokens_[r] += static_cast<double>(span.size());
+            pairs[r] += static_cast<double>(plan::num_pairs(document, span));
+          }
+        }
+      }
+    }
+    double most_work = 0, work = 0;
+    for (size_t r = 0; r < size; ++r) {
+      const double seconds = request_.cost.pair_seconds * pairs[r] + request_.cost.token_seconds * tokens_[r];
+      most_work = std::max(most_work, seconds);
+      work += seconds;
+    }
+    prediction_.tokens_max_over_mean = *std::max_element(tokens_.begin(), tokens_.end()) * num_ranks_ / num_tokens_;
+    prediction_.work_max_over_mean = most_work * num_ranks_ / work;
+  }
+
+  // The slowest rank's attention in a stage of a ring of `num_members`, `heads` heads a rank.
+  double stage(Pass pass, int32_t number, int32_t num_members, int32_t heads) const {
+    const std::string& strategy = prediction_.strategy;
+    const double operation = times_.times(pass).operation_seconds;
+    if (strategy == "ring") {
+      return operation + over_documents([&](int64_t length, bool causal) {
+               const int64_t chunk = part(length, num_members);
+               const bool diagonal = causal && number == 0;
+               return segment(pass, diagonal ? TileKind::causal : TileKind::full, chunk, chunk, heads);
+             });
+    }
+    if (strategy == "striped") {
+      const int64_t stripe = request_.options.stripe_tokens;
+      return operation + over_documents([&](int64_t length, bool causal) {
+               const int64_t num_stripes = part(length, stripe);
+               if (num_stripes <= number) return 0.0;
+               // Rank `number` has most of those that attend to what was home at rank 0.
+               const auto own = static_cast<double>(part(num_stripes - number, num_members));
+               const double full =
+                   segment(pass, TileKind::full, std::min(length, stripe), std::min(length, stripe), heads);
+               if (!causal) return own * static_cast<double>(part(num_stripes, num_members)) * full;
+               const double diagonal = number > 0 ? full
+                                                  : segment(pass, TileKind::causal, std::min(length, stripe),
+                                                            std::min(length, stripe), heads);
+               return own * (own - 1) / 2 * full + own * diagonal;
+             });
+    }
+    // zigzag, usp: two chunks a rank; causal stages after the first have two of the four pairs of chunks.
+    return operation + over_documents([&](int64_t length, bool causal) {
+             const int64_t chunk = part(length, int64_t{2} * num_members);
+             const double full = segment(pass, TileKind::full, chunk, chunk, heads);
+             if (!causal) return 4 * full;
+             return number > 0 ? 2 * full : full + 2 * segment(pass, TileKind::causal, chunk, chunk, heads);
+           });
+  }
+
+  // Stages with the next one's transfer beside each.
+  double stages(int32_t num_members, int32_t heads, double transfer) {
+    double seconds = 0;
+    for (int32_t s = 0; s < num_members; ++s) {
+      const double attend = stage(Pass::forward, s, num_members, heads);
+      seconds += s + 1 < num_members ? std::max(attend, transfer) : attend;
+      compute_seconds_[0] += attend;
+    }
+    return seconds;
+  }
+  // Operands come straight from home, and gradients go there, beside all stages but a first one's operands.
+  double backward_stages(int32_t num_members, int32_t heads, double transfer) {
+    double compute = 0;
+    for (int32_t s = 0; s < num_members; ++s) compute += stage(Pass::backward, s, num_members, heads);
+    compute_seconds_[1] += compute;
+    return std::max(compute, transfer) + transfer / (2 * num_members);
+  }
+
+  void predict_ring() {
+    const bool usp = prediction_.strategy == "usp";
+    const int32_t group = usp ? plan::ranks_per_group(request_) : 1;
+    const int32_t num_members = num_ranks_ / group;
+    const plan::HeadSplit split = plan::head_split(request_, group);
+    const int32_t heads = split.heads(split.num_head_parts - 1).size();
+    const int32_t kv_heads = shape_.kv_heads(split.heads(split.num_head_parts - 1)).size();
+    const double kv_bytes = 2.0 * kv_heads * group * head_bytes_;  // of a stage, into a rank
+    double before = 0, after = 0, transfer = 0, backward = 0;
+    if (usp) {
+      const double share = (group - 1.0) * head_bytes_;
+      before = links_.even(share * (heads + 2.0 * kv_heads), group, &forward_bytes_);
+      after = links_.even(share * heads, group, &forward_bytes_);
+      links_.even(share * (2.0 * heads + 2.0 * kv_heads), group, &backward_bytes_);
+      for (int32_t s = 1; s < num_members; ++s) transfer = links_.outermost(kv_bytes, &forward_bytes_);
+      backward = num_members > 1 ? links_.outermost(2 * (num_members - 1) * kv_bytes, &backward_bytes_) : 0;
+    } else {
+      for (int32_t s = 1; s < num_members; ++s) transfer = links_.hop(kv_bytes, &forward_bytes_);
+      backward = links_.even(2 * (num_members - 1) * kv_bytes, num_ranks_, &backward_bytes_);
+    }
+    prediction_.forward.makespan_seconds = before + stages(num_members, heads, transfer) + after;
+    prediction_.backward.makespan_seconds = before + backward_stages(num_members, heads, backward) + after;
+  }
+
+  void predict_ulysses() {
+    const plan::HeadSplit split = plan::head_split(request_, num_ranks_);
+    const HeadRange own = split.heads(split.num_head_parts - 1);
+    const int32_t kv_heads = shape_.kv_heads(own).size();
+    const int64_t num_parts = split.num_row_parts;
+    const double rows = num_tokens_ / static_cast<double>(num_parts);  // of queries on a rank
+    const double away =
+        (num_ranks_ - 1.0) / num_ranks_ * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
+    const double query_bytes = away * rows * own.size();
+    const double kv_bytes = away * num_tokens_ * 2 * kv_heads;
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+      const bool forward = pass == Pass::forward;
+      const double attend =
+          times_.times(pass).operation_seconds + over_documents([&](int64_t length, bool causal) {
+            if (num_parts == 1) {
+              return segment(pass, causal ? TileKind::causal : TileKind::full, length, length, own.size());
+            }
+            // Two pieces from both ends: together they see the keys of all pieces but one.
+            const int64_t piece = part(length, 2 * num_parts);
+            if (!causal) return 2 * segment(pass, TileKind::full, piece, length, own.size());
+            return 2 * segment(pass, TileKind::causal, piece, piece, own.size()) +
+                   segment(pass, TileKind::full, piece, (2 * num_parts - 1) * piece, own.size());
+          });
+      std::vector<double>* bytes = forward ? &forward_bytes_ : &backward_bytes_;
+      const double in = links_.even(forward ? query_bytes + kv_bytes : query_bytes, num_ranks_, bytes);
+      const double out = links_.even(forward ? query_bytes : query_bytes + kv_bytes, num_ranks_, bytes);
+      compute_seconds_[forward ? 0 : 1] = attend;
+      (forward ? prediction_.forward : prediction_.backward).makespan_seconds = in + attend + out;
+    }
+  }
+
+  void predict_all_gather() {
+    const auto spans = plan::contiguous_spans(plan::whole_documents(request_.documents), num_ranks_);
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+      const bool forward = pass == Pass::forward;
+      // The rank whose keys from elsewhere take longest comes last; its own tiles hide the transfer.
+      double slowest = 0, compute = 0;
+      double transfer = 0;
+      if (forward) {
+        transfer = links_.even((num_ranks_ - 1.0) * 2 * shape_.num_kv_heads * head_bytes_, num_ranks_, &forward_bytes_);
+      } else {
+        const plan::Placement placement(request_.documents, spans);
+        const double token_bytes =
+            2.0 * shape_.num_kv_heads * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
+        const auto needed = static_cast<double>(plan::remote_key_tokens(request_, placement));
+        transfer = links_.even(2 * needed / num_ranks_ * token_bytes, num_ranks_, &backward_bytes_);
+      }
+      for (const auto& of_rank : spans) {
+        const double operation = times_.times(pass).operation_seconds;
+        double own = operation, rest = operation;
+        for (const auto& [document, span] : of_rank) {
+          const bool causal = request_.documents[document].mask.kind == plan::MaskKind::causal;
+          const int64_t length = request_.documents[document].length;
+          own += segment(pass, causal ? TileKind::causal : TileKind::full, span.size(), span.size(), shape_.num_heads);
+          rest +=
+              segment(pass, TileKind::full, span.size(), causal ? span.begin : length - span.size(), shape_.num_heads);
+        }
+        slowest = std::max(slowest, std::max(own, transfer) + rest);
+        compute += own + rest;
+      }
+      compute_seconds_[forward ? 0 : 1] = compute / num_ranks_;
+      (forward ? prediction_.forward : prediction_.backward).makespan_seconds = slowest;
+    }
+  }
+
+  // Layers end to end, on the rank with most tokens.
+  void predict_step() {
+    const Profile& profile = scenario_.profile;
+    const Model& model = scenario_.model;
+    const double layer = model.before_attention_flops() + model.after_attention_flops();
+    const double token_seconds = (model.num_layers * layer + model.output_layer_flops()) *
+                                 (1 / profile.forward_flops_per_second + 2 / profile.backward_flops_per_second);
+    const double attention = prediction_.forward.makespan_seconds + prediction_.backward.makespan_seconds;
+    const double most_tokens = *std::max_element(tokens_.begin(), tokens_.end());
+    prediction_.step_seconds = model.num_layers * attention + token_seconds * most_tokens;
+    const double compute =
+        model.num_layers * (compute_seconds_[0] + compute_seconds_[1]) + token_seconds * num_tokens_ / num_ranks_;
+    prediction_.idle_fraction = 1 - compute / prediction_.step_seconds;
+  }
+
+  const plan::Request& request_;
+  const Scenario& scenario_;
+  const plan::AttentionShape& shape_;
+  Links links_;
+  const AttentionTimes& times_;
+  int32_t num_ranks_;
+  double num_tokens_;
+  double head_bytes_ = 0;
+  std::vector<double> tokens_;                          // [rank]
+  std::vector<double> forward_bytes_, backward_bytes_;  // [level], all ranks together
+  std::array<double, 2> compute_seconds_{};             // of a rank in one layer, forward and backward
+  Prediction prediction_;
+};
+
+}  // namespace
+
+bool has_formula(const std::string& strategy) {
+  return std::find(kUniform.begin(), kUniform.end(), strategy) != kUniform.end();
+}
+
+Prediction predict_by_formula(const plan::Request& request, const Scenario& scenario) {
+  if (!has_formula(request.options.strategy)) {
+    fail_invalid("[simulate] ", request.options.strategy, " has no formula; simulate its programs");
+  }
+  plan::validate(request);
+  return Formula(request, scenario).predict();
+}
+
+Prediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline) {
+  if (request.num_ranks() > kMostUniformRanks && has_formula(request.options.strategy)) {
+    return predict_by_formula(request, scenario);
+  }
+  return predict(*plan::make_plan(request), scenario, timeline);
+}
+
+}  // namespace evenspan::simulate

@@ -1,0 +1,113 @@
+#include "evenspan/simulate/prediction.h"
+
+#include <algorithm>
+
+#include "evenspan/core/error.h"
+
+namespace evenspan::simulate {
+namespace {
+
+// Where every rank is in the step, and what its compute engine has done so far.
+class StepClock {
+ public:
+  explicit StepClock(std::vector<int64_t> tokens) : tokens_(std::move(tokens)), now_(tokens_.size(), 0) {}
+
+  // Token-wise layers.
+  void spend(double seconds_per_token) {
+    for (size_t r = 0; r < now_.size(); ++r) {
+      const double seconds = seconds_per_token * static_cast<double>(tokens_[r]);
+      now_[r] += seconds;
+      compute_seconds_ += seconds;
+    }
+  }
+
+  // Layers of `before` per token, attention, and `after` per token.
+  void layers(const Simulator& attention, int32_t num_layers, double before, double after) {
+    std::vector<double> taken, taken_before;
+    int32_t num_alike = 0;
+    for (int32_t layer = 0; layer < num_layers; ++layer) {
+      const std::vector<double> start = now_;
+      const double compute_before = compute_seconds_;
+      spend(before);
+      const Outcome run = attention.run(now_);
+      for (size_t r = 0; r < now_.size(); ++r) {
+        now_[r] = run.ranks[r].finish_seconds;
+        compute_seconds_ += run.ranks[r].compute_seconds;
+      }
+      spend(after);
+      taken_before = std::move(taken);
+      taken.assign(now_.size(), 0);
+      for (size_t r = 0; r < now_.size(); ++r) taken[r] = now_[r] - start[r];
+      num_alike = alike(taken, taken_before) ? num_alike + 1 : 0;
+      if (num_alike < 2) continue;
+      const double rest = num_layers - layer - 1;
+      for (size_t r = 0; r < now_.size(); ++r) now_[r] += rest * taken[r];
+      compute_seconds_ += rest * (compute_seconds_ - compute_before);
+      return;
+    }
+  }
+
+  double last() const { return *std::max_element(now_.begin(), now_.end()); }
+  double compute_seconds() const { return compute_seconds_; }
+
+ private:
+  static bool alike(const std::vector<double>& a, const std::vector<double>& b) {
+    if (a.size() != b.size()) return false;
+    for (size_t r = 0; r < a.size(); ++r) {
+      const double difference = a[r] < b[r] ? b[r] - a[r] : a[r] - b[r];
+      if (difference > 1e-6 * a[r]) return false;
+    }
+    return true;
+  }
+
+  std::vector<int64_t> tokens_;  // [rank]
+  std::vector<double> now_;      // [rank]
+  double compute_seconds_ = 0;   // all ranks together
+};
+
+PassPrediction predict_pass(const Simulator& simulator, Timeline timeline) {
+  Outcome run = simulator.run({}, timeline);
+  return PassPrediction{run.makespan_seconds, std::move(run.ranks), std::move(run.timeline),
+                        simulator.sent_bytes_by_level()};
+}
+
+}  // namespace
+
+Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline timeline) {
+  const auto& [machine, profile, model] = scenario;
+  const plan::AttentionShape& shape = plan.request.shape;
+  const AttentionTimes& times = attention_times(profile, shape);
+  const LiveBytes live_bytes = timeline == Timeline::record ? LiveBytes::count : LiveBytes::skip;
+  Prediction prediction;
+  prediction.strategy = plan.request.options.strategy;
+  std::vector<Schedule> forward, backward;
+  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+    const plan::RankProgram program = plan::lower(plan, Rank(r));
+    forward.push_back(price(program.forward, shape, profile, times, live_bytes));
+    backward.push_back(price(program.backward, shape, profile, times, live_bytes));
+    prediction.peak_arena_bytes =
+        std::max({prediction.peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
+    prediction.peak_saved_bytes = std::max(prediction.peak_saved_bytes, program.saved_bytes);
+  }
+  const Simulator forward_pass(machine, std::move(forward));
+  const Simulator backward_pass(machine, std::move(backward));
+  prediction.forward = predict_pass(forward_pass, timeline);
+  prediction.backward = predict_pass(backward_pass, timeline);
+
+  const plan::Metrics metrics = plan::measure(plan);
+  prediction.tokens_max_over_mean = metrics.tokens_max_over_mean;
+  prediction.work_max_over_mean = metrics.work_max_over_mean;
+  const double forward_flop = 1 / profile.forward_flops_per_second;
+  const double backward_flop = 2 / profile.backward_flops_per_second;
+  const double before = model.before_attention_flops(), after = model.after_attention_flops();
+  StepClock clock(metrics.tokens);
+  clock.layers(forward_pass, model.num_layers, before * forward_flop, after * forward_flop);
+  clock.spend(model.output_layer_flops() * (forward_flop + backward_flop));
+  clock.layers(backward_pass, model.num_layers, after * backward_flop, before * backward_flop);
+  prediction.step_seconds = clock.last();
+  prediction.idle_fraction =
+      1 - clock.compute_seconds() / (prediction.step_seconds * static_cast<double>(metrics.tokens.size()));
+  return prediction;
+}
+
+}  // namespace evenspan::simulate

@@ -1,0 +1,192 @@
+#include "evenspan/simulate/profile.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "evenspan/core/error.h"
+
+namespace evenspan::simulate {
+namespace {
+
+constexpr double kMost = std::numeric_limits<double>::max();
+
+// Where a value lies on an axis: between point `low` and the next; point 0 is 0, point i is points[i - 1].
+struct AxisPosition {
+  size_t low;
+  double weight;  // of the upper point; above 1 beyond the last one
+};
+
+AxisPosition locate(const std::vector<int64_t>& points, double value) {
+  size_t high = 0;
+  while (high + 1 < points.size() && static_cast<double>(points[high]) < value) ++high;
+  const double begin = high == 0 ? 0 : static_cast<double>(points[high - 1]);
+  return {high, (value - begin) / (static_cast<double>(points[high]) - begin)};
+}
+
+double interpolated(const AttentionTimes& times, const std::vector<double>& seconds, double num_queries,
+                    double num_keys) {
+  const AxisPosition q = locate(times.queries, num_queries);
+  const AxisPosition k = locate(times.keys, num_keys);
+  const auto at = [&](size_t row, size_t column) {
+    return row == 0 || column == 0 ? 0 : seconds[(row - 1) * times.keys.size() + column - 1];
+  };
+  const double low = at(q.low, k.low) + k.weight * (at(q.low, k.low + 1) - at(q.low, k.low));
+  const double high = at(q.low + 1, k.low) + k.weight * (at(q.low + 1, k.low + 1) - at(q.low + 1, k.low));
+  return low + q.weight * (high - low);
+}
+
+void check_axis(const Profile& profile, const char* what, const std::vector<int64_t>& points) {
+  if (points.empty()) fail_invalid("[profile] ", profile.name, ": the grid has no ", what, "; give at least one");
+  int64_t before = 0;
+  for (const int64_t point : points) {
+    if (point <= before) {
+      fail_invalid("[profile] ", profile.name, ": ", what, " has ", point, " after ", before,
+                   "; the points of the grid are positive and ascend");
+    }
+    before = point;
+  }
+}
+
+void check_pass(const Profile& profile, const AttentionTimes& times, const char* what, const PassTimes& pass) {
+  const size_t expected = times.queries.size() * times.keys.size();
+  if (pass.seconds.size() != expected) {
+    fail_invalid("[profile] ", profile.name, ": ", what, " has ", pass.seconds.size(), " times for a grid of ",
+                 times.queries.size(), " x ", times.keys.size(), "; give one for each point");
+  }
+  for (const double seconds : pass.seconds) {
+    if (!(seconds > 0) || !(seconds < kMost)) {
+      fail_invalid("[profile] ", profile.name, ": ", what, " has a time of ", seconds, " s; times are positive");
+    }
+  }
+  if (!(pass.operation_seconds >= 0) || !(pass.segment_seconds >= 0)) {
+    fail_invalid("[profile] ", profile.name, ": ", what, " takes ", pass.operation_seconds, " s an operation and ",
+                 pass.segment_seconds, " s a segment; neither is negative");
+  }
+}
+
+void check_attention(const Profile& profile, const AttentionTimes& times) {
+  if (times.head_dim < 1 || times.tile < 1 || times.elements.empty()) {
+    fail_invalid("[profile] ", profile.name, ": attention times are of head dimension ", times.head_dim, ", tile ",
+                 times.tile, " and ", times.elements.size(), " element types; each is at least 1");
+  }
+  check_axis(profile, "queries", times.queries);
+  check_axis(profile, "keys", times.keys);
+  check_pass(profile, times, "forward", times.forward);
+  check_pass(profile, times, "backward", times.backward);
+}
+
+void check_link(const std::string& whose, size_t level, const Link& link) {
+  if (!(link.latency_seconds >= 0) || !(link.latency_seconds < kMost) || !(link.bytes_per_second > 0)) {
+    fail_invalid(whose, ": level ", level, " has a latency of ", link.latency_seconds, " s and ", link.bytes_per_second,
+                 " bytes per second; the latency is not negative, the bandwidth positive");
+  }
+  if (link.cards < 0 || (link.cards > 0) != (link.card_bytes_per_second > 0)) {
+    fail_invalid(whose, ": level ", level, " has ", link.cards, " cards of ", link.card_bytes_per_second,
+                 " bytes per second; give both, or neither");
+  }
+}
+
+bool covers(const AttentionTimes& times, const plan::AttentionShape& shape) {
+  return times.head_dim == shape.head_dim &&
+         std::find(times.elements.begin(), times.elements.end(), shape.element) != times.elements.end();
+}
+
+}  // namespace
+
+double segment_seconds(const AttentionTimes& times, Pass pass, plan::TileKind kind, int64_t num_queries,
+                       int64_t num_keys, int32_t num_heads) {
+  const auto whole_tiles = [&times](int64_t n) {
+    const int64_t num_tiles = (n + times.tile - 1) / times.tile;
+    return static_cast<double>(num_tiles * times.tile);
+  };
+  const double q = whole_tiles(num_queries);
+  const double k = whole_tiles(num_keys);
+  const bool square = kind == plan::TileKind::causal;
+  const PassTimes& of_pass = times.times(pass);
+  return of_pass.segment_seconds +
+         num_heads * interpolated(times, of_pass.seconds, q, square ? (k + static_cast<double>(times.tile)) / 2 : k);
+}
+
+void validate(const Profile& profile) {
+  if (profile.attention.empty()) fail_invalid("[profile] ", profile.name, " has no attention times; give some");
+  for (const AttentionTimes& times : profile.attention) check_attention(profile, times);
+  const bool memory = profile.memory_bytes_per_second > 0 && profile.memory_operation_seconds >= 0;
+  if (!memory || !(profile.forward_flops_per_second > 0) || !(profile.backward_flops_per_second > 0)) {
+    fail_invalid("[profile] ", profile.name, " has ", profile.memory_bytes_per_second, " bytes of memory a second, ",
+                 profile.memory_operation_seconds, " s a copy, ", profile.forward_flops_per_second, " and ",
+                 profile.backward_flops_per_second,
+                 " operations a second; the time is not negative, rates are positive");
+  }
+  if (profile.ranks_per_node < 1) {
+    fail_invalid("[profile] ", profile.name, " has ", profile.ranks_per_node, " ranks per node; give at least 1");
+  }
+  if (profile.links.empty()) fail_invalid("[profile] ", profile.name, " has no links; give that inside a node");
+  for (size_t level = 0; level < profile.links.size(); ++level) {
+    check_link("[profile] " + profile.name, level, profile.links[level]);
+  }
+}
+
+const AttentionTimes& attention_times(const Profile& profile, const plan::AttentionShape& shape) {
+  std::string known;
+  for (const AttentionTimes& times : profile.attention) {
+    if (covers(times, shape)) return times;
+    for (const plan::ElementType element : times.elements) {
+      known += join_text(known.empty() ? "" : ", ", times.head_dim, " in ", to_string(element));
+    }
+  }
+  fail_invalid("[profile] ", profile.name, " has no attention times of head dimension ", shape.head_dim, " in ",
+               to_string(shape.element), "; it has ", known,
+               "; use one of these, or a profile that was measured for it");
+}
+
+plan::CostModel cost_model(const Profile& profile, const Model& model) {
+  const AttentionTimes& times = attention_times(profile, model.shape);
+  const double pairs = static_cast<double>(times.queries.back()) * static_cast<double>(times.keys.back());
+  const double pair_seconds = (times.forward.seconds.back() + times.backward.seconds.back()) / pairs;
+  const double per_flop = 1 / profile.forward_flops_per_second + 2 / profile.backward_flops_per_second;
+  const double flops =
+      model.num_layers * (model.before_attention_flops() + model.after_attention_flops()) + model.output_layer_flops();
+  return plan::CostModel{pair_seconds * model.shape.num_heads * model.num_layers, flops * per_flop};
+}
+
+Machine make_machine(const Profile& profile, int32_t num_ranks, int32_t ranks_per_node) {
+  Machine machine;
+  machine.topology = plan::make_topology(num_ranks, ranks_per_node == 0 ? profile.ranks_per_node : ranks_per_node);
+  std::vector<plan::Level>& levels = machine.topology.levels;
+  if (levels.size() > profile.links.size()) {
+    fail_invalid("[simulate] ", num_ranks, " ranks in nodes of ", levels.front().group_size, " need ", levels.size(),
+                 " levels of links, the profile ", profile.name, " has ", profile.links.size(),
+                 "; use fewer ranks, or a profile or topology with the missing level");
+  }
+  for (size_t level = 0; level < levels.size(); ++level) {
+    const Link& link = profile.links[level];
+    levels[level].latency_seconds = link.latency_seconds;
+    levels[level].bytes_per_second = link.bytes_per_second;
+    machine.links.push_back(link);
+  }
+  return machine;
+}
+
+void validate(const Machine& machine) {
+  const std::vector<plan::Level>& levels = machine.topology.levels;
+  const std::string whose = "[topology] the machine";
+  if (levels.empty() || levels.size() != machine.links.size()) {
+    fail_invalid(whose, " has ", levels.size(), " levels and ", machine.links.size(), " links; each level has one");
+  }
+  for (size_t level = 0; level < levels.size(); ++level) {
+    check_link(whose, level, machine.links[level]);
+    const int32_t inside = level == 0 ? 1 : levels[level - 1].group_size;
+    const int32_t size = levels[level].group_size;
+    const bool whole_groups = level + 1 < levels.size() ? size >= 1 && size % inside == 0 : size >= inside;
+    if (!whole_groups) {
+      fail_invalid(whose, ": level ", level, " has groups of ", size, " ranks around groups of ", inside,
+                   "; a group holds whole groups of the level below");
+    }
+  }
+  if (levels.back().group_size != machine.topology.num_ranks) {
+    fail_invalid(whose, ": the last level holds ", levels.back().group_size, " ranks; it holds all ",
+                 machine.topology.num_ranks);
+  }
+}
+
+}  // namespace evenspan::simulate

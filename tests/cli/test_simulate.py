@@ -1,0 +1,282 @@
+"""`evenspan simulate`: what it prints and writes, and what it says about bad input."""
+
+import copy
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from program import ROOT, Run
+
+PROLONG = ROOT / "tests" / "data" / "prolong_100.txt"
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.json"))
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "vocab_size": 128256,
+}
+
+
+def simulate(evenspan: Run, tmp_path: Path, *words: object) -> dict:
+    done = evenspan("simulate", "--lengths", PROLONG, "--json", "out.json", *words)
+    assert done.returncode == 0, done.stderr
+    return json.loads((tmp_path / "out.json").read_text())
+
+
+def refused(evenspan: Run, *words: object, stdin: str = "500\n") -> str:
+    done = evenspan("simulate", *words, stdin=stdin)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.startswith("evenspan simulate: ["), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_table(evenspan: Run) -> None:
+    done = evenspan("simulate", "--lengths", PROLONG, "--ranks", 16, "--strategy", "local,hierarchical,ring")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("h100-sxm: 100 documents, ")
+    assert lines[2].split()[:3] == ["strategy", "step", "ms"]
+    assert [line.split()[0] for line in lines[3:6]] == ["local", "hierarchical", "ring"]
+    assert all(line.endswith("programs") for line in lines[3:6])
+    assert evenspan("simulate", "--lengths", PROLONG, "--ranks", 80, "--strategy", "ring").stdout.count("formula") == 1
+
+
+def test_json_has_every_number(evenspan: Run, tmp_path: Path) -> None:
+    got = simulate(evenspan, tmp_path, "--ranks", 16, "--strategy", "zigzag,sequence_aware")
+    assert (got["profile"], got["ranks"], got["ranks_per_node"], got["layers"]) == ("h100-sxm", 16, 8, 32)
+    assert [level["group_size"] for level in got["levels"]] == [8, 16]
+    for strategy in got["strategies"]:
+        forward, backward = strategy["forward"], strategy["backward"]
+        assert strategy["step_seconds"] > 32 * (forward["makespan_seconds"] + backward["makespan_seconds"]) / 2
+        assert 0 <= strategy["idle_fraction"] < 1
+        assert len(forward["ranks"]) == 16
+        for rank in forward["ranks"]:
+            assert rank["compute_seconds"] + rank["idle_seconds"] == pytest.approx(forward["makespan_seconds"])
+            assert rank["transfer_seconds"] <= rank["finish_seconds"] <= forward["makespan_seconds"]
+    zigzag = got["strategies"][0]["forward"]["sent_bytes_by_level"]
+    assert sum(zigzag) == 15 * got["tokens"] * 2 * 8 * 128 * 2
+
+
+def test_the_same_input_gives_the_same_output(evenspan: Run, tmp_path: Path) -> None:
+    words = ["--ranks", 12, "--ranks-per-node", 4, "--strategy", "usp,hierarchical", "--trace", "trace.json"]
+    outputs = []
+    for _ in range(2):
+        simulate(evenspan, tmp_path, *words)
+        outputs.append([(tmp_path / name).read_text() for name in ("out.json", "trace.json")])
+    assert outputs[0] == outputs[1]
+
+
+def test_trace(evenspan: Run, tmp_path: Path) -> None:
+    words = ["--ranks", 4, "--strategy", "ring,local", "--trace", "trace.json"]
+    got = simulate(evenspan, tmp_path, *words)
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = {event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert names == {f"{strategy} rank {rank}" for strategy in ("ring", "local") for rank in range(4)}
+    slices = [event for event in events if event["ph"] == "X"]
+    assert {event["name"] for event in slices} >= {"attend", "attend_gradient", "exchange"}
+    makespan = sum(got["strategies"][0][way]["makespan_seconds"] for way in ("forward", "backward"))
+    assert max(event["ts"] + event["dur"] for event in slices) / 1e6 == pytest.approx(makespan)
+    engines: dict[tuple, list] = {}
+    for event in slices:
+        engines.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"]))
+    for intervals in engines.values():  # an engine does one thing at a time
+        intervals.sort()
+        assert all(a[1] <= b[0] + 1e-5 for a, b in itertools.pairwise(intervals))
+    live = [event["args"]["live bytes"] for event in events if event["ph"] == "C"]
+    assert 0 < max(live) <= got["strategies"][0]["peak_arena_bytes"]
+
+
+def test_a_model_file_is_the_same_as_its_numbers(evenspan: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    by_default = simulate(evenspan, tmp_path, "--ranks", 4)
+    assert simulate(evenspan, tmp_path, "--ranks", 4, "--model", "config.json") == by_default
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, "num_hidden_layers": 16, "vocab_size": 0}))
+    half = simulate(evenspan, tmp_path, "--ranks", 4, "--model", "config.json")
+    assert 0.4 < half["strategies"][0]["step_seconds"] / by_default["strategies"][0]["step_seconds"] < 0.5
+
+
+def test_a_topology_file_is_the_same_as_its_numbers(evenspan: Run, tmp_path: Path) -> None:
+    zigzag = ["--strategy", "zigzag"]  # sends across nodes whatever the lengths are
+    by_options = simulate(evenspan, tmp_path, "--ranks", 8, "--ranks-per-node", 4, *zigzag)
+    topologies = [
+        {"ranks": 8, "ranks_per_node": 4},
+        {"ranks": 8, "nodes": 2, "ranks_per_node": 4, "levels": [{"group_size": 4}, {"group_size": 8}]},
+        {"ranks": 8, "levels": [{"group_size": level["group_size"], **level} for level in by_options["levels"]]},
+    ]
+    for topology in topologies:
+        (tmp_path / "topology.json").write_text(json.dumps(topology))
+        assert simulate(evenspan, tmp_path, "--topology", "topology.json", *zigzag) == by_options
+    slow = {"group_size": 8, "latency_seconds": 1e-4, "bytes_per_second": 1e9}
+    (tmp_path / "topology.json").write_text(json.dumps({"ranks": 8, "levels": [{"group_size": 4}, slow]}))
+    slower = simulate(evenspan, tmp_path, "--topology", "topology.json", *zigzag)
+    assert slower["strategies"][0]["step_seconds"] > by_options["strategies"][0]["step_seconds"]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_shipped_profiles(evenspan: Run, tmp_path: Path, name: str) -> None:
+    shipped = simulate(evenspan, tmp_path, "--ranks", 16, "--profile", name)
+    assert shipped["profile"] == name
+    assert simulate(evenspan, tmp_path, "--ranks", 16, "--profile", ROOT / "profiles" / f"{name}.json") == shipped
+
+
+def test_shipped_profiles_are_as_derived() -> None:
+    done = subprocess.run([sys.executable, ROOT / "profiles" / "derive.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_h100_reproduces_its_measurements(evenspan: Run, tmp_path: Path) -> None:
+    """Milliseconds of one causal document's forward, 64 heads: hao-ai-lab/distca, compute-attn-H100.csv."""
+    for length, milliseconds in [(2048, 0.355), (8192, 3.707), (32768, 51.89), (65536, 206.3)]:
+        words = ["--lengths", "-", "--ranks", 1, "--strategy", "local", "--heads", 64, "--kv-heads", 4]
+        done = evenspan("simulate", *words, "--json", "out.json", stdin=f"{length}\n")
+        assert done.returncode == 0, done.stderr
+        got = json.loads((tmp_path / "out.json").read_text())["strategies"][0]["forward"]["makespan_seconds"]
+        assert got * 1e3 == pytest.approx(milliseconds, rel=0.03), length
+
+
+def test_flexsp_reproduces_its_cost_model(evenspan: Run, tmp_path: Path) -> None:
+    """alpha1 and alpha2 of the 7B model: a GPT with 12 hidden^2 weights a layer."""
+    gpt = {**LLAMA_8B, "intermediate_size": 8 * 4096 // 3, "num_key_value_heads": 64, "num_attention_heads": 64}
+    (tmp_path / "config.json").write_text(json.dumps({**gpt, "head_dim": 64, "vocab_size": 0}))
+    words = ["--ranks", 1, "--strategy", "local", "--profile", "flexsp-7b", "--model", "config.json"]
+    done = evenspan("simulate", "--lengths", "-", *words, "--json", "out.json", stdin="30000\n")
+    assert done.returncode == 0, done.stderr
+    got = json.loads((tmp_path / "out.json").read_text())["strategies"][0]["step_seconds"]
+    assert got == pytest.approx(5.128e-9 * 30000**2 + 0.1839576e-3 * 30000, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lengths", "-"], "--ranks or --topology is missing; see evenspan simulate --help"),
+        (["--ranks", 2], "--lengths is missing"),
+        (["--lengths", "-", "--ranks", 0], "there are 0 ranks; give at least 1"),
+        (["--lengths", "-", "--ranks", 2, "--topology", "x"], "--topology and --ranks say the same twice"),
+        (["--lengths", "-", "--ranks", 2, "--model", "x", "--heads", 4], "--model and --heads say the same twice"),
+        (["--lengths", "-", "--ranks", 2, "--model", "absent"], '"absent" cannot be read'),
+        (
+            ["--lengths", "-", "--ranks", 2, "--profile", "h100"],
+            'no shipped profile and no file "h100"; shipped are a100',
+        ),
+        (["--lengths", "-", "--ranks", 2, "--profile", "h100"], "did you mean 'h100-sxm'?"),
+        (["--lengths", "-", "--ranks", 2, "--strategy", "ring,rign"], "did you mean 'ring'?"),
+        (["--lengths", "-", "--ranks", 2, "--strategy", "ring,"], 'no strategy ""'),
+        (["--lengths", "-", "--ranks", 2, "--strategy", "ring,ring"], "--strategy names ring twice"),
+        (["--lengths", "-", "--ranks", 2, "--stripe-tokens", 8], "no effect with sequence_aware, hierarchical"),
+        (
+            ["--lengths", "-", "--ranks", 2, "--head-dim", 64],
+            "h100-sxm has no attention times of head dimension 64 in bf16",
+        ),
+        (
+            ["--lengths", "-", "--ranks", 2, "--dtype", "f32"],
+            "of head dimension 128 in f32; it has 128 in bf16, 128 in f16",
+        ),
+        (["--lengths", "-", "--ranks", 2, "--json", "a", "--trace", "a"], "give them different files"),
+        (
+            ["--lengths", "-", "--ranks", 65, "--strategy", "ring", "--trace", "t"],
+            "--trace needs programs, and ring on 65",
+        ),
+        (["--lengths", "-", "--ranks", 65, "--strategy", "ring", "--mask", "window:4"], "knows causal and full masks"),
+        (["--lengths", "absent", "--ranks", 2], '"absent" cannot be read'),
+    ],
+)
+def test_bad_arguments(evenspan: Run, tmp_path: Path, words: list, message: str) -> None:
+    assert message in refused(evenspan, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("topology", "message"),
+    [
+        ("{", "is no JSON from line 1, column 2 on"),
+        ('{"ranks": 8,\n "nodes" 2}', 'is no JSON from line 2, column 10 on, where "2}" stands'),
+        ("[]", 'is "[]"; it is an object'),
+        ("{}", "the field ranks is missing"),
+        ('{"ranks": "8"}', 'ranks is "\\"8\\""; it is a whole number'),
+        ('{"ranks": -8}', "it is not negative"),
+        ('{"ranks": 0}', "there are 0 ranks"),
+        ('{"ranks": 1e400}', "holds a number beyond 1.79769e+308"),
+        ('{"ranks": 8, "nodes": 9223372036854775807}', "it is not negative and below 2^31"),
+        ('{"ranks": 8, "levels": [{"group_size": 0}, {"group_size": 8}]}', "level 0 has groups of 0 ranks"),
+        ('{"ranks": 8, "node": 2}', "has a field \"node\" that means nothing here; did you mean 'nodes'?"),
+        ('{"ranks": 12, "nodes": 2, "ranks_per_node": 8}', "2 x 8 are not 12"),
+        ('{"ranks": 8, "levels": []}', "has 0 levels"),
+        ('{"ranks": 8, "levels": [{"group_size": 4}]}', "the last level holds 4 ranks; it holds all 8"),
+        (
+            '{"ranks": 8, "levels": [{"group_size": 3}, {"group_size": 4}, {"group_size": 8, "bytes_per_second": 1}]}',
+            "the field levels[2].latency_seconds is missing",
+        ),
+        (
+            '{"ranks": 12, "levels": [{"group_size": 4}, {"group_size": 6}, {"group_size": 12}]}',
+            "the profile h100-sxm has no link for this level, give one",
+        ),
+        (
+            '{"ranks": 12, "levels": [{"group_size": 4}, {"group_size": 6},'
+            ' {"group_size": 12, "latency_seconds": 0, "bytes_per_second": 1}]}',
+            "level 1 has groups of 6 ranks around groups of 4; a group holds whole groups of the level below",
+        ),
+        (
+            '{"ranks": 4, "levels": [{"group_size": 4, "latency_seconds": 0, "bytes_per_second": 1, "cards": 2}]}',
+            "level 0 has 2 cards of 0 bytes per second; give both, or neither",
+        ),
+        ('{"ranks": 8, "ranks_per_node": 2, "levels": [{"group_size": 8}]}', "the first level has groups of 8"),
+    ],
+)
+def test_bad_topologies(evenspan: Run, tmp_path: Path, topology: str, message: str) -> None:
+    (tmp_path / "topology.json").write_text(topology)
+    got = refused(evenspan, "--lengths", "-", "--topology", "topology.json")
+    assert got.startswith("evenspan simulate: [topology] ") or "there are 0 ranks" in got
+    assert message in got
+
+
+def spoil(change: Callable[[dict], object]) -> str:
+    profile = copy.deepcopy(json.loads((ROOT / "profiles" / "flexsp-7b.json").read_text()))
+    change(profile)
+    return json.dumps(profile)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.pop("name"), "the field name is missing"),
+        (lambda p: p.update(link=[]), "has a field \"link\" that means nothing here; did you mean 'links'?"),
+        (lambda p: p["attention"][0].update(queries=[0]), "queries has 0 after 0; the points of the grid"),
+        (lambda p: p["attention"][0].update(dtypes=["fp8"]), 'element type is "fp8"'),
+        (lambda p: p["attention"][1]["forward"].update(seconds=[[1], [2]]), "forward has 2 times for a grid of 1 x 1"),
+        (lambda p: p["attention"][1]["forward"].update(seconds=[[1], [2, 3]]), "it is a list of equally long rows"),
+        (lambda p: p["attention"][1].pop("tile"), "the field attention[1].tile is missing"),
+        (lambda p: p["links"][1].update(bytes_per_second="fast"), "links[1].bytes_per_second is"),
+        (lambda p: p.update(links=p["links"][:1]), "need 2 levels of links, the profile flexsp-7b has 1"),
+        (lambda p: p.update(forward_flops_per_second=0), "rates are positive"),
+    ],
+)
+def test_bad_profiles(evenspan: Run, tmp_path: Path, change: Callable[[dict], object], message: str) -> None:
+    (tmp_path / "profile.json").write_text(spoil(change))
+    assert message in refused(evenspan, "--lengths", "-", "--ranks", 16, "--profile", "profile.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": None}, "[model config] config.json: the field hidden_size is missing"),
+        ({"num_attention_heads": 0}, "num_attention_heads is"),
+        ({"num_hidden_layers": 0}, "the model has 0 layers"),
+        ({"num_key_value_heads": 5}, "5 kv heads do not divide 32 heads"),
+        ({"head_dim": 96}, "h100-sxm has no attention times of head dimension 96"),
+        ({"intermediate_size": "big"}, "it is a whole number"),
+    ],
+)
+def test_bad_models(evenspan: Run, tmp_path: Path, change: dict, message: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, **change}))
+    assert message in refused(evenspan, "--lengths", "-", "--ranks", 2, "--model", "config.json")
+
+
+def test_a_lengths_file_with_text_in_it(evenspan: Run) -> None:
+    assert 'line 2 holds "abc"' in refused(evenspan, "--lengths", "-", "--ranks", 2, stdin="5\nabc\n")

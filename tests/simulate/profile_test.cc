@@ -1,0 +1,182 @@
+#include "evenspan/simulate/profile.h"
+
+#include <functional>
+#include <string>
+
+#include "evenspan/core/error.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "scenarios.h"
+
+namespace evenspan::simulate {
+namespace {
+
+using plan::TileKind;
+using testing::HasSubstr;
+
+// Tiles of 4; a grid of 4, 8 queries by 4, 12 keys.
+AttentionTimes grid() {
+  AttentionTimes times;
+  times.head_dim = 8;
+  times.elements = {plan::ElementType::bf16};
+  times.tile = 4;
+  times.queries = {4, 8};
+  times.keys = {4, 12};
+  times.forward.seconds = {1, 2, 1.5, 3};
+  times.backward.seconds = {2, 4, 3, 6};
+  return times;
+}
+
+double forward(const AttentionTimes& times, TileKind kind, int64_t queries, int64_t keys, int32_t heads = 1) {
+  return segment_seconds(times, Pass::forward, kind, queries, keys, heads);
+}
+
+TEST(SegmentSeconds, AreTheGridsAtItsPoints) {
+  const AttentionTimes times = grid();
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 4, 4), 1);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 4, 12), 2);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 8, 4), 1.5);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 8, 12), 3);
+  EXPECT_DOUBLE_EQ(segment_seconds(times, Pass::backward, TileKind::full, 8, 12, 1), 6);
+}
+
+TEST(SegmentSeconds, CountWholeTilesAndHeads) {
+  const AttentionTimes times = grid();
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 1, 3), 1);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 5, 9), 3);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 5, 9, 6), 18);
+}
+
+TEST(SegmentSeconds, InterpolateBetweenPointsAndGoOnBeyond) {
+  AttentionTimes times = grid();
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 4, 8), 1.5);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 8, 8), 2.25);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 4, 20), 3);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 16, 12), 5);
+  times.tile = 1;
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 2, 4), 0.5) << "no rows take no time";
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 4, 1), 0.25);
+}
+
+TEST(SegmentSeconds, ACausalSquareCostsTheTilesThatItTouches) {
+  AttentionTimes times = grid();
+  // Constant rate: 16 pairs a second.
+  times.queries = {4};
+  times.keys = {4};
+  times.forward.seconds = {1};
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 16, 16), 16);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::causal, 16, 16), 4 + 3 + 2 + 1);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::causal, 4, 4), 1);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::band, 16, 16), 16);
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::window, 16, 16), 16);
+}
+
+TEST(SegmentSeconds, HaveAPartOfTheirOwn) {
+  AttentionTimes times = grid();
+  times.forward.segment_seconds = 10;
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 4, 4, 3), 13);
+}
+
+TEST(CostModel, IsOfTheWholeModel) {
+  Profile profile = test::simple_profile();
+  Model model;
+  model.shape = {4, 2, 8, plan::ElementType::bf16};
+  model.num_layers = 3;
+  model.hidden = 32;
+  model.intermediate = 50;
+  model.vocabulary = 0;
+  const plan::CostModel cost = cost_model(profile, model);
+  EXPECT_DOUBLE_EQ(cost.pair_seconds, 4e-3 * 4 * 3);
+  // Weights of a layer: 32 x (4 + 2 + 2) x 8 + 4 x 8 x 32 + 3 x 32 x 50; 2 operations forward and 4 backward each.
+  EXPECT_DOUBLE_EQ(cost.token_seconds, 6.0 * (2048 + 1024 + 4800) * 3 / 1e9);
+}
+
+TEST(Machine, HasTheProfilesLinks) {
+  const Machine two_nodes = make_machine(test::simple_profile(), 4, 0);
+  ASSERT_EQ(two_nodes.links.size(), 2U);
+  EXPECT_EQ(two_nodes.topology.levels[0], (plan::Level{2, 1, 100}));
+  EXPECT_EQ(two_nodes.topology.levels[1], (plan::Level{4, 2, 50}));
+  EXPECT_EQ(make_machine(test::simple_profile(), 2, 0).links.size(), 1U);
+  EXPECT_EQ(make_machine(test::simple_profile(), 4, 4).links.size(), 1U);
+}
+
+template <class F>
+std::string refusal(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ProfileErrors, NameRuleValuesAndRemedy) {
+  struct Case {
+    std::function<void(Profile*)> spoil;
+    const char* text;
+  };
+  const std::vector<Case> cases = {
+      {[](Profile* p) { p->attention.clear(); }, "simple has no attention times; give some"},
+      {[](Profile* p) {
+         p->attention[0].queries = {10, 10};
+       },
+       "queries has 10 after 10; the points"},
+      {[](Profile* p) { p->attention[0].keys = {}; }, "the grid has no keys"},
+      {[](Profile* p) {
+         p->attention[0].keys = {1, 2};
+       },
+       "forward has 1 times for a grid of 1 x 2"},
+      {[](Profile* p) { p->attention[0].backward.seconds = {-1}; }, "backward has a time of -1 s; times are positive"},
+      {[](Profile* p) { p->attention[0].forward.operation_seconds = -2; }, "forward takes -2 s an operation"},
+      {[](Profile* p) { p->attention[0].tile = 0; }, "tile 0"},
+      {[](Profile* p) { p->memory_bytes_per_second = 0; }, "has 0 bytes of memory a second"},
+      {[](Profile* p) { p->ranks_per_node = 0; }, "has 0 ranks per node; give at least 1"},
+      {[](Profile* p) { p->links.clear(); }, "has no links; give that inside a node"},
+      {[](Profile* p) { p->links[1].bytes_per_second = 0; }, "level 1 has a latency of 2 s and 0 bytes per second"},
+      {[](Profile* p) { p->links[1].cards = 0; }, "level 1 has 0 cards of 50 bytes per second; give both, or neither"},
+  };
+  EXPECT_EQ(refusal([] { validate(test::simple_profile()); }), "");
+  for (const Case& c : cases) {
+    Profile profile = test::simple_profile();
+    c.spoil(&profile);
+    EXPECT_THAT(refusal([&] { validate(profile); }), HasSubstr(c.text));
+  }
+}
+
+TEST(ProfileErrors, AnotherShapeIsNotApproximated) {
+  const Profile profile = test::simple_profile();
+  EXPECT_THAT(
+      refusal([&] {
+        attention_times(profile, {4, 2, 64, plan::ElementType::bf16});
+      }),
+      HasSubstr("simple has no attention times of head dimension 64 in bf16; it has 8 in bf16; use one of these"));
+  EXPECT_THAT(refusal([&] {
+                attention_times(profile, {4, 2, 8, plan::ElementType::f32});
+              }),
+              HasSubstr("head dimension 8 in f32"));
+}
+
+TEST(ProfileErrors, MoreNodesThanTheProfileHasLinksFor) {
+  Profile profile = test::simple_profile();
+  profile.links.pop_back();
+  EXPECT_THAT(refusal([&] { make_machine(profile, 4, 2); }),
+              HasSubstr("4 ranks in nodes of 2 need 2 levels of links, the profile simple has 1"));
+}
+
+TEST(MachineErrors, GroupsMakeUpWholeGroups) {
+  Machine machine = make_machine(test::simple_profile(), 4, 2);
+  EXPECT_EQ(refusal([&] { validate(machine); }), "");
+  Machine other = machine;
+  other.topology.levels.insert(other.topology.levels.begin() + 1, plan::Level{3, 1, 1});
+  other.links.push_back(other.links.back());
+  EXPECT_THAT(refusal([&] { validate(other); }), HasSubstr("level 1 has groups of 3 ranks around groups of 2"));
+  other = machine;
+  other.topology.num_ranks = 6;
+  EXPECT_THAT(refusal([&] { validate(other); }), HasSubstr("the last level holds 4 ranks; it holds all 6"));
+  other = machine;
+  other.links.pop_back();
+  EXPECT_THAT(refusal([&] { validate(other); }), HasSubstr("has 2 levels and 1 links"));
+}
+
+}  // namespace
+}  // namespace evenspan::simulate
