@@ -1,5 +1,6 @@
 // Simulating a step on the H100 profile's machine: lowering, pricing and the events of all layers, forward and
 // backward. Target: 1,024 ranks in seconds.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
@@ -12,17 +13,14 @@
 namespace evenspan::simulate {
 namespace {
 
-// Documents of a file in bench/data/, again and again, the last one cut, so that they have `num_tokens` tokens.
+// The first documents of a file in bench/data/, the last one cut, so that they have `num_tokens` tokens.
 plan::Documents documents_of(const char* file, int64_t num_tokens) {
   std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "data" / file);
-  std::vector<int64_t> all;
-  for (int64_t length = 0; in >> length;) all.push_back(length);
-  if (all.empty()) throw std::runtime_error(std::string("bench/data/") + file + " is missing");
   std::vector<int64_t> lengths;
-  for (size_t i = 0; num_tokens > 0; i = (i + 1) % all.size()) {
-    lengths.push_back(std::min(all[i], num_tokens));
-    num_tokens -= lengths.back();
+  for (int64_t length = 0; num_tokens > 0 && in >> length; num_tokens -= lengths.back()) {
+    lengths.push_back(std::min(length, num_tokens));
   }
+  if (num_tokens > 0) throw std::runtime_error(std::string("bench/data/") + file + " is missing or short");
   return plan::Documents(lengths, plan::Mask{});
 }
 
@@ -77,14 +75,14 @@ void register_all() {
     const char* file;
   };
   constexpr Case kCases[] = {
-      {"sequence_aware", 64, int64_t{1} << 20, "prolong", "prolong_2000.txt"},
-      {"hierarchical", 64, int64_t{1} << 20, "prolong", "prolong_2000.txt"},
-      {"ulysses", 64, int64_t{1} << 20, "prolong", "prolong_2000.txt"},
-      {"usp", 64, int64_t{1} << 20, "prolong", "prolong_2000.txt"},
-      {"sequence_aware", 1024, int64_t{4} << 20, "prolong", "prolong_2000.txt"},
-      {"hierarchical", 1024, int64_t{4} << 20, "prolong", "prolong_2000.txt"},
-      {"sequence_aware", 1024, int64_t{4} << 20, "wikipedia", "wikipedia_2400.txt"},
-      {"hierarchical", 1024, int64_t{4} << 20, "wikipedia", "wikipedia_2400.txt"},
+      {"sequence_aware", 64, int64_t{1} << 20, "prolong", "prolong_20000.txt"},
+      {"hierarchical", 64, int64_t{1} << 20, "prolong", "prolong_20000.txt"},
+      {"ulysses", 64, int64_t{1} << 20, "prolong", "prolong_20000.txt"},
+      {"usp", 64, int64_t{1} << 20, "prolong", "prolong_20000.txt"},
+      {"sequence_aware", 1024, int64_t{4} << 20, "prolong", "prolong_20000.txt"},
+      {"hierarchical", 1024, int64_t{4} << 20, "prolong", "prolong_20000.txt"},
+      {"sequence_aware", 1024, int64_t{4} << 20, "wikipedia", "wikipedia_20000.txt"},
+      {"hierarchical", 1024, int64_t{4} << 20, "wikipedia", "wikipedia_20000.txt"},
   };
   for (const Case& c : kCases) {
     const std::string title =
