@@ -62,7 +62,7 @@ void check_idle_knobs(const Options& options, const std::vector<std::string>& st
   };
   refuse("--ranks-per-group", uses({"hierarchical", "usp"}));
   refuse("--stripe-tokens", uses({"striped"}));
-  if (options.given("--token-slack") && !uses({"sequence_aware", "hierarchical"})) {
+  if (options.given("--token-slack") && !uses({"sequence_aware", "hierarchical", "auto"})) {
     std::cerr << command << ": note: --token-slack" << of_these << "\n";
   }
 }

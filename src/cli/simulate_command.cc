@@ -1,5 +1,6 @@
 // evenspan simulate: what a training step would cost with each strategy, without the machine.
 #include <iostream>
+#include <optional>
 #include <sstream>
 
 #include "cli/command.h"
@@ -8,6 +9,7 @@
 #include "cli/request_options.h"
 #include "cli/simulate_output.h"
 #include "evenspan/core/error.h"
+#include "evenspan/simulate/choose.h"
 #include "evenspan/simulate/formula.h"
 #include "plan/strategy/strategy.h"
 
@@ -27,9 +29,11 @@ ranks uniform strategies are modelled by a formula. docs/simulator.md says what 
 8B. A trace is read by Perfetto (ui.perfetto.dev) and chrome://tracing. Files are written whole or not at all.
 Exit code: 0 simulated, 2 bad arguments or input.)";
 
+constexpr const char* kAuto = "auto";
+
 struct SimulateArguments {
   RequestArguments request;
-  std::string topology, profile = "h100-sxm", model, strategies = "sequence_aware,hierarchical", json, trace;
+  std::string topology, profile = "h100-sxm", model, strategies = "auto,sequence_aware,hierarchical", json, trace;
 };
 
 void declare(Options* options, SimulateArguments* arguments) {
@@ -43,7 +47,8 @@ void declare(Options* options, SimulateArguments* arguments) {
   options->text("--model", "FILE", "A Hugging Face config.json, instead of --heads, --kv-heads and --head-dim",
                 &arguments->model);
   options->text("--strategy", "NAME,...",
-                "Some of " + strategy_names() + ", with commas; evenspan strategies describes them",
+                "Some of " + strategy_names() +
+                    ", with commas; evenspan strategies describes them; auto takes the one with the shortest step",
                 &arguments->strategies);
   declare_attention(options, &arguments->request);
   declare_knobs(options, &arguments->request);
@@ -56,7 +61,7 @@ std::vector<std::string> split_strategies(const std::string& text) {
   std::vector<std::string> names;
   std::istringstream in(text + ",");
   for (std::string name; std::getline(in, name, ',');) {
-    plan::find_strategy(name);
+    if (name != kAuto) plan::find_strategy(name);
     if (std::find(names.begin(), names.end(), name) != names.end()) {
       fail_invalid("[options] --strategy names ", name, " twice; name each strategy once");
     }
@@ -113,9 +118,16 @@ int simulate_command(const Arguments& words) {
   request.cost = simulate::cost_model(scenario.profile, scenario.model);
 
   std::vector<simulate::Prediction> predictions;
+  std::optional<simulate::Choice> choice;
   for (const std::string& strategy : strategies) {
-    request.options.strategy = strategy;
     const auto timeline = arguments.trace.empty() ? simulate::Timeline::skip : simulate::Timeline::record;
+    if (strategy == kAuto) {
+      choice = simulate::choose(request, scenario, timeline);
+      predictions.push_back(choice->prediction);
+      predictions.back().strategy = kAuto;
+      continue;
+    }
+    request.options.strategy = strategy;
     predictions.push_back(simulate::plan_and_predict(request, scenario, timeline));
   }
 
@@ -128,9 +140,10 @@ int simulate_command(const Arguments& words) {
   }
   const SimulationTitle title{request.documents.size(), request.documents.total_tokens(), to_string(mask)};
   const bool to_stdout = arguments.json == "-" || arguments.trace == "-";
-  (to_stdout ? std::cerr : std::cout) << simulation_table(scenario, title, predictions);
+  (to_stdout ? std::cerr : std::cout) << simulation_table(scenario, title, predictions, choice ? &*choice : nullptr);
   std::vector<std::pair<std::string, std::string>> outputs;
-  if (!arguments.json.empty()) outputs.emplace_back(arguments.json, simulation_json(scenario, title, predictions));
+  if (!arguments.json.empty())
+    outputs.emplace_back(arguments.json, simulation_json(scenario, title, predictions, choice ? &*choice : nullptr));
   if (!arguments.trace.empty()) outputs.emplace_back(arguments.trace, simulation_trace(predictions));
   write_outputs(outputs);
   return kDone;

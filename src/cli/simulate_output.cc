@@ -29,6 +29,36 @@ Json pass_json(const simulate::PassPrediction& pass) {
           {"ranks", std::move(ranks)}};
 }
 
+std::string name_of(const std::string& strategy, int32_t ranks_per_group) {
+  return ranks_per_group > 0 ? join_text(strategy, " with ", ranks_per_group, " ranks a group") : strategy;
+}
+
+// What `auto` chose, and beside what.
+std::string choice_text(const simulate::Choice& choice) {
+  std::string beaten, bounded;
+  const auto add = [](std::string* list, const std::string& item) { *list += (list->empty() ? "" : ", ") + item; };
+  for (const simulate::Candidate& c : choice.candidates) {
+    const std::string item = join_text(name_of(c.strategy, c.ranks_per_group), " ", milliseconds(c.step_seconds));
+    add(c.simulated ? &beaten : &bounded, item);
+  }
+  return join_text("\nauto is ", name_of(choice.options.strategy, choice.options.ranks_per_group),
+                   ". Simulated, step ms: ", beaten,
+                   bounded.empty() ? "." : ". Not simulated, since at least: " + bounded + ".", "\n");
+}
+
+Json choice_json(const simulate::Choice& choice) {
+  Json candidates = Json::array();
+  for (const simulate::Candidate& c : choice.candidates) {
+    candidates.push_back({{"strategy", c.strategy},
+                          {"ranks_per_group", c.ranks_per_group},
+                          {"simulated", c.simulated},
+                          {"step_seconds", c.step_seconds}});
+  }
+  return {{"strategy", choice.options.strategy},
+          {"ranks_per_group", choice.options.ranks_per_group},
+          {"candidates", std::move(candidates)}};
+}
+
 // Trace events, a line each.
 class Trace {
  public:
@@ -73,7 +103,7 @@ class Trace {
 }  // namespace
 
 std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,
-                             const std::vector<Prediction>& predictions) {
+                             const std::vector<Prediction>& predictions, const simulate::Choice* choice) {
   const plan::Topology& topology = scenario.machine.topology;
   const simulate::Model& model = scenario.model;
   std::vector<std::vector<std::string>> rows = {
@@ -97,11 +127,12 @@ std::string simulation_table(const simulate::Scenario& scenario, const Simulatio
       "\nstep: the whole model, forward and backward; idle: its share in which ranks do not compute. forward, "
       "backward:\n"
       "one layer's attention. work, tokens: max / mean. MB in N: sent in one layer's forward between ranks whose\n"
-      "smallest common group has N ranks. arena: most temporary memory of a rank. MB are 10^6 bytes.\n");
+      "smallest common group has N ranks. arena: most temporary memory of a rank. MB are 10^6 bytes.\n",
+      choice != nullptr ? choice_text(*choice) : "");
 }
 
 std::string simulation_json(const simulate::Scenario& scenario, const SimulationTitle& title,
-                            const std::vector<Prediction>& predictions) {
+                            const std::vector<Prediction>& predictions, const simulate::Choice* choice) {
   const simulate::Model& model = scenario.model;
   Json levels = Json::array();
   for (size_t l = 0; l < scenario.machine.links.size(); ++l) {
@@ -125,22 +156,23 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                           {"forward", pass_json(p.forward)},
                           {"backward", pass_json(p.backward)}});
   }
-  const Json json = {{"profile", scenario.profile.name},
-                     {"documents", title.num_documents},
-                     {"tokens", title.num_tokens},
-                     {"mask", title.mask},
-                     {"ranks", scenario.machine.topology.num_ranks},
-                     {"ranks_per_node", scenario.machine.topology.ranks_per_node()},
-                     {"levels", std::move(levels)},
-                     {"layers", model.num_layers},
-                     {"heads", model.shape.num_heads},
-                     {"kv_heads", model.shape.num_kv_heads},
-                     {"head_dim", model.shape.head_dim},
-                     {"dtype", to_string(model.shape.element)},
-                     {"hidden", model.hidden},
-                     {"intermediate", model.intermediate},
-                     {"vocabulary", model.vocabulary},
-                     {"strategies", std::move(strategies)}};
+  Json json = {{"profile", scenario.profile.name},
+               {"documents", title.num_documents},
+               {"tokens", title.num_tokens},
+               {"mask", title.mask},
+               {"ranks", scenario.machine.topology.num_ranks},
+               {"ranks_per_node", scenario.machine.topology.ranks_per_node()},
+               {"levels", std::move(levels)},
+               {"layers", model.num_layers},
+               {"heads", model.shape.num_heads},
+               {"kv_heads", model.shape.num_kv_heads},
+               {"head_dim", model.shape.head_dim},
+               {"dtype", to_string(model.shape.element)},
+               {"hidden", model.hidden},
+               {"intermediate", model.intermediate},
+               {"vocabulary", model.vocabulary},
+               {"strategies", std::move(strategies)}};
+  if (choice != nullptr) json["auto"] = choice_json(*choice);
   return json.dump(2) + "\n";
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "evenspan/simulate/choose.h"
 #include "evenspan/simulate/prediction.h"
 
 namespace evenspan::cli {
@@ -15,13 +16,14 @@ struct SimulationTitle {
   std::string mask;
 };
 
-// A line on the scenario, one for each strategy, and what the columns mean.
+// A line on the scenario, one for each strategy, and what the columns mean. `choice`: what `auto` looked at; may be
+// null.
 std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,
-                             const std::vector<simulate::Prediction>& predictions);
+                             const std::vector<simulate::Prediction>& predictions, const simulate::Choice* choice);
 
 // One object; docs/simulator.md describes it.
 std::string simulation_json(const simulate::Scenario& scenario, const SimulationTitle& title,
-                            const std::vector<simulate::Prediction>& predictions);
+                            const std::vector<simulate::Prediction>& predictions, const simulate::Choice* choice);
 
 // Trace events as Chrome and Perfetto read them: one layer's attention forward, then backward; a process for each rank
 // of each strategy, with its two engines as threads and its arena as a counter. REQUIRES: timelines were recorded.

@@ -48,6 +48,20 @@ def test_table(evenspan: Run) -> None:
     assert evenspan("simulate", "--lengths", PROLONG, "--ranks", 80, "--strategy", "ring").stdout.count("formula") == 1
 
 
+def test_auto_says_what_it_chose_and_beside_what(evenspan: Run, tmp_path: Path) -> None:
+    done = evenspan("simulate", "--lengths", PROLONG, "--ranks", 16, "--strategy", "auto,ring,hierarchical")
+    assert "auto is " in done.stdout and "Not simulated, since at least: " in done.stdout
+    got = simulate(evenspan, tmp_path, "--ranks", 16, "--strategy", "auto,ring,zigzag,ulysses,hierarchical")
+    step = {s["strategy"]: s["step_seconds"] for s in got["strategies"]}
+    assert step["auto"] == min(step.values())
+    looked_at = got["auto"]["candidates"]
+    assert {c["strategy"] for c in looked_at} == {
+        *("local", "ring", "zigzag", "striped", "all_gather", "ulysses", "usp", "sequence_aware", "hierarchical")
+    }
+    assert step["auto"] == min(c["step_seconds"] for c in looked_at)
+    assert "auto" not in simulate(evenspan, tmp_path, "--ranks", 16, "--strategy", "ring")
+
+
 def test_json_has_every_number(evenspan: Run, tmp_path: Path) -> None:
     got = simulate(evenspan, tmp_path, "--ranks", 16, "--strategy", "zigzag,sequence_aware")
     assert (got["profile"], got["ranks"], got["ranks_per_node"], got["layers"]) == ("h100-sxm", 16, 8, 32)
@@ -169,7 +183,7 @@ def test_flexsp_reproduces_its_cost_model(evenspan: Run, tmp_path: Path) -> None
         (["--lengths", "-", "--ranks", 2, "--strategy", "ring,rign"], "did you mean 'ring'?"),
         (["--lengths", "-", "--ranks", 2, "--strategy", "ring,"], 'no strategy ""'),
         (["--lengths", "-", "--ranks", 2, "--strategy", "ring,ring"], "--strategy names ring twice"),
-        (["--lengths", "-", "--ranks", 2, "--stripe-tokens", 8], "no effect with sequence_aware, hierarchical"),
+        (["--lengths", "-", "--ranks", 2, "--stripe-tokens", 8], "no effect with auto, sequence_aware, hierarchical"),
         (
             ["--lengths", "-", "--ranks", 2, "--head-dim", 64],
             "h100-sxm has no attention times of head dimension 64 in bf16",

@@ -1,0 +1,38 @@
+// The strategy `auto`: the plan whose step the simulator finds shortest.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "evenspan/simulate/prediction.h"
+
+namespace evenspan::simulate {
+
+// A strategy that was looked at.
+struct Candidate {
+  std::string strategy;
+  int32_t ranks_per_group = 0;  // of hierarchical
+  bool simulated = false;       // false: its bound was no better than the best plan so far
+  double step_seconds = 0;      // simulated or by formula, or the bound
+};
+
+struct Choice {
+  Prediction prediction;                   // `strategy` is the chosen one's
+  plan::Options options;                   // that make the chosen plan
+  std::shared_ptr<const plan::Plan> plan;  // null when it was predicted by formula
+  std::vector<Candidate> candidates;       // in the order in which they were looked at
+};
+
+// The part of a uniform strategy's formula that is a lower bound of its programs' time: the strategy is simulated only
+// if that beats the best plan so far. Formulas leave out packing, copies and the drift of ranks, but round up to whole
+// chunks, and `striped`'s to whole stripes of the fullest rank in every stage. Tests hold the bounds against programs.
+double bound_of_formula(const std::string& strategy);
+
+// Simulates `sequence_aware`, `hierarchical` with every number of ranks a group that divides the ranks and fits in a
+// node, and `local`; then each uniform strategy whose bound beats the best so far. So the choice is never worse, in the
+// model, than any uniform strategy. Strategies without a formula for the masks are simulated on at most
+// kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as predict().
+Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip);
+
+}  // namespace evenspan::simulate

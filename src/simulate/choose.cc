@@ -1,0 +1,92 @@
+#include "evenspan/simulate/choose.h"
+
+#include <algorithm>
+
+#include "evenspan/simulate/formula.h"
+#include "plan/strategy/strategy.h"
+
+namespace evenspan::simulate {
+namespace {
+
+bool formula_takes(const plan::Documents& documents) {
+  return std::all_of(documents.all().begin(), documents.all().end(), [](const plan::Document& document) {
+    return document.mask.kind == plan::MaskKind::causal || document.mask.kind == plan::MaskKind::full;
+  });
+}
+
+class Chooser {
+ public:
+  Chooser(const plan::Request& request, const Scenario& scenario, Timeline timeline)
+      : request_(request), scenario_(scenario), timeline_(timeline) {}
+
+  Choice run() {
+    simulate("sequence_aware", 0);
+    simulate("local", 0);
+    const int32_t ranks = request_.num_ranks();
+    for (int32_t size = std::min(ranks, request_.topology.ranks_per_node()); size > 1; --size) {
+      if (ranks % size == 0) simulate("hierarchical", size);
+    }
+    for (const plan::Strategy& strategy : plan::strategies()) {
+      const std::string name(strategy.name);
+      if (has_formula(name)) consider_uniform(name);
+    }
+    return std::move(choice_);
+  }
+
+ private:
+  plan::Request with(const std::string& strategy, int32_t ranks_per_group) const {
+    plan::Request request = request_;
+    request.options.strategy = strategy;
+    request.options.ranks_per_group = ranks_per_group;
+    return request;
+  }
+
+  void simulate(const std::string& strategy, int32_t ranks_per_group) {
+    const plan::Request request = with(strategy, ranks_per_group);
+    auto plan = plan::make_plan(request);
+    Prediction prediction = predict(*plan, scenario_, timeline_);
+    take(request.options, std::move(prediction), std::move(plan));
+  }
+
+  void consider_uniform(const std::string& strategy) {
+    const plan::Request request = with(strategy, 0);
+    const bool few_ranks = request.num_ranks() <= kMostUniformRanks;
+    if (!formula_takes(request.documents)) {
+      if (few_ranks) simulate(strategy, 0);
+      return;
+    }
+    Prediction by_formula = predict_by_formula(request, scenario_);
+    const double bound = by_formula.step_seconds * bound_of_formula(strategy);
+    if (bound >= choice_.prediction.step_seconds) {
+      choice_.candidates.push_back({strategy, 0, false, bound});
+    } else if (few_ranks) {
+      simulate(strategy, 0);
+    } else {
+      take(request.options, std::move(by_formula), nullptr);
+    }
+  }
+
+  void take(const plan::Options& options, Prediction prediction, std::shared_ptr<const plan::Plan> plan) {
+    const bool first = choice_.candidates.empty();
+    choice_.candidates.push_back({options.strategy, options.ranks_per_group, true, prediction.step_seconds});
+    if (!first && prediction.step_seconds >= choice_.prediction.step_seconds) return;
+    choice_.options = options;
+    choice_.prediction = std::move(prediction);
+    choice_.plan = std::move(plan);
+  }
+
+  const plan::Request& request_;
+  const Scenario& scenario_;
+  const Timeline timeline_;
+  Choice choice_;
+};
+
+}  // namespace
+
+double bound_of_formula(const std::string& strategy) { return strategy == "striped" ? 0.6 : 0.9; }
+
+Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline) {
+  return Chooser(request, scenario, timeline).run();
+}
+
+}  // namespace evenspan::simulate

@@ -1,0 +1,102 @@
+// `auto` is never worse than a uniform strategy, and what it does not simulate it may leave out.
+#include "evenspan/simulate/choose.h"
+
+#include <gtest/gtest.h>
+
+#include "evenspan/simulate/formula.h"
+#include "plan/strategy/strategy.h"
+#include "scenarios.h"
+
+namespace evenspan::simulate {
+namespace {
+
+// Nodes of 4 ranks; the slower the links between them, the more a strategy's bytes decide.
+Scenario scenario_of(int32_t num_ranks, double between_nodes) {
+  Scenario scenario;
+  Profile& profile = scenario.profile;
+  profile = test::simple_profile();
+  profile.attention[0].forward.seconds = {1e-6};
+  profile.attention[0].backward.seconds = {3e-6};
+  profile.memory_bytes_per_second = 1e13;
+  profile.forward_flops_per_second = profile.backward_flops_per_second = 1e12;
+  profile.ranks_per_node = 4;
+  profile.links = {{1e-6, 1e10, 0, 0}, {2e-6, between_nodes, 0, 0}};
+  scenario.machine = make_machine(profile, num_ranks, 0);
+  scenario.model.shape = {16, 4, 8, plan::ElementType::bf16};
+  scenario.model.num_layers = 3;
+  scenario.model.hidden = 64;
+  scenario.model.intermediate = 128;
+  scenario.model.vocabulary = 0;
+  return scenario;
+}
+
+plan::Request request_of(const Scenario& scenario, uint64_t seed, plan::MaskKind mask) {
+  std::vector<int64_t> lengths;
+  uint64_t state = seed;
+  for (int i = 0; i < 12; ++i) {
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    const auto kind = static_cast<int>((state >> 60) % 3);
+    lengths.push_back(1 + static_cast<int64_t>((state >> 33) % (kind == 0 ? 6000 : 700)));
+  }
+  plan::Request request;
+  request.documents = plan::Documents(lengths, plan::Mask{mask, mask == plan::MaskKind::window ? 100 : 0});
+  request.shape = scenario.model.shape;
+  request.topology = scenario.machine.topology;
+  request.cost = cost_model(scenario.profile, scenario.model);
+  return request;
+}
+
+TEST(Choose, IsNeverWorseThanAnyStrategy) {
+  for (const int32_t ranks : {2, 4, 8, 12}) {
+    for (const double between_nodes : {1e8, 4e9}) {
+      for (const plan::MaskKind mask : {plan::MaskKind::causal, plan::MaskKind::full, plan::MaskKind::window}) {
+        const Scenario scenario = scenario_of(ranks, between_nodes);
+        plan::Request request = request_of(scenario, static_cast<uint64_t>(ranks), mask);
+        const Choice choice = choose(request, scenario);
+        ASSERT_NE(choice.plan, nullptr);
+        EXPECT_EQ(choice.plan->request.options, choice.options);
+        EXPECT_EQ(predict(*choice.plan, scenario).step_seconds, choice.prediction.step_seconds);
+        for (const plan::Strategy& strategy : plan::strategies()) {
+          request.options.strategy = std::string(strategy.name);
+          const Prediction other = predict(*plan::make_plan(request), scenario);
+          EXPECT_LE(choice.prediction.step_seconds, other.step_seconds)
+              << strategy.name << " on " << ranks << " ranks, " << between_nodes << " bytes/s between nodes";
+        }
+      }
+    }
+  }
+}
+
+TEST(Choose, BoundsAreBelowThePrograms) {
+  for (const int32_t ranks : {2, 4, 8, 12}) {
+    for (uint64_t seed = 1; seed <= 4; ++seed) {
+      for (const double between_nodes : {1e8, 4e9}) {
+        const Scenario scenario = scenario_of(ranks, between_nodes);
+        plan::Request request = request_of(scenario, seed, plan::MaskKind::causal);
+        for (const plan::Strategy& strategy : plan::strategies()) {
+          request.options.strategy = std::string(strategy.name);
+          if (!has_formula(request.options.strategy)) continue;
+          const double bound =
+              bound_of_formula(request.options.strategy) * predict_by_formula(request, scenario).step_seconds;
+          EXPECT_LE(bound, predict(*plan::make_plan(request), scenario).step_seconds)
+              << strategy.name << " on " << ranks << " ranks, seed " << seed;
+        }
+      }
+    }
+  }
+}
+
+TEST(Choose, LeavesOutWhatItsBoundForbids) {
+  const Scenario scenario = scenario_of(8, 1e7);  // slow links: rings are hopeless
+  const Choice choice = choose(request_of(scenario, 5, plan::MaskKind::causal), scenario);
+  int left_out = 0;
+  for (const Candidate& candidate : choice.candidates) {
+    if (candidate.simulated) continue;
+    ++left_out;
+    EXPECT_GE(candidate.step_seconds, choice.prediction.step_seconds) << candidate.strategy;
+  }
+  EXPECT_GE(left_out, 3);
+}
+
+}  // namespace
+}  // namespace evenspan::simulate
