@@ -26,6 +26,8 @@ read -r version new_enough has_venv has_headers <<<"$about"
 # Debian packages.
 packages=(g++ cmake ninja-build ccache zlib1g-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libgtest-dev
           libgmock-dev librapidcheck-dev libbenchmark-dev)
+# The pages are tested in a browser. Ubuntu's package of that name is a snap, which knows no headless machine.
+grep -q '^ID=debian' /etc/os-release 2>/dev/null && packages+=(chromium)
 ((has_venv)) || packages+=("python$version-venv")
 ((has_headers)) || packages+=("python$version-dev")
 command -v dpkg-query >/dev/null || fail "this is not Debian or Ubuntu; install the counterparts of: ${packages[*]}, \

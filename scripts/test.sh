@@ -19,6 +19,9 @@ leave_out() {  # REASON PATH...
   for path in "${@:2}"; do without+=("--ignore=$path"); done
 }
 has_pytest=1
+if ! grep -q '^ID=debian' /etc/os-release || [[ -n "${EVENSPAN_PYTHON:-}" ]]; then
+  command -v chromium chromium-browser google-chrome >/dev/null || leave_out "there is no Chromium" tests/cli/test_page.py
+fi
 if [[ -n "${EVENSPAN_PYTHON:-}" ]]; then
   "$python" -c 'import pytest' 2>/dev/null || has_pytest=0
   [[ -x build/bin/evenspan ]] || leave_out "build/bin/evenspan was not built" tests/cli

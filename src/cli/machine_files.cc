@@ -3,9 +3,9 @@
 #include <filesystem>
 #include <limits>
 
+#include "cli/embedded_files.h"
 #include "cli/files.h"
 #include "cli/json_fields.h"
-#include "cli/shipped_profiles.h"
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"

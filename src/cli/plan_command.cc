@@ -6,6 +6,7 @@
 #include "cli/files.h"
 #include "cli/findings.h"
 #include "cli/plan_json.h"
+#include "cli/plan_page.h"
 #include "cli/plan_table.h"
 #include "cli/request_options.h"
 #include "evenspan/core/error.h"
@@ -30,7 +31,7 @@ Exit code: 0 planned, 1 --verify refused the plan, 2 bad arguments or input.)";
 
 struct PlanArguments {
   RequestArguments request;
-  std::string json, text;
+  std::string json, text, html;
   bool verify = false;
 };
 
@@ -44,6 +45,8 @@ void declare(Options* options, PlanArguments* arguments) {
   declare_knobs(options, &arguments->request);
   options->text("--json", "OUT", "Write the plan as JSON; - is standard output", &arguments->json);
   options->text("--text", "OUT", "Write the programs of all ranks as text; - is standard output", &arguments->text);
+  options->text("--html", "OUT", "Write a page with pictures: placement, tokens, work, bytes; - is standard output",
+                &arguments->html);
   options->flag("--verify", "Prove the plan before a file is written", &arguments->verify);
 }
 
@@ -54,9 +57,7 @@ int plan_command(const Arguments& words) {
   Options options("evenspan plan", kSummary, kExamples, {"--lengths", "--ranks"});
   declare(&options, &arguments);
   if (!options.parse(words)) return kDone;
-  if (!arguments.json.empty() && arguments.json == arguments.text) {
-    fail_invalid("[options] --json and --text both go to \"", arguments.json, "\"; give them different files");
-  }
+  refuse_same_output({{"--json", arguments.json}, {"--text", arguments.text}, {"--html", arguments.html}});
   const RequestArguments& wanted = arguments.request;
   plan::find_strategy(wanted.knobs.strategy);  // before the lengths, which may come from a terminal
   check_idle_knobs(options, {wanted.knobs.strategy}, "evenspan plan");
@@ -71,10 +72,15 @@ int plan_command(const Arguments& words) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   const plan::Metrics metrics = plan::measure(*plan);
-  const bool to_stdout = arguments.json == "-" || arguments.text == "-";
+  const bool to_stdout = arguments.json == "-" || arguments.text == "-" || arguments.html == "-";
   (to_stdout ? std::cerr : std::cout) << plan_table(*plan, metrics, mask, seconds);
   std::vector<std::pair<std::string, std::string>> outputs;
   if (!arguments.json.empty()) outputs.emplace_back(arguments.json, plan_json(*plan, metrics, mask, seconds));
+  if (!arguments.html.empty()) {
+    const std::string table = plan_table(*plan, metrics, mask, seconds);
+    outputs.emplace_back(arguments.html, plan_page({"A plan", table.substr(0, table.find('\n')), {}, ""},
+                                                   {{request.options.strategy, plan, {}}}));
+  }
   if (arguments.verify || !arguments.text.empty()) {
     const plan::LoweredPlan lowered = plan::lower_all(*plan);
     if (arguments.verify && !report(lowered, plan::verify(lowered), "the plan", nullptr, to_stdout)) return kRefused;

@@ -67,6 +67,16 @@ void check_idle_knobs(const Options& options, const std::vector<std::string>& st
   }
 }
 
+void refuse_same_output(const std::vector<std::pair<std::string, std::string>>& outputs) {
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (outputs[i].second.empty() || outputs[i].second != outputs[j].second) continue;
+      fail_invalid("[options] ", outputs[j].first, " and ", outputs[i].first, " both go to \"", outputs[i].second,
+                   "\"; give them different files");
+    }
+  }
+}
+
 plan::Request read_request(const RequestArguments& arguments, const plan::Mask& mask) {
   const std::string name = arguments.lengths == "-" ? "standard input" : arguments.lengths;
   plan::Request request;

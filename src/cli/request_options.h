@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/options.h"
@@ -31,6 +32,9 @@ std::string strategy_names();
 // may stand in scripts that try every strategy: a note on standard error says that it is idle; `command` is "evenspan
 // plan".
 void check_idle_knobs(const Options& options, const std::vector<std::string>& strategies, const std::string& command);
+
+// Refuses two outputs (option and file; an empty file is none) that go to the same file.
+void refuse_same_output(const std::vector<std::pair<std::string, std::string>>& outputs);
 
 // The request without its topology. Reads the lengths.
 plan::Request read_request(const RequestArguments& arguments, const plan::Mask& mask);

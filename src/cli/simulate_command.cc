@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/files.h"
 #include "cli/machine_files.h"
+#include "cli/plan_page.h"
 #include "cli/request_options.h"
 #include "cli/simulate_output.h"
 #include "evenspan/core/error.h"
@@ -33,7 +34,7 @@ constexpr const char* kAuto = "auto";
 
 struct SimulateArguments {
   RequestArguments request;
-  std::string topology, profile = "h100-sxm", model, strategies = "auto,sequence_aware,hierarchical", json, trace;
+  std::string topology, profile = "h100-sxm", model, strategies = "auto,sequence_aware,hierarchical", json, trace, html;
 };
 
 void declare(Options* options, SimulateArguments* arguments) {
@@ -53,6 +54,8 @@ void declare(Options* options, SimulateArguments* arguments) {
   declare_attention(options, &arguments->request);
   declare_knobs(options, &arguments->request);
   options->text("--json", "OUT", "Write all results as JSON; - is standard output", &arguments->json);
+  options->text("--html", "OUT", "Write a page with pictures: placement, timeline, memory, bytes; - is standard output",
+                &arguments->html);
   options->text("--trace", "OUT", "Write one layer's attention as trace events; - is standard output",
                 &arguments->trace);
 }
@@ -106,9 +109,7 @@ int simulate_command(const Arguments& words) {
   if (!options.given("--topology") && !options.given("--ranks")) {
     fail_invalid("[options] --ranks or --topology is missing; see evenspan simulate --help");
   }
-  if (!arguments.json.empty() && arguments.json == arguments.trace) {
-    fail_invalid("[options] --json and --trace both go to \"", arguments.json, "\"; give them different files");
-  }
+  refuse_same_output({{"--json", arguments.json}, {"--html", arguments.html}, {"--trace", arguments.trace}});
   const std::vector<std::string> strategies = split_strategies(arguments.strategies);
   check_idle_knobs(options, strategies, "evenspan simulate");
   const plan::Mask mask = plan::parse_mask(arguments.request.mask);
@@ -117,20 +118,24 @@ int simulate_command(const Arguments& words) {
   request.topology = scenario.machine.topology;
   request.cost = simulate::cost_model(scenario.profile, scenario.model);
 
+  const bool draws = !arguments.trace.empty() || !arguments.html.empty();
+  const auto timeline = draws ? simulate::Timeline::record : simulate::Timeline::skip;
   std::vector<simulate::Prediction> predictions;
+  std::vector<PagePlan> plans;
   std::optional<simulate::Choice> choice;
   for (const std::string& strategy : strategies) {
-    const auto timeline = arguments.trace.empty() ? simulate::Timeline::skip : simulate::Timeline::record;
+    simulate::PlannedPrediction planned;
     if (strategy == kAuto) {
       choice = simulate::choose(request, scenario, timeline);
-      predictions.push_back(choice->prediction);
-      predictions.back().strategy = kAuto;
-      continue;
+      planned = {choice->prediction, choice->plan};
+      planned.prediction.strategy = kAuto;
+    } else {
+      request.options.strategy = strategy;
+      planned = simulate::plan_and_predict(request, scenario, timeline);
     }
-    request.options.strategy = strategy;
-    predictions.push_back(simulate::plan_and_predict(request, scenario, timeline));
+    predictions.push_back(planned.prediction);
+    if (planned.plan && !arguments.html.empty()) plans.push_back({strategy, planned.plan, planned.prediction});
   }
-
   for (const simulate::Prediction& prediction : predictions) {
     if (prediction.by_formula && !arguments.trace.empty()) {
       fail_invalid("[options] --trace needs programs, and ", prediction.strategy, " on ", request.num_ranks(),
@@ -138,13 +143,27 @@ int simulate_command(const Arguments& words) {
                    simulate::kMostUniformRanks, " ranks");
     }
   }
+  if (plans.empty() && !arguments.html.empty()) {
+    fail_invalid("[options] --html needs a plan, and ", arguments.strategies, " on ", request.num_ranks(),
+                 " ranks is predicted by a formula; add sequence_aware or hierarchical");
+  }
   const SimulationTitle title{request.documents.size(), request.documents.total_tokens(), to_string(mask)};
-  const bool to_stdout = arguments.json == "-" || arguments.trace == "-";
+  const bool to_stdout = arguments.json == "-" || arguments.trace == "-" || arguments.html == "-";
   (to_stdout ? std::cerr : std::cout) << simulation_table(scenario, title, predictions, choice ? &*choice : nullptr);
   std::vector<std::pair<std::string, std::string>> outputs;
   if (!arguments.json.empty())
     outputs.emplace_back(arguments.json, simulation_json(scenario, title, predictions, choice ? &*choice : nullptr));
   if (!arguments.trace.empty()) outputs.emplace_back(arguments.trace, simulation_trace(predictions));
+  if (!arguments.html.empty()) {
+    outputs.emplace_back(
+        arguments.html,
+        plan_page(
+            {"A training step, simulated", simulation_heading(scenario, title) + ".",
+             simulation_rows(scenario, predictions),
+             "The whole step, and one layer's attention. Work and tokens: max / mean. MB in N: sent in one "
+             "layer's forward between ranks whose smallest common group has N ranks. Click a line to see its plan."},
+            plans));
+  }
   write_outputs(outputs);
   return kDone;
 }

@@ -102,13 +102,13 @@ class Trace {
 
 }  // namespace
 
-std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,
-                             const std::vector<Prediction>& predictions, const simulate::Choice* choice) {
-  const plan::Topology& topology = scenario.machine.topology;
-  const simulate::Model& model = scenario.model;
+std::vector<std::vector<std::string>> simulation_rows(const simulate::Scenario& scenario,
+                                                      const std::vector<Prediction>& predictions) {
   std::vector<std::vector<std::string>> rows = {
       {"strategy", "step ms", "forward ms", "backward ms", "idle %", "work", "tokens"}};
-  for (const plan::Level& level : topology.levels) rows[0].push_back(join_text("MB in ", level.group_size));
+  for (const plan::Level& level : scenario.machine.topology.levels) {
+    rows[0].push_back(join_text("MB in ", level.group_size));
+  }
   rows[0].emplace_back("arena MB");
   rows[0].emplace_back("from");
   for (const Prediction& p : predictions) {
@@ -119,11 +119,22 @@ std::string simulation_table(const simulate::Scenario& scenario, const Simulatio
     rows.back().push_back(p.by_formula ? "-" : megabytes(p.peak_arena_bytes));
     rows.back().emplace_back(p.by_formula ? "formula" : "programs");
   }
+  return rows;
+}
+
+std::string simulation_heading(const simulate::Scenario& scenario, const SimulationTitle& title) {
+  const plan::Topology& topology = scenario.machine.topology;
+  const simulate::Model& model = scenario.model;
+  return join_text(scenario.profile.name, ": ", grouped(title.num_documents), " documents, ", grouped(title.num_tokens),
+                   " tokens on ", topology.num_ranks, " ranks (", topology.ranks_per_node(), " a node), ",
+                   model.num_layers, " layers of ", model.shape.num_heads, " heads, ", model.shape.num_kv_heads,
+                   " kv heads of ", model.shape.head_dim, ", ", to_string(model.shape.element), ", ", title.mask);
+}
+
+std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,
+                             const std::vector<Prediction>& predictions, const simulate::Choice* choice) {
   return join_text(
-      scenario.profile.name, ": ", grouped(title.num_documents), " documents, ", grouped(title.num_tokens),
-      " tokens on ", topology.num_ranks, " ranks (", topology.ranks_per_node(), " a node), ", model.num_layers,
-      " layers of ", model.shape.num_heads, " heads, ", model.shape.num_kv_heads, " kv heads of ", model.shape.head_dim,
-      ", ", to_string(model.shape.element), ", ", title.mask, "\n\n", aligned(rows),
+      simulation_heading(scenario, title), "\n\n", aligned(simulation_rows(scenario, predictions)),
       "\nstep: the whole model, forward and backward; idle: its share in which ranks do not compute. forward, "
       "backward:\n"
       "one layer's attention. work, tokens: max / mean. MB in N: sent in one layer's forward between ranks whose\n"

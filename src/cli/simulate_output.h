@@ -21,6 +21,13 @@ struct SimulationTitle {
 std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,
                              const std::vector<simulate::Prediction>& predictions, const simulate::Choice* choice);
 
+// The lines of that table, its heading first: the strategy, then numbers.
+std::vector<std::vector<std::string>> simulation_rows(const simulate::Scenario& scenario,
+                                                      const std::vector<simulate::Prediction>& predictions);
+
+// "h100-sxm: 80 documents, ...": what all predictions have in common.
+std::string simulation_heading(const simulate::Scenario& scenario, const SimulationTitle& title);
+
 // One object; docs/simulator.md describes it.
 std::string simulation_json(const simulate::Scenario& scenario, const SimulationTitle& title,
                             const std::vector<simulate::Prediction>& predictions, const simulate::Choice* choice);

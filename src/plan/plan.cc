@@ -12,11 +12,6 @@
 namespace evenspan::plan {
 namespace {
 
-int64_t move_bytes(const Move& move, const AttentionShape& shape) {
-  const int64_t tensors = move.operand == Operand::key_value ? 2 : 1;
-  return tensors * move.rows.size() * move.heads.size() * shape.head_dim * num_bytes(shape.element);
-}
-
 // A tile's operand that is not at home on the tile's rank.
 struct OperandUse {
   Operand operand;
@@ -159,7 +154,7 @@ bool keeps_operands(const Plan& plan, bool direct) {
   const AttentionShape& shape = plan.request.shape;
   std::vector<int64_t> received(static_cast<size_t>(plan.request.num_ranks()), 0);
   for (const Need& need : plan.needs) {
-    received[static_cast<size_t>(need.move.to.value)] += move_bytes(need.move, shape);
+    received[static_cast<size_t>(need.move.to.value)] += payload_bytes(need.move, shape);
   }
   int64_t most_tokens = 0;
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
@@ -275,6 +270,11 @@ void keep_budget(Plan* plan) {
 
 }  // namespace
 
+int64_t payload_bytes(const Move& move, const AttentionShape& shape) {
+  const int64_t tensors = move.operand == Operand::key_value ? 2 : 1;
+  return tensors * move.rows.size() * move.heads.size() * shape.head_dim * num_bytes(shape.element);
+}
+
 uint64_t PlanHash::combined() const {
   Hasher hasher;
   for (const uint64_t part : parts) hasher.add(part);
@@ -331,7 +331,7 @@ Metrics measure(const Plan& plan) {
       static_cast<double>(most_tokens) * ranks / static_cast<double>(request.documents.total_tokens());
   metrics.work_max_over_mean = most_work * ranks / work;
   for (const Move& move : plan.moves) {
-    const int64_t bytes = move_bytes(move, request.shape);
+    const int64_t bytes = payload_bytes(move, request.shape);
     metrics.sent_bytes[static_cast<size_t>(move.from.value)] += bytes;
     metrics.sent_bytes_total += bytes;
   }

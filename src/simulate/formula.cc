@@ -363,11 +363,12 @@ Prediction predict_by_formula(const plan::Request& request, const Scenario& scen
   return Formula(request, scenario).predict();
 }
 
-Prediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline) {
+PlannedPrediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline) {
   if (request.num_ranks() > kMostUniformRanks && has_formula(request.options.strategy)) {
-    return predict_by_formula(request, scenario);
+    return {predict_by_formula(request, scenario), nullptr};
   }
-  return predict(*plan::make_plan(request), scenario, timeline);
+  auto plan = plan::make_plan(request);
+  return {predict(*plan, scenario, timeline), std::move(plan)};
 }
 
 }  // namespace evenspan::simulate

@@ -72,10 +72,10 @@ INSTANTIATE_TEST_SUITE_P(Strategies, FormulaOf,
 
 TEST(Formula, TakesOverBeyond64Ranks) {
   const Scenario at = scenario_of(64), beyond = scenario_of(68);
-  EXPECT_FALSE(plan_and_predict(request_of(at, "ulysses"), at).by_formula);
-  EXPECT_TRUE(plan_and_predict(request_of(beyond, "ulysses"), beyond).by_formula);
-  EXPECT_FALSE(plan_and_predict(request_of(beyond, "hierarchical"), beyond).by_formula);
-  EXPECT_FALSE(plan_and_predict(request_of(beyond, "local"), beyond).by_formula);
+  EXPECT_FALSE(plan_and_predict(request_of(at, "ulysses"), at).prediction.by_formula);
+  EXPECT_TRUE(plan_and_predict(request_of(beyond, "ulysses"), beyond).prediction.by_formula);
+  EXPECT_FALSE(plan_and_predict(request_of(beyond, "hierarchical"), beyond).prediction.by_formula);
+  EXPECT_FALSE(plan_and_predict(request_of(beyond, "local"), beyond).prediction.by_formula);
 }
 
 TEST(Formula, RefusesWhatItDoesNotKnow) {

@@ -38,6 +38,9 @@ struct Move {
   friend auto operator<=>(const Move&, const Move&) = default;
 };
 
+// Payload of a move: one tensor, or two of key_value.
+int64_t payload_bytes(const Move& move, const AttentionShape& shape);
+
 // The part of a receiver's operands that its tiles really read, straight from their home: what backward moves again
 // when nothing was kept, and, reversed, the way of the gradients.
 struct Need {

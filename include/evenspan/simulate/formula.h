@@ -1,6 +1,8 @@
 // Uniform strategies in closed form, for more ranks than programs are written for: a ring has millions of tiles there.
 #pragma once
 
+#include <memory>
+
 #include "evenspan/simulate/prediction.h"
 
 namespace evenspan::simulate {
@@ -19,7 +21,12 @@ bool has_formula(const std::string& strategy);
 // REQUIRES: as predict(); request.options.strategy is set.
 Prediction predict_by_formula(const plan::Request& request, const Scenario& scenario);
 
+struct PlannedPrediction {
+  Prediction prediction;
+  std::shared_ptr<const plan::Plan> plan;  // null by formula
+};
 // Plans and simulates, or takes the formula where there is one and the ranks are more than kMostUniformRanks.
-Prediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip);
+PlannedPrediction plan_and_predict(const plan::Request& request, const Scenario& scenario,
+                                   Timeline timeline = Timeline::skip);
 
 }  // namespace evenspan::simulate
