@@ -9,7 +9,9 @@
 #include "cli/plan_page.h"
 #include "cli/request_options.h"
 #include "cli/simulate_output.h"
+#include "cli/table.h"
 #include "evenspan/core/error.h"
+#include "evenspan/simulate/bound.h"
 #include "evenspan/simulate/choose.h"
 #include "evenspan/simulate/formula.h"
 #include "plan/strategy/strategy.h"
@@ -147,7 +149,8 @@ int simulate_command(const Arguments& words) {
     fail_invalid("[options] --html needs a plan, and ", arguments.strategies, " on ", request.num_ranks(),
                  " ranks is predicted by a formula; add sequence_aware or hierarchical");
   }
-  const SimulationTitle title{request.documents.size(), request.documents.total_tokens(), to_string(mask)};
+  const SimulationTitle title{request.documents.size(), request.documents.total_tokens(), to_string(mask),
+                              simulate::step_lower_bound(request, scenario)};
   const bool to_stdout = arguments.json == "-" || arguments.trace == "-" || arguments.html == "-";
   (to_stdout ? std::cerr : std::cout) << simulation_table(scenario, title, predictions, choice ? &*choice : nullptr);
   std::vector<std::pair<std::string, std::string>> outputs;

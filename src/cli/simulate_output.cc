@@ -139,7 +139,8 @@ std::string simulation_table(const simulate::Scenario& scenario, const Simulatio
       "backward:\n"
       "one layer's attention. work, tokens: max / mean. MB in N: sent in one layer's forward between ranks whose\n"
       "smallest common group has N ranks. arena: most temporary memory of a rank. MB are 10^6 bytes.\n",
-      choice != nullptr ? choice_text(*choice) : "");
+      "No plan's step is below ", milliseconds(title.lower_bound_seconds),
+      " ms: all work divided evenly, at the best rate.\n", choice != nullptr ? choice_text(*choice) : "");
 }
 
 std::string simulation_json(const simulate::Scenario& scenario, const SimulationTitle& title,
@@ -182,7 +183,8 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                {"hidden", model.hidden},
                {"intermediate", model.intermediate},
                {"vocabulary", model.vocabulary},
-               {"strategies", std::move(strategies)}};
+               {"lower_bound_seconds", title.lower_bound_seconds},
+                     {"strategies", std::move(strategies)}};
   if (choice != nullptr) json["auto"] = choice_json(*choice);
   return json.dump(2) + "\n";
 }

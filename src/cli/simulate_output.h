@@ -14,6 +14,7 @@ struct SimulationTitle {
   int64_t num_documents = 0;
   int64_t num_tokens = 0;
   std::string mask;
+  double lower_bound_seconds = 0;  // of a step, whatever the plan
 };
 
 // A line on the scenario, one for each strategy, and what the columns mean. `choice`: what `auto` looked at; may be

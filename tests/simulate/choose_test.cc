@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "evenspan/simulate/bound.h"
 #include "evenspan/simulate/formula.h"
 #include "plan/strategy/strategy.h"
 #include "scenarios.h"
@@ -53,6 +54,9 @@ TEST(Choose, IsNeverWorseThanAnyStrategy) {
         const Scenario scenario = scenario_of(ranks, between_nodes);
         plan::Request request = request_of(scenario, static_cast<uint64_t>(ranks), mask);
         const Choice choice = choose(request, scenario);
+        const double bound = step_lower_bound(request, scenario);
+        EXPECT_LE(bound, choice.prediction.step_seconds);
+        EXPECT_GT(bound, 0);
         ASSERT_NE(choice.plan, nullptr);
         EXPECT_EQ(choice.plan->request.options, choice.options);
         EXPECT_EQ(predict(*choice.plan, scenario).step_seconds, choice.prediction.step_seconds);
@@ -84,6 +88,19 @@ TEST(Choose, BoundsAreBelowThePrograms) {
       }
     }
   }
+}
+
+// One document on one rank is a single tile at the best rate: nothing but launches and rounding stands above the bound.
+TEST(StepLowerBound, IsMetByOneTile) {
+  Scenario scenario = scenario_of(1, 1e9);
+  scenario.profile.attention[0].forward.operation_seconds = scenario.profile.attention[0].backward.operation_seconds =
+      0;
+  scenario.profile.attention[0].forward.segment_seconds = scenario.profile.attention[0].backward.segment_seconds = 0;
+  plan::Request request = request_of(scenario, 1, plan::MaskKind::full);
+  request.documents = plan::Documents(std::vector<int64_t>{4096}, plan::Mask{plan::MaskKind::full, 0});
+  request.options.strategy = "local";
+  const double step = predict(*plan::make_plan(request), scenario).step_seconds;
+  EXPECT_NEAR(step_lower_bound(request, scenario) / step, 1, 1e-9);
 }
 
 TEST(Choose, LeavesOutWhatItsBoundForbids) {
