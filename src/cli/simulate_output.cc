@@ -184,7 +184,7 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                {"intermediate", model.intermediate},
                {"vocabulary", model.vocabulary},
                {"lower_bound_seconds", title.lower_bound_seconds},
-                     {"strategies", std::move(strategies)}};
+               {"strategies", std::move(strategies)}};
   if (choice != nullptr) json["auto"] = choice_json(*choice);
   return json.dump(2) + "\n";
 }
