@@ -1,8 +1,5 @@
 // Planning 1M tokens of ProLong and of Wikipedia on 64 ranks in nodes of 8: what a rank does before a step (the plan
 // with its placement, tiles and hash, and the rank's own program). Target: at most 20 ms on one core.
-#include <filesystem>
-#include <fstream>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,27 +9,16 @@
 #include "evenspan/plan/program.h"
 #include "evenspan/plan/text.h"
 #include "evenspan/plan/verify.h"
+#include "lengths.h"
 
 namespace evenspan::plan {
 namespace {
 
 constexpr int64_t kTokens = 1 << 20;
 
-// The first documents of a file in bench/data/, the last one cut, so that they have `kTokens` tokens.
-Documents documents_of(const char* file) {
-  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "data" / file);
-  std::vector<int64_t> lengths;
-  int64_t left = kTokens;
-  for (int64_t length = 0; left > 0 && in >> length; left -= lengths.back()) {
-    lengths.push_back(std::min(length, left));
-  }
-  if (left > 0) throw std::runtime_error(std::string("bench/data/") + file + " is missing or short");
-  return Documents(lengths, Mask{});
-}
-
 Request request_for(const char* strategy, const char* file) {
   Request request;
-  request.documents = documents_of(file);
+  request.documents = Documents(bench::first_lengths(file, kTokens), Mask{});
   request.shape = AttentionShape{32, 8, 128, ElementType::bf16};
   request.topology = make_topology(64, 8);
   request.options.strategy = strategy;

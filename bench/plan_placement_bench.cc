@@ -3,9 +3,6 @@
 // a fraction of the ring's, `bound` is the least that any placement with queries at home needs within the same limits,
 // `allowed` counts the batches whose bound is within 3 %, `kept` those of them whose plan is.
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,31 +10,16 @@
 #include "benchmark/benchmark.h"
 #include "evenspan/plan/bound.h"
 #include "evenspan/plan/plan.h"
+#include "lengths.h"
 
 namespace evenspan::plan {
 namespace {
 
 constexpr int kBatches = 20;
 
-std::vector<int64_t> read_lengths(const std::string& file) {
-  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "data" / file);
-  std::vector<int64_t> lengths;
-  for (int64_t length = 0; in >> length;) lengths.push_back(length);
-  if (lengths.empty()) throw std::runtime_error("bench/data/" + file + " is missing");
-  return lengths;
-}
-
 Request draw(const std::vector<int64_t>& lengths, int32_t ranks, int64_t tokens, uint64_t seed) {
-  uint64_t state = seed * 0x9e3779b97f4a7c15ULL + 1;  // xorshift64
-  std::vector<int64_t> batch;
-  for (int64_t left = tokens; left > 0; left -= batch.back()) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    batch.push_back(std::min({lengths[state % lengths.size()], tokens / 4, left}));
-  }
   Request request;
-  request.documents = Documents(batch, Mask{});
+  request.documents = Documents(bench::draw_lengths(lengths, tokens, seed), Mask{});
   request.shape = AttentionShape{32, 8, 128, ElementType::bf16};
   request.topology = make_topology(ranks, 8);
   request.options.strategy = "sequence_aware";
@@ -53,7 +35,7 @@ struct Series {
 };
 
 void place_batches(benchmark::State& state, const std::string& file, int32_t ranks, int64_t tokens) {
-  const std::vector<int64_t> lengths = read_lengths(file);
+  const std::vector<int64_t> lengths = bench::read_lengths(file);
   std::vector<Request> requests;
   for (uint64_t seed = 1; seed <= kBatches; ++seed) requests.push_back(draw(lengths, ranks, tokens, seed));
   size_t next = 0;

@@ -1,28 +1,14 @@
 // Simulating a step on the H100 profile's machine: lowering, pricing and the events of all layers, forward and
 // backward. Target: 1,024 ranks in seconds.
-#include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "benchmark/benchmark.h"
 #include "evenspan/simulate/formula.h"
+#include "lengths.h"
 
 namespace evenspan::simulate {
 namespace {
-
-// The first documents of a file in bench/data/, the last one cut, so that they have `num_tokens` tokens.
-plan::Documents documents_of(const char* file, int64_t num_tokens) {
-  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "data" / file);
-  std::vector<int64_t> lengths;
-  for (int64_t length = 0; num_tokens > 0 && in >> length; num_tokens -= lengths.back()) {
-    lengths.push_back(std::min(length, num_tokens));
-  }
-  if (num_tokens > 0) throw std::runtime_error(std::string("bench/data/") + file + " is missing or short");
-  return plan::Documents(lengths, plan::Mask{});
-}
 
 // The shape of the shipped profile h100-sxm, with one rate for all kernels: reading JSON is not the library's.
 Scenario scenario_of(int32_t num_ranks) {
@@ -50,7 +36,7 @@ void simulate_step(benchmark::State& state, const char* strategy, int32_t num_ra
                    const char* file) {
   const Scenario scenario = scenario_of(num_ranks);
   plan::Request request;
-  request.documents = documents_of(file, num_tokens);
+  request.documents = plan::Documents(bench::first_lengths(file, num_tokens), plan::Mask{});
   request.shape = scenario.model.shape;
   request.topology = scenario.machine.topology;
   request.cost = cost_model(scenario.profile, scenario.model);

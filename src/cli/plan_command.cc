@@ -72,12 +72,12 @@ int plan_command(const Arguments& words) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   const plan::Metrics metrics = plan::measure(*plan);
+  const std::string table = plan_table(*plan, metrics, mask, seconds);
   const bool to_stdout = arguments.json == "-" || arguments.text == "-" || arguments.html == "-";
-  (to_stdout ? std::cerr : std::cout) << plan_table(*plan, metrics, mask, seconds);
+  (to_stdout ? std::cerr : std::cout) << table;
   std::vector<std::pair<std::string, std::string>> outputs;
   if (!arguments.json.empty()) outputs.emplace_back(arguments.json, plan_json(*plan, metrics, mask, seconds));
   if (!arguments.html.empty()) {
-    const std::string table = plan_table(*plan, metrics, mask, seconds);
     outputs.emplace_back(arguments.html, plan_page({"A plan", table.substr(0, table.find('\n')), {}, ""},
                                                    {{request.options.strategy, plan, {}}}));
   }

@@ -23,16 +23,6 @@ void append_timeline(const simulate::PassPrediction& pass, double offset_seconds
   }
 }
 
-// Levels that move bytes between `from` and `to`: the innermost group that holds both.
-size_t level_between(const plan::Topology& topology, Rank from, Rank to) {
-  size_t level = 0;
-  while (level + 1 < topology.levels.size() &&
-         from / topology.levels[level].group_size != to / topology.levels[level].group_size) {
-    ++level;
-  }
-  return level;
-}
-
 Json plan_json(const PagePlan& page) {
   const plan::Plan& plan = *page.plan;
   const plan::Topology& topology = plan.request.topology;
@@ -48,7 +38,7 @@ Json plan_json(const PagePlan& page) {
   for (const plan::Move& move : plan.moves) {
     const int64_t bytes = plan::payload_bytes(move, plan.request.shape);
     sent[{static_cast<int32_t>(move.from.value), static_cast<int32_t>(move.to.value)}] += bytes;
-    by_level[level_between(topology, move.from, move.to)] += bytes;
+    by_level[topology.level_between(move.from, move.to)] += bytes;
   }
   Json pairs = Json::array();
   for (const auto& [ranks, bytes] : sent) pairs.push_back({ranks.first, ranks.second, bytes});

@@ -42,6 +42,12 @@ ElementType parse_element_type(const std::string& text) {
   fail_invalid("[plan] element type is \"", text, "\"; use bf16, f16, f32 or f64");
 }
 
+size_t Topology::level_between(Rank a, Rank b) const {
+  size_t level = 0;
+  while (level + 1 < levels.size() && a / levels[level].group_size != b / levels[level].group_size) ++level;
+  return level;
+}
+
 Topology make_topology(int32_t num_ranks, int32_t ranks_per_node) {
   if (num_ranks < 1) fail_invalid("[plan] there are ", num_ranks, " ranks; give at least 1");
   if (ranks_per_node < 0) {

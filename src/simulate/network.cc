@@ -43,14 +43,6 @@ class Ways {
     }
   }
 
-  // The innermost level whose groups hold both ranks.
-  size_t level_of(int32_t a, int32_t b) const {
-    const auto& levels = machine_.topology.levels;
-    size_t level = 0;
-    while (level + 1 < levels.size() && a / levels[level].group_size != b / levels[level].group_size) ++level;
-    return level;
-  }
-
   void use(size_t level, int32_t from, int32_t to, Flow* flow) const {
     const Link& link = machine_.links[level];
     const int32_t num_ranks = machine_.topology.num_ranks;
@@ -130,7 +122,7 @@ void FlowNetwork::make_flows(const Machine& machine) {
     const End& send = sends[i];
     const End& receive = receives[i];
     if (!send.same_pair(receive) || send.bytes != receive.bytes) refuse_pair(send, " sends to");
-    const size_t level = ways.level_of(send.from, send.to);
+    const size_t level = machine.topology.level_between(Rank(send.from), Rank(send.to));
     sent_bytes_by_level[level] += send.bytes;
     if (!flows.empty() && flows.back().from == send.exchange && flows.back().to == receive.exchange) {
       flows.back().bytes += send.bytes;

@@ -11,23 +11,10 @@
 namespace evenspan::simulate {
 namespace {
 
-// Nodes of 4 ranks; the slower the links between them, the more a strategy's bytes decide.
+// The slower the links between nodes, the more a strategy's bytes decide.
 Scenario scenario_of(int32_t num_ranks, double between_nodes) {
-  Scenario scenario;
-  Profile& profile = scenario.profile;
-  profile = test::simple_profile();
-  profile.attention[0].forward.seconds = {1e-6};
-  profile.attention[0].backward.seconds = {3e-6};
-  profile.memory_bytes_per_second = 1e13;
-  profile.forward_flops_per_second = profile.backward_flops_per_second = 1e12;
-  profile.ranks_per_node = 4;
-  profile.links = {{1e-6, 1e10, 0, 0}, {2e-6, between_nodes, 0, 0}};
-  scenario.machine = make_machine(profile, num_ranks, 0);
-  scenario.model.shape = {16, 4, 8, plan::ElementType::bf16};
+  Scenario scenario = test::scenario_of(num_ranks, {2e-6, between_nodes, 0, 0});
   scenario.model.num_layers = 3;
-  scenario.model.hidden = 64;
-  scenario.model.intermediate = 128;
-  scenario.model.vocabulary = 0;
   return scenario;
 }
 

@@ -12,25 +12,7 @@
 namespace evenspan::simulate {
 namespace {
 
-// Nodes of 4 ranks on which neither computing nor transfers vanish.
-Scenario scenario_of(int32_t num_ranks) {
-  Scenario scenario;
-  Profile& profile = scenario.profile;
-  profile = test::simple_profile();
-  profile.attention[0].forward.seconds = {1e-6};
-  profile.attention[0].backward.seconds = {3e-6};
-  profile.memory_bytes_per_second = 1e13;
-  profile.forward_flops_per_second = profile.backward_flops_per_second = 1e12;
-  profile.ranks_per_node = 4;
-  profile.links = {{1e-6, 1e10, 0, 0}, {2e-6, 2e9, 2, 4e9}};
-  scenario.machine = make_machine(profile, num_ranks, 0);
-  scenario.model.shape = {16, 4, 8, plan::ElementType::bf16};
-  scenario.model.num_layers = 4;
-  scenario.model.hidden = 64;
-  scenario.model.intermediate = 128;
-  scenario.model.vocabulary = 0;
-  return scenario;
-}
+Scenario scenario_of(int32_t num_ranks) { return test::scenario_of(num_ranks, {2e-6, 2e9, 2, 4e9}); }
 
 plan::Request request_of(const Scenario& scenario, const char* strategy, plan::Mask mask = {}) {
   plan::Request request;

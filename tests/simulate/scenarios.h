@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "evenspan/simulate/prediction.h"
 #include "evenspan/simulate/simulator.h"
 
 namespace evenspan::test {
@@ -65,6 +66,26 @@ inline simulate::Profile simple_profile() {
   profile.ranks_per_node = 2;
   profile.links = {{1, 100, 0, 0}, {2, 50, 1, 50}};
   return profile;
+}
+
+// Nodes of 4 ranks on which neither computing nor transfers vanish, with this link between nodes.
+inline simulate::Scenario scenario_of(int32_t num_ranks, const simulate::Link& between_nodes) {
+  simulate::Scenario scenario;
+  simulate::Profile& profile = scenario.profile;
+  profile = simple_profile();
+  profile.attention[0].forward.seconds = {1e-6};
+  profile.attention[0].backward.seconds = {3e-6};
+  profile.memory_bytes_per_second = 1e13;
+  profile.forward_flops_per_second = profile.backward_flops_per_second = 1e12;
+  profile.ranks_per_node = 4;
+  profile.links = {{1e-6, 1e10, 0, 0}, between_nodes};
+  scenario.machine = simulate::make_machine(profile, num_ranks, 0);
+  scenario.model.shape = {16, 4, 8, plan::ElementType::bf16};
+  scenario.model.num_layers = 4;
+  scenario.model.hidden = 64;
+  scenario.model.intermediate = 128;
+  scenario.model.vocabulary = 0;
+  return scenario;
 }
 
 }  // namespace evenspan::test

@@ -46,6 +46,8 @@ struct Topology {
   std::vector<Level> levels;  // innermost first, at least one
 
   int32_t ranks_per_node() const { return levels.front().group_size; }
+  // The innermost level of which one group holds both ranks.
+  size_t level_between(Rank a, Rank b) const;
   friend bool operator==(const Topology&, const Topology&) = default;
 };
 // One node of `num_ranks`, or nodes of `ranks_per_node` (0: all ranks on one node). Links have no measured speed.

@@ -4,6 +4,8 @@
 #include <optional>
 #include <set>
 
+#include "plan/solve/span_work.h"
+
 namespace evenspan::plan {
 namespace {
 
@@ -55,13 +57,9 @@ class Fill {
  private:
   using Index = std::set<std::pair<double, size_t>>;
 
-  double span_work(DocumentId document, Span span) const {
-    return request_.cost.work(num_pairs(request_.documents[document], span), span.size());
-  }
-
   void put(DocumentId document, Span span) {
     if (span.empty()) return;
-    const Item item{document, span, span_work(document, span)};
+    const Item item{document, span, span_work(request_, PlacedSpan{document, span})};
     by_density_.emplace(item.density(), items_.size());
     by_work_.emplace(item.work, items_.size());
     items_.push_back(item);
@@ -85,24 +83,13 @@ class Fill {
     put(item.document, Span{part.end, item.span.end});
     spans_->push_back(PlacedSpan{item.document, part});
     load_.tokens += part.size();
-    load_.work += part == item.span ? item.work : span_work(item.document, part);
+    load_.work += part == item.span ? item.work : span_work(request_, spans_->back());
   }
   void take(size_t i) { take(i, items_[i].span); }
 
-  // The largest size of a part at the end of the item for which `fits(size, work of the part)`, which holds up to some
-  // size.
   template <class Fits>
   int64_t largest_end(const Item& item, Fits&& fits) const {
-    int64_t low = 0, high = item.span.size();
-    while (low < high) {
-      const int64_t size = low + (high - low + 1) / 2;
-      if (fits(size, span_work(item.document, Span{item.span.end - size, item.span.end}))) {
-        low = size;
-      } else {
-        high = size - 1;
-      }
-    }
-    return low;
+    return plan::largest_end(request_, PlacedSpan{item.document, item.span}, fits);
   }
 
   // The light end of what is left but for one item, which comes last, until `work` is reached.
@@ -139,8 +126,8 @@ class Fill {
 
   void fill_rank(int32_t ranks_left) {
     const double work = rest_.work / ranks_left;
-    const double mean_tokens = static_cast<double>(rest_.tokens) / ranks_left;
     const auto rest_tokens = static_cast<double>(rest_.tokens);
+    const double mean_tokens = rest_tokens / ranks_left;
     const double least = std::min(mean_tokens, rest_tokens - (ranks_left - 1) * aim_tokens_);
 
     const size_t densest = std::prev(by_density_.end())->second;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plan/solve/span_work.h"
+
 namespace evenspan::plan {
 namespace {
 
@@ -24,20 +26,13 @@ class Repair {
   }
 
  private:
-  double span_work(const PlacedSpan& placed) const {
-    return request_.cost.work(num_pairs(request_.documents[placed.document], placed.span), placed.span.size());
+  double density(const PlacedSpan& placed) const {
+    return span_work(request_, placed) / static_cast<double>(placed.span.size());
   }
-  double density(const PlacedSpan& placed) const { return span_work(placed) / static_cast<double>(placed.span.size()); }
 
   // Tokens at the end of the span that have at most this work.
   int64_t end_with(const PlacedSpan& placed, double work) const {
-    int64_t low = 0, high = placed.span.size();
-    while (low < high) {
-      const int64_t size = low + (high - low + 1) / 2;
-      const Span end{placed.span.end - size, placed.span.end};
-      span_work({placed.document, end}) <= work ? low = size : high = size - 1;
-    }
-    return low;
+    return largest_end(request_, placed, [work](int64_t, double part) { return part <= work; });
   }
 
   bool exchange(size_t from, size_t to, int64_t surplus) {
@@ -53,10 +48,10 @@ class Repair {
     int64_t low = 1, high = light->span.size();
     while (low < high) {
       const int64_t tokens = low + (high - low) / 2;
-      tokens - end_with(*dense, span_work(given(tokens))) < surplus ? low = tokens + 1 : high = tokens;
+      tokens - end_with(*dense, span_work(request_, given(tokens))) < surplus ? low = tokens + 1 : high = tokens;
     }
     const PlacedSpan gift = given(low);
-    const int64_t returned = end_with(*dense, span_work(gift));
+    const int64_t returned = end_with(*dense, span_work(request_, gift));
     if (low <= returned) return false;
     const PlacedSpan back{dense->document, Span{dense->span.end - returned, dense->span.end}};
     light->span.begin = gift.span.end;
