@@ -131,16 +131,24 @@ void complete_moves(Plan* plan) {
 void add_output_moves(Plan* plan) {
   for (int32_t r = 0; r < plan->request.num_ranks(); ++r) {
     const auto [first, last] = tasks_of(plan->tasks, Rank(r));
-    std::map<std::pair<DocumentId, HeadRange>, std::vector<Span>> outputs;
+    std::map<std::pair<DocumentId, HeadRange>, std::vector<const Task*>> outputs;
     for (size_t t = first; t < last; ++t) {
       const Tile& tile = plan->tasks[t].tile;
-      outputs[{tile.document, tile.heads}].push_back(tile.queries);
+      outputs[{tile.document, tile.heads}].push_back(&plan->tasks[t]);
     }
-    for (auto& [key, rows] : outputs) {
+    for (auto& [key, tasks] : outputs) {
+      std::vector<Span> rows;
+      for (const Task* task : tasks) rows.push_back(task->tile.queries);
       for (const Span& whole : union_of(std::move(rows), Join::overlapping)) {
+        Span stages{plan->num_stages, 0};  // first, last
+        for (const Task* task : tasks) {
+          if (!task->tile.queries.overlaps(whole)) continue;
+          stages = {std::min<int64_t>(stages.begin, task->stage), std::max<int64_t>(stages.end, task->stage)};
+        }
         for (const auto& [home, piece] : plan->placement.homes(key.first, whole)) {
           if (home == Rank(r)) continue;
-          plan->moves.push_back(Move{plan->num_stages, Rank(r), home, Operand::output, key.first, piece, key.second});
+          plan->moves.push_back(Move{static_cast<int32_t>(stages.end), Rank(r), home, Operand::output, key.first, piece,
+                                     key.second, static_cast<int32_t>(stages.begin)});
         }
       }
     }
@@ -257,8 +265,9 @@ void keep_budget(Plan* plan) {
   const int64_t budget = plan->request.options.memory_budget_bytes;
   if (budget == 0) return;
   auto [rank, bytes] = peak_memory(*plan);
-  if (bytes > budget && plan->keep_operands) {
-    plan->keep_operands = false;
+  for (bool Plan::*luxury : {&Plan::keep_operands, &Plan::prefetch_all}) {
+    if (bytes <= budget || !(plan->*luxury)) continue;
+    plan->*luxury = false;
     std::tie(rank, bytes) = peak_memory(*plan);
   }
   if (bytes > budget) {
@@ -299,6 +308,7 @@ std::shared_ptr<const Plan> make_plan(Request request) {
   complete_moves(plan.get());
   add_output_moves(plan.get());
   std::sort(plan->moves.begin(), plan->moves.end());
+  plan->prefetch_all = direct;
   plan->keep_operands = keeps_operands(*plan, direct);
   keep_budget(plan.get());
   plan->hash = hash_of(*plan);

@@ -16,7 +16,7 @@
 namespace evenspan::plan {
 
 // A tile on a rank. A rank runs its stages one after another, each as soon as the moves of that stage are in; moves of
-// the next stage travel meanwhile.
+// later stages travel meanwhile.
 struct Task {
   Rank rank;
   int32_t stage = 0;
@@ -28,13 +28,14 @@ enum class Operand : uint8_t { query, key_value, output };
 
 // Rows of queries, of keys and values together, or of finished outputs, that travel from one rank to another.
 struct Move {
-  int32_t stage = 0;  // operands: of the tasks that need them first; outputs: num_stages
+  int32_t stage = 0;  // operands: of the tasks that need them first; outputs: of the last task that adds to them
   Rank from;          // holds the rows at home, has received them in an earlier stage, or has computed them
   Rank to;
   Operand operand = Operand::key_value;
   DocumentId document;
   Span rows;
-  HeadRange heads;  // query heads, or kv heads of key_value
+  HeadRange heads;          // query heads, or kv heads of key_value
+  int32_t first_stage = 0;  // outputs: of the first task that adds to them, after which their queries' gradients leave
   friend auto operator<=>(const Move&, const Move&) = default;
 };
 
@@ -66,6 +67,7 @@ struct Plan {
   std::vector<Move> moves;  // of the forward pass, sorted
   std::vector<Need> needs;  // sorted by move
   int32_t num_stages = 1;
+  bool prefetch_all = false;   // the moves of all stages start at once; false: one stage ahead of the tiles
   bool keep_operands = false;  // received queries, keys and values are saved for backward instead of moved again
   PlanHash hash;
 };

@@ -36,7 +36,14 @@ class BackwardLowering {
         num_stages_(static_cast<size_t>(plan_.num_stages)),
         emitter_(shape_),
         incoming_(num_stages_),
-        outgoing_(num_stages_) {
+        outgoing_(num_stages_),
+        query_arrivals_(num_stages_),
+        query_departures_(num_stages_) {
+    for (const Move& move : plan_.moves) {
+      if (move.operand != Operand::output) continue;
+      if (move.to == rank_.rank_) query_arrivals_[static_cast<size_t>(move.first_stage)].push_back(&move);
+      if (move.from == rank_.rank_) query_departures_[static_cast<size_t>(move.first_stage)].push_back(&move);
+    }
     for (const Need& need : plan_.needs) {
       if (need.move.operand != Operand::key_value) continue;
       const auto stage = static_cast<size_t>(need.move.stage);
@@ -53,22 +60,31 @@ class BackwardLowering {
     for (const auto& [key, sum] : home_sums_) append_clears(sum, &clear.blocks);
     emitter_.emit(std::move(clear));
 
-    Pending grad_outputs = start_grad_outputs();
-    std::vector<Pending> operands(num_stages_), gradients(num_stages_);
-    const auto start_operands = [&](size_t stage) {
-      if (!plan_.keep_operands) operands[stage] = builders_[stage].start();
+    open_grad_outputs();
+    std::vector<Pending> grad_outputs(num_stages_), operands(num_stages_), gradients(num_stages_);
+    size_t num_unstarted = num_stages_;
+    const auto start_operands_down_to = [&](size_t stage) {
+      while (num_unstarted > stage) {
+        --num_unstarted;
+        if (plan_.prefetch_all) grad_outputs[num_unstarted] = start_grad_outputs(num_unstarted);
+        if (!plan_.keep_operands) operands[num_unstarted] = builders_[num_unstarted].start();
+      }
     };
-    start_operands(num_stages_ - 1);
-    if (num_stages_ > 1) start_operands(num_stages_ - 2);
-    emitter_.complete(std::move(grad_outputs));
-    emitter_.emit(std::move(grad_output_fills_));
+    if (!plan_.prefetch_all) {
+      for (size_t stage = num_stages_; stage-- > 0;) grad_outputs[stage] = start_grad_outputs(stage);
+    }
     for (size_t stage = num_stages_; stage-- > 0;) {
-      if (stage > 0 && stage + 1 < num_stages_) start_operands(stage - 1);
+      start_operands_down_to(plan_.prefetch_all || stage == 0 ? 0 : stage - 1);
+      emitter_.complete(std::move(grad_outputs[stage]));
+      emitter_.emit(Copy{std::move(grad_output_fills_[stage])});
       emitter_.complete(std::move(operands[stage]));
       if (!plan_.keep_operands) emitter_.emit(Copy{std::move(fills_[stage])});
       emit_tiles(stage);
-      if (stage + 1 < num_stages_) emitter_.complete(std::move(gradients[stage + 1]));
+      if (!plan_.prefetch_all && stage + 1 < num_stages_) emitter_.complete(std::move(gradients[stage + 1]));
       gradients[stage] = start_gradients(stage);
+    }
+    for (size_t stage = num_stages_; plan_.prefetch_all && stage-- > 1;) {
+      emitter_.complete(std::move(gradients[stage]));
     }
     emit_filled();
     emitter_.complete(std::move(gradients[0]));
@@ -181,8 +197,9 @@ class BackwardLowering {
         const Tile& tile = rank_.tasks_[t].tile;
         key_calls_.push_back(key_sum(tile, shape_.kv_heads(heads)).add(tile.keys, shape_.kv_heads(heads)));
       });
-      if (stage + 1 < num_stages_) register_incoming(stage + 1);
+      if (!plan_.prefetch_all && stage + 1 < num_stages_) register_incoming(stage + 1);
     }
+    for (size_t stage = num_stages_; plan_.prefetch_all && stage-- > 1;) register_incoming(stage);
     for_each_filled([&](const Holding& holding, Span rows) {
       filled_.push_back(home_sum(holding.document, rows).add(rows, holding.heads));
     });
@@ -221,8 +238,8 @@ class BackwardLowering {
     }
   }
 
-  Pending start_grad_outputs() {
-    ExchangeBuilder builder(&emitter_);
+  void open_grad_outputs() {
+    grad_output_fills_.resize(num_stages_);
     for (const auto& group : rank_.groups_) {
       grad_outputs_.push_back(group.at_home
                                   ? rank_.home_block(TensorName::grad_output, group.document, group.rows, group.heads)
@@ -232,17 +249,22 @@ class BackwardLowering {
       for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
-        grad_output_fills_.pairs.push_back(
+        grad_output_fills_[static_cast<size_t>(group.last_stage)].push_back(
             BlockPair{sub_block(grad_outputs_.back(), rows, group.heads, shape_),
                       rank_.home_block(TensorName::grad_output, group.document, rows, group.heads)});
       }
     }
-    for (const Move* output : rank_.arrivals_[num_stages_]) {
+  }
+
+  // Of the rows whose first tiles, in reverse, are the stage's.
+  Pending start_grad_outputs(size_t stage) {
+    ExchangeBuilder builder(&emitter_);
+    for (const Move* output : rank_.output_arrivals_[stage]) {
       builder.send(output->from,
                    rank_.home_block(TensorName::grad_output, output->document, output->rows, output->heads),
                    Precision::input);
     }
-    for (const Move* output : rank_.departures_[num_stages_]) {
+    for (const Move* output : rank_.output_departures_[stage]) {
       const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
       builder.receive(output->to, sub_block(grad_outputs_[group], output->rows, output->heads, shape_),
                       Precision::input, false);
@@ -286,7 +308,7 @@ class BackwardLowering {
   // What one tile call wrote is still as exact in the input's type; sums travel in the accumulation type.
   Precision wire(const Need& need) const { return need.num_tiles == 1 ? Precision::input : rank_.accumulation(); }
 
-  // Key and value gradients of the operands that came for this stage; after the last stage also those of queries.
+  // Key and value gradients of the operands that came for this stage, and those of queries that it finished.
   Pending start_gradients(size_t stage) {
     ExchangeBuilder builder(&emitter_);
     for (const Need* need : outgoing_[stage]) {
@@ -304,13 +326,12 @@ class BackwardLowering {
       builder.receive(move.to, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need), add);
       builder.receive(move.to, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need), add);
     }
-    if (stage > 0) return builder.start();
-    for (const Move* output : rank_.departures_[num_stages_]) {
+    for (const Move* output : query_departures_[stage]) {
       const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
       builder.send(output->to, sub_block(query_sums_[group].first, output->rows, output->heads, shape_),
                    Precision::input);
     }
-    for (const Move* output : rank_.arrivals_[num_stages_]) {
+    for (const Move* output : query_arrivals_[stage]) {
       builder.receive(output->from,
                       rank_.home_block(TensorName::grad_query, output->document, output->rows, output->heads),
                       Precision::input, false);
@@ -370,15 +391,16 @@ class BackwardLowering {
   const AttentionShape& shape_;
   const size_t num_stages_;
   Emitter emitter_;
-  std::vector<std::vector<const Need*>> incoming_, outgoing_;  // [stage], keys and values
-  Holdings holdings_;                                          // of operands that are moved again
-  std::vector<ExchangeBuilder> builders_;                      // [stage], their transfers
-  std::vector<std::vector<BlockPair>> fills_;                  // [stage], and copies from home
-  std::vector<Sum> query_sums_;                                // [group]
+  std::vector<std::vector<const Need*>> incoming_, outgoing_;                // [stage], keys and values
+  std::vector<std::vector<const Move*>> query_arrivals_, query_departures_;  // [stage], gradients, named by outputs
+  Holdings holdings_;                                                        // of operands that are moved again
+  std::vector<ExchangeBuilder> builders_;                                    // [stage], their transfers
+  std::vector<std::vector<BlockPair>> fills_;                                // [stage], and copies from home
+  std::vector<Sum> query_sums_;                                              // [group]
   std::map<HomeKey, Sum> home_sums_;
   std::map<const Holding*, Sum> holding_sums_;
-  std::vector<Block> grad_outputs_;  // [group]
-  Copy grad_output_fills_;
+  std::vector<Block> grad_outputs_;                        // [group]
+  std::vector<std::vector<BlockPair>> grad_output_fills_;  // [stage], and copies from home
   // Numbers of contributions in their sums.
   std::vector<size_t> query_calls_, key_calls_;  // [call, in program order]
   std::map<const Need*, size_t> incoming_number_;

@@ -1,4 +1,4 @@
-// The forward program: exchanges of the stages run one ahead of their tiles; outputs go home at the end.
+// The forward program: exchanges of operands run ahead of their tiles, outputs go home after their last one.
 #include "plan/lower/rank_lowering.h"
 
 namespace evenspan::plan {
@@ -59,10 +59,40 @@ void RankLowering::lower_forward() {
                        [this](const Move* move) { return !at_home(move->document, move->rows); });
   };
 
+  std::vector<Pending> outputs(static_cast<size_t>(num_stages));
+  const auto start_outputs = [&](int32_t stage) {
+    const auto s = static_cast<size_t>(stage);
+    ExchangeBuilder builder(&emitter);
+    Copy finish, own;
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      const OutputGroup& group = groups_[g];
+      if (group.last_stage != stage) continue;
+      if (partials[g] != group.output) finish.pairs.push_back(BlockPair{group.output, partials[g]});
+      if (group.at_home) continue;
+      for (const Span& span : placement_.spans_of(rank_, group.document)) {
+        const Span rows = span.intersect(group.rows);
+        if (rows.empty()) continue;
+        own.pairs.push_back(BlockPair{home_block(TensorName::output, group.document, rows, group.heads),
+                                      sub_block(group.output, rows, group.heads, shape_)});
+      }
+    }
+    emitter.emit(std::move(finish));
+    for (const Move* move : output_departures_[s]) {
+      builder.send(move->to, sub_block(group_of(*move).output, move->rows, move->heads, shape_), Precision::input);
+    }
+    for (const Move* move : output_arrivals_[s]) {
+      builder.receive(move->from, home_block(TensorName::output, move->document, move->rows, move->heads),
+                      Precision::input, false);
+    }
+    outputs[s] = builder.start();
+    emitter.emit(std::move(own));
+  };
+
   for (int32_t stage = 0; stage < num_stages; ++stage) {
     const auto s = static_cast<size_t>(stage);
     if (num_started == stage) start();
-    if (num_started == stage + 1 && num_started < num_stages && !forwards(num_started)) start();
+    const int32_t ahead = plan_.prefetch_all ? num_stages : std::min(stage + 2, num_stages);
+    while (num_started < ahead && !forwards(num_started)) start();
     emitter.complete(std::move(pending[s]));
     emitter.emit(Copy{std::move(fills[s])});
     if (num_started == stage + 1 && num_started < num_stages) start();
@@ -85,35 +115,9 @@ void RankLowering::lower_forward() {
     }
     emitter.emit(std::move(clear));
     emitter.emit(std::move(attend));
+    start_outputs(stage);
   }
-
-  Copy finish;
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    if (partials[g] != groups_[g].output) finish.pairs.push_back(BlockPair{groups_[g].output, partials[g]});
-  }
-  emitter.emit(std::move(finish));
-
-  ExchangeBuilder builder(&emitter);
-  Copy own;
-  for (const OutputGroup& group : groups_) {
-    if (group.at_home) continue;
-    for (const Span& span : placement_.spans_of(rank_, group.document)) {
-      const Span rows = span.intersect(group.rows);
-      if (rows.empty()) continue;
-      own.pairs.push_back(BlockPair{home_block(TensorName::output, group.document, rows, group.heads),
-                                    sub_block(group.output, rows, group.heads, shape_)});
-    }
-  }
-  for (const Move* move : departures_[static_cast<size_t>(num_stages)]) {
-    builder.send(move->to, sub_block(group_of(*move).output, move->rows, move->heads, shape_), Precision::input);
-  }
-  for (const Move* move : arrivals_[static_cast<size_t>(num_stages)]) {
-    builder.receive(move->from, home_block(TensorName::output, move->document, move->rows, move->heads),
-                    Precision::input, false);
-  }
-  Pending outputs = builder.start();
-  emitter.emit(std::move(own));
-  emitter.complete(std::move(outputs));
+  for (Pending& arriving : outputs) emitter.complete(std::move(arriving));
   program_.forward = emitter.finish();
 }
 

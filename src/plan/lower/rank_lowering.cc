@@ -40,8 +40,7 @@ RankLowering::RankLowering(const Plan& plan, Rank rank)
     : plan_(plan), shape_(plan.request.shape), placement_(plan.placement), rank_(rank) {
   const auto num_stages = static_cast<size_t>(plan.num_stages);
   stages_.resize(num_stages);
-  arrivals_.resize(num_stages + 1);
-  departures_.resize(num_stages + 1);
+  for (auto* moves : {&arrivals_, &departures_, &output_arrivals_, &output_departures_}) moves->resize(num_stages);
   const auto [first, last] = std::equal_range(plan.tasks.begin(), plan.tasks.end(), Task{rank, 0, {}},
                                               [](const Task& a, const Task& b) { return a.rank < b.rank; });
   for (auto task = first; task != last; ++task) {
@@ -49,8 +48,10 @@ RankLowering::RankLowering(const Plan& plan, Rank rank)
     tasks_.push_back(*task);
   }
   for (const Move& move : plan.moves) {
-    if (move.to == rank) arrivals_[static_cast<size_t>(move.stage)].push_back(&move);
-    if (move.from == rank) departures_[static_cast<size_t>(move.stage)].push_back(&move);
+    const bool output = move.operand == Operand::output;
+    const auto stage = static_cast<size_t>(move.stage);
+    if (move.to == rank) (output ? output_arrivals_ : arrivals_)[stage].push_back(&move);
+    if (move.from == rank) (output ? output_departures_ : departures_)[stage].push_back(&move);
   }
 }
 
@@ -131,7 +132,7 @@ void RankLowering::group_outputs() {
       const Span rows = tasks_[t].tile.queries;
       const bool same = !groups_.empty() && groups_.back().document == key.first &&
                         groups_.back().heads == key.second && rows.begin < groups_.back().rows.end;
-      if (!same) groups_.push_back(OutputGroup{key.first, key.second, rows, {}, {}, {}, false});
+      if (!same) groups_.push_back(OutputGroup{key.first, key.second, rows, {}, {}, {}, false, 0});
       groups_.back().rows.end = std::max(groups_.back().rows.end, rows.end);
       groups_.back().tasks.push_back(t);
       group_of_task_[t] = groups_.size() - 1;
@@ -139,6 +140,7 @@ void RankLowering::group_outputs() {
   }
   for (OutputGroup& group : groups_) {
     std::sort(group.tasks.begin(), group.tasks.end());
+    group.last_stage = tasks_[group.tasks.back()].stage;
     group.at_home = at_home(group.document, group.rows);
     group.output = group.at_home
                        ? home_block(TensorName::output, group.document, group.rows, group.heads)

@@ -58,6 +58,7 @@ class RankLowering {
     Block output;               // final: home, or saved when the rows live elsewhere
     Block lse;                  // saved
     bool at_home = false;
+    int32_t last_stage = 0;  // of its tasks
   };
   // Common to both directions (rank_lowering.cc).
   void group_outputs();
@@ -89,9 +90,10 @@ class RankLowering {
   const AttentionShape& shape_;
   const Placement& placement_;
   Rank rank_;
-  std::vector<Task> tasks_;                                      // of this rank, by stage
-  std::vector<std::vector<size_t>> stages_;                      // [stage] tasks
-  std::vector<std::vector<const Move*>> arrivals_, departures_;  // [stage], forward; the last entry: outputs
+  std::vector<Task> tasks_;                                                    // of this rank, by stage
+  std::vector<std::vector<size_t>> stages_;                                    // [stage] tasks
+  std::vector<std::vector<const Move*>> arrivals_, departures_;                // [stage], operands, forward
+  std::vector<std::vector<const Move*>> output_arrivals_, output_departures_;  // [stage]
   std::vector<OutputGroup> groups_;
   std::vector<size_t> group_of_task_;
   Holdings forward_holdings_;
