@@ -219,6 +219,12 @@ PlanHash hash_of(const Plan& plan) {
   }
   parts[3].add(request.cost.pair_seconds);
   parts[3].add(request.cost.token_seconds);
+  parts[3].add(request.cost.stage_seconds);
+  parts[3].add(request.cost.num_layers);
+  for (const CostModel::Slowdown& slowdown : request.cost.slowdowns) {
+    parts[3].add(slowdown.length);
+    parts[3].add(slowdown.factor);
+  }
   const Options& options = request.options;
   parts[4].add(options.strategy);
   parts[4].add(options.token_slack);

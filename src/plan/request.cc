@@ -1,5 +1,8 @@
 #include "evenspan/plan/request.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "evenspan/core/error.h"
 
 namespace evenspan::plan {
@@ -40,6 +43,18 @@ ElementType parse_element_type(const std::string& text) {
     if (text == to_string(type)) return type;
   }
   fail_invalid("[plan] element type is \"", text, "\"; use bf16, f16, f32 or f64");
+}
+
+double CostModel::slowdown(int64_t length) const {
+  if (slowdowns.empty()) return 1;
+  const auto above = std::lower_bound(slowdowns.begin(), slowdowns.end(), length,
+                                      [](const Slowdown& s, int64_t value) { return s.length < value; });
+  if (above == slowdowns.begin()) return above->factor;
+  if (above == slowdowns.end()) return slowdowns.back().factor;
+  const Slowdown& below = *std::prev(above);
+  const double weight =
+      static_cast<double>(length - below.length) / static_cast<double>(above->length - below.length);
+  return below.factor + weight * (above->factor - below.factor);
 }
 
 size_t Topology::level_between(Rank a, Rank b) const {
@@ -116,6 +131,18 @@ void validate(const Request& request) {
       !(request.cost.pair_seconds + request.cost.token_seconds > 0)) {
     fail_invalid("[plan] the cost model has ", request.cost.pair_seconds, " s per pair and ",
                  request.cost.token_seconds, " s per token; neither is negative and one is positive");
+  }
+  if (!(request.cost.stage_seconds >= 0) || request.cost.num_layers < 1) {
+    fail_invalid("[plan] the cost model has ", request.cost.stage_seconds, " s per stage and ",
+                 request.cost.num_layers, " layers; the one is not negative, the other at least 1");
+  }
+  int64_t shorter = 0;
+  for (const CostModel::Slowdown& slowdown : request.cost.slowdowns) {
+    if (slowdown.length <= shorter || !(slowdown.factor > 0)) {
+      fail_invalid("[plan] the cost model slows documents of ", slowdown.length, " tokens by ", slowdown.factor,
+                   " after ", shorter, " tokens; lengths ascend and factors are positive");
+    }
+    shorter = slowdown.length;
   }
 }
 

@@ -146,7 +146,20 @@ plan::CostModel cost_model(const Profile& profile, const Model& model) {
   const double per_flop = 1 / profile.forward_flops_per_second + 2 / profile.backward_flops_per_second;
   const double flops =
       model.num_layers * (model.before_attention_flops() + model.after_attention_flops()) + model.output_layer_flops();
-  return plan::CostModel{pair_seconds * model.shape.num_heads * model.num_layers, flops * per_flop};
+  plan::CostModel cost{pair_seconds * model.shape.num_heads * model.num_layers, flops * per_flop};
+  for (int64_t length = times.tile; length <= times.queries.back(); length *= 2) {
+    double seconds = 0;
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+      seconds += segment_seconds(times, pass, plan::TileKind::causal, length, length, 1);
+    }
+    const double length_pairs = static_cast<double>(length) * static_cast<double>(length + 1) / 2;
+    cost.slowdowns.push_back({length, seconds / (pair_seconds * length_pairs)});
+  }
+  // A kernel, its packing and its unpacking, in both passes.
+  cost.stage_seconds =
+      times.forward.operation_seconds + times.backward.operation_seconds + 4 * profile.memory_operation_seconds;
+  cost.num_layers = model.num_layers;
+  return cost;
 }
 
 Machine make_machine(const Profile& profile, int32_t num_ranks, int32_t ranks_per_node) {

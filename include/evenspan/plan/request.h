@@ -58,12 +58,23 @@ Topology make_topology(int32_t num_ranks, int32_t ranks_per_node = 0);
 // Default: the 7B model of FlexSP (arXiv 2412.01523, published solver constants): alpha1 = 5.128e-6 ms per token^2 of a
 // causal document, which has half as many pairs, and alpha2 = 0.1839576 ms per token.
 struct CostModel {
+  // Kernels are slower on short documents: a pair of a document of `length` tokens costs `factor` times as much.
+  struct Slowdown {
+    int64_t length = 0;
+    double factor = 1;
+    friend bool operator==(const Slowdown&, const Slowdown&) = default;
+  };
+
   double pair_seconds = 2 * 5.128e-9;
   double token_seconds = 0.1839576e-3;
+  std::vector<Slowdown> slowdowns = {};  // ascending lengths, linear between them, constant beyond; empty: 1
+  double stage_seconds = 0;         // of one more stage of attention in one layer's forward and backward: its launches
+  int32_t num_layers = 32;          // >= 1
 
   double work(int64_t pairs, int64_t tokens) const {
     return pair_seconds * static_cast<double>(pairs) + token_seconds * static_cast<double>(tokens);
   }
+  double slowdown(int64_t length) const;
   friend bool operator==(const CostModel&, const CostModel&) = default;
 };
 

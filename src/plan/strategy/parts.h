@@ -55,8 +55,11 @@ struct HeadSplit {
 };
 HeadSplit head_split(const Request& request, int32_t ranks_per_group);
 
-// What ranks move when each computes its part of the heads and rows of its group's tokens and fetches every operand
-// once.
+// What ranks move when each computes its part of the heads and rows of its group's `group_spans` ([group], sorted) and
+// fetches every operand once.
+Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t ranks_per_group,
+                            const std::vector<std::vector<PlacedSpan>>& group_spans);
+// The same for all tokens of the groups.
 Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t ranks_per_group);
 
 // Keys that the placement's ranks need from elsewhere for the queries of their own homes: the sum over ranks, in

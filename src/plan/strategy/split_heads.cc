@@ -95,23 +95,22 @@ Draft split_heads(const Request& request, const Draft& outer, int32_t group_size
   return draft;
 }
 
-Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t group_size) {
+Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t group_size,
+                            const std::vector<std::vector<PlacedSpan>>& group_spans) {
   const AttentionShape& shape = request.shape;
   const HeadSplit split = head_split(request, group_size);
   int64_t elements = 0;  // times head_dim
   for (int32_t r = 0; r < request.num_ranks(); ++r) {
-    const int32_t first = r - r % group_size;
+    const std::vector<PlacedSpan>& of_group = group_spans[static_cast<size_t>(r / group_size)];
     const HeadRange heads = split.heads(r % group_size);
     const HeadRange kv_heads = shape.kv_heads(heads);
-    for (int64_t d = 0; d < request.documents.size(); ++d) {
-      const DocumentId document(d);
-      std::vector<Span> group_spans;
-      for (int32_t member = first; member < first + group_size; ++member) {
-        for (const Span& span : placement.spans_of(Rank(member), document)) group_spans.push_back(span);
-      }
+    for (size_t i = 0; i < of_group.size();) {
+      const DocumentId document = of_group[i].document;
+      std::vector<Span> spans;
+      for (; i < of_group.size() && of_group[i].document == document; ++i) spans.push_back(of_group[i].span);
       const std::vector<Span> own = placement.spans_of(Rank(r), document);
       std::vector<Span> needed;
-      for (const Span& whole : union_of(std::move(group_spans))) {
+      for (const Span& whole : union_of(std::move(spans))) {
         for (const Span& rows : split.rows(r % group_size, whole)) {
           needed.push_back(needed_keys(request.documents[document], rows));
           for (const Span& remote : subtract(rows, own)) elements += remote.size() * 2 * heads.size();  // query, output
@@ -123,6 +122,16 @@ Traffic split_heads_traffic(const Request& request, const Placement& placement, 
     }
   }
   return Traffic{elements * shape.head_dim * num_bytes(shape.element), 3};
+}
+
+Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t group_size) {
+  std::vector<std::vector<PlacedSpan>> group_spans(static_cast<size_t>(request.num_ranks() / group_size));
+  for (int32_t r = 0; r < request.num_ranks(); ++r) {
+    auto& of_group = group_spans[static_cast<size_t>(r / group_size)];
+    of_group.insert(of_group.end(), placement.spans(Rank(r)).begin(), placement.spans(Rank(r)).end());
+  }
+  for (auto& of_group : group_spans) std::sort(of_group.begin(), of_group.end());
+  return split_heads_traffic(request, placement, group_size, group_spans);
 }
 
 }  // namespace evenspan::plan

@@ -10,7 +10,7 @@
 namespace evenspan::plan {
 namespace {
 
-constexpr std::array<Strategy, 9> kStrategies = {{
+constexpr std::array<Strategy, 10> kStrategies = {{
     {"local", "whole documents on single ranks", "0 bytes in 0 steps", write_local, local_traffic},
     {"ring", "equal chunks of every document; keys and values go around a ring", "(P-1) N 2KDe in P-1 steps",
      write_ring, ring_traffic},
@@ -29,6 +29,9 @@ constexpr std::array<Strategy, 9> kStrategies = {{
     {"hierarchical", "sequence_aware over groups, ulysses inside them",
      "sum over r of ((N_g - n_r) 2H_r + |keys needed by g - home of r| 2K_r) De in 3 steps", write_hierarchical,
      hierarchical_traffic},
+    {"mixed", "a plan per document: whole on a rank, heads split in a group, or cut over groups",
+     "as hierarchical, for the documents that the ranks of a group share, in at most 19 steps", write_mixed,
+     mixed_traffic},
 }};
 
 }  // namespace

@@ -14,6 +14,7 @@ Draft write_ulysses(const Request& request);
 Draft write_usp(const Request& request);
 Draft write_sequence_aware(const Request& request);
 Draft write_hierarchical(const Request& request);
+Draft write_mixed(const Request& request);
 
 Traffic local_traffic(const Request& request, const Placement& placement);
 Traffic all_gather_traffic(const Request& request, const Placement& placement);
@@ -21,5 +22,6 @@ Traffic ulysses_traffic(const Request& request, const Placement& placement);
 Traffic usp_traffic(const Request& request, const Placement& placement);
 Traffic sequence_aware_traffic(const Request& request, const Placement& placement);
 Traffic hierarchical_traffic(const Request& request, const Placement& placement);
+Traffic mixed_traffic(const Request& request, const Placement& placement);
 
 }  // namespace evenspan::plan

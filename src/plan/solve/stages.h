@@ -1,0 +1,25 @@
+// In how many stages keys from elsewhere come.
+#pragma once
+
+#include <cstdint>
+
+#include "evenspan/plan/request.h"
+
+namespace evenspan::plan {
+
+constexpr int32_t kMostRemoteStages = 16;
+
+// Of one rank, in one layer.
+struct RemoteWork {
+  int64_t keys = 0;      // tokens whose keys and values come from elsewhere
+  int32_t kv_heads = 0;  // of them that come
+  double pairs = 0;      // of all heads, that its attention to them has
+};
+
+// The number of stages, in [1, kMostRemoteStages], that costs least in the request's cost model. The transfer of a
+// first stage has nothing to hide behind, and that of gradients after the last one of backward neither: with S stages
+// an S-th part of both is waited for. Each stage costs its launches, the latency of its transfers, and what kernels
+// lose on shorter key ranges. 1 where the outermost level's bandwidth is unknown.
+int32_t num_remote_stages(const Request& request, const RemoteWork& work);
+
+}  // namespace evenspan::plan

@@ -1,0 +1,151 @@
+// A plan per document: inside every group of ranks the short documents lie whole on one rank each and move nothing, the
+// long ones are shared by all ranks of the group, which split their heads; the longest are cut over groups. Whole
+// documents run first and last, so that they hide what the shared ones move.
+#include "plan/solve/mixed_placement.h"
+#include "plan/solve/stages.h"
+#include "plan/strategy/parts.h"
+#include "plan/strategy/table.h"
+
+namespace evenspan::plan {
+namespace {
+
+class Writer {
+ public:
+  Writer(const Request& request, MixedPlacement solved)
+      : request_(request),
+        group_size_(ranks_per_group(request)),
+        split_(head_split(request, group_size_)),
+        shared_(std::move(solved.shared)),
+        placement_(request.documents, std::move(solved.homes)) {}
+
+  Draft write() {
+    int32_t most_stages = 0;
+    for (size_t g = 0; g < shared_.size(); ++g) {
+      num_remote_stages_.push_back(remote_stages(g));
+      most_stages = std::max(most_stages, num_remote_stages_.back());
+    }
+    for (size_t g = 0; g < shared_.size(); ++g) {
+      for (int32_t member = 0; member < group_size_; ++member) {
+        const Rank rank(static_cast<int64_t>(g) * group_size_ + member);
+        add_whole(g, rank, 2 + most_stages);
+        for (size_t i = 0; i < shared_[g].size();) i = add_shared(g, rank, member, i);
+      }
+    }
+    return Draft{std::move(placement_), std::move(tasks_), {}};
+  }
+
+ private:
+  bool is_shared(size_t group, DocumentId document) const {
+    const auto at = std::lower_bound(shared_[group].begin(), shared_[group].end(), PlacedSpan{document, Span{}});
+    return at != shared_[group].end() && at->document == document;
+  }
+
+  // Half of a rank's whole documents in stage 0, the other half in the last one.
+  void add_whole(size_t group, Rank rank, int32_t last_stage) {
+    double pairs = 0, before = 0;
+    std::vector<PlacedSpan> whole;
+    for (const PlacedSpan& placed : placement_.spans(rank)) {
+      if (is_shared(group, placed.document)) continue;
+      whole.push_back(placed);
+      pairs += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span));
+    }
+    for (const PlacedSpan& placed : whole) {
+      const bool late = !shared_[group].empty() && before >= pairs / 2;
+      before += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span));
+      attend(request_, rank, late ? last_stage : 0, placed, placed.span, all_heads(request_), &tasks_);
+    }
+  }
+
+  // The keys that the spans of one document, from `first` to `last` of a group's shared ones, need from other groups.
+  std::vector<Span> remote_keys(size_t group, size_t first, size_t last) const {
+    std::vector<Span> needed, own;
+    for (size_t i = first; i < last; ++i) {
+      const PlacedSpan& placed = shared_[group][i];
+      own.push_back(placed.span);
+      needed.push_back(needed_keys(request_.documents[placed.document], placed.span));
+    }
+    own = union_of(std::move(own));
+    std::vector<Span> remote;
+    for (const Span& keys : union_of(std::move(needed))) {
+      for (const Span& rest : subtract(keys, own)) remote.push_back(rest);
+    }
+    return remote;
+  }
+
+  size_t document_end(size_t group, size_t first) const {
+    size_t last = first;
+    while (last < shared_[group].size() && shared_[group][last].document == shared_[group][first].document) ++last;
+    return last;
+  }
+
+  int32_t remote_stages(size_t group) const {
+    RemoteWork work;
+    for (size_t i = 0; i < shared_[group].size();) {
+      const size_t last = document_end(group, i);
+      for (const Span& keys : remote_keys(group, i, last)) {
+        work.keys += keys.size();
+        for (; i < last; ++i) {
+          const PlacedSpan& placed = shared_[group][i];
+          work.pairs += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span)) / group_size_;
+        }
+      }
+      i = last;
+    }
+    work.kv_heads = request_.shape.kv_heads(split_.heads(0)).size();
+    return num_remote_stages(request_, work);
+  }
+
+  // Adds the tiles of the document whose spans begin at `first`, and returns where those of the next one begin. Stage 1
+  // has the keys of the group; the others come in stages, each group's beginning elsewhere, so that not all groups ask
+  // the same ranks at once.
+  size_t add_shared(size_t group, Rank rank, int32_t member, size_t first) {
+    const size_t last = document_end(group, first);
+    const HeadRange heads = split_.heads(member);
+    const DocumentId document = shared_[group][first].document;
+    const std::vector<Span> remote = remote_keys(group, first, last);
+    int64_t num_remote = 0;
+    for (const Span& keys : remote) num_remote += keys.size();
+    const int32_t num_stages = num_remote_stages_[group];
+    const auto offset = static_cast<int32_t>(group * static_cast<size_t>(num_stages) / shared_.size());
+    for (size_t q = first; q < last; ++q) {
+      for (const Span& rows : split_.rows(member, shared_[group][q].span)) {
+        const PlacedSpan queries{document, rows};
+        for (size_t k = first; k < last; ++k) {
+          attend(request_, rank, 1, queries, shared_[group][k].span, heads, &tasks_);
+        }
+        for (int32_t stage = 0; stage < num_stages; ++stage) {
+          const Span part = equal_part(num_remote, (stage + offset) % num_stages, num_stages);
+          int64_t before = 0;  // remote keys before the span
+          for (const Span& keys : remote) {
+            const Span here{keys.begin - before + part.begin, keys.begin - before + part.end};
+            attend(request_, rank, 2 + stage, queries, here.intersect(keys), heads, &tasks_);
+            before += keys.size();
+          }
+        }
+      }
+    }
+    return last;
+  }
+
+  const Request& request_;
+  const int32_t group_size_;
+  const HeadSplit split_;
+  const std::vector<std::vector<PlacedSpan>> shared_;  // [group]
+  Placement placement_;
+  std::vector<int32_t> num_remote_stages_;  // [group]
+  std::vector<Task> tasks_;
+};
+
+}  // namespace
+
+Draft write_mixed(const Request& request) {
+  return Writer(request, place_mixed(request, ranks_per_group(request))).write();
+}
+
+Traffic mixed_traffic(const Request& request, const Placement& placement) {
+  const int32_t group_size = ranks_per_group(request);
+  const Traffic traffic = split_heads_traffic(request, placement, group_size, place_mixed(request, group_size).shared);
+  return Traffic{traffic.sent_bytes, 3 + kMostRemoteStages};
+}
+
+}  // namespace evenspan::plan
