@@ -326,17 +326,17 @@ Metrics measure(const Plan& plan) {
   const auto num_ranks = static_cast<size_t>(request.num_ranks());
   Metrics metrics;
   metrics.sent_bytes.assign(num_ranks, 0);
-  std::vector<double> pairs(num_ranks, 0);  // of all heads, as a fraction of them
+  metrics.pairs.assign(num_ranks, 0);
   for (const Task& task : plan.tasks) {
     const int64_t window = request.documents[task.tile.document].mask.extent;
-    pairs[static_cast<size_t>(task.rank.value)] +=
+    metrics.pairs[static_cast<size_t>(task.rank.value)] +=
         static_cast<double>(num_pairs(task.tile, window)) * task.tile.heads.size() / request.shape.num_heads;
   }
   double most_work = 0, work = 0;
   int64_t most_tokens = 0;
   for (size_t r = 0; r < num_ranks; ++r) {
     metrics.tokens.push_back(plan.placement.num_tokens(Rank(static_cast<int64_t>(r))));
-    metrics.work_seconds.push_back(request.cost.pair_seconds * pairs[r] +
+    metrics.work_seconds.push_back(request.cost.pair_seconds * metrics.pairs[r] +
                                    request.cost.token_seconds * static_cast<double>(metrics.tokens[r]));
     most_tokens = std::max(most_tokens, metrics.tokens[r]);
     most_work = std::max(most_work, metrics.work_seconds[r]);

@@ -52,8 +52,7 @@ double CostModel::slowdown(int64_t length) const {
   if (above == slowdowns.begin()) return above->factor;
   if (above == slowdowns.end()) return slowdowns.back().factor;
   const Slowdown& below = *std::prev(above);
-  const double weight =
-      static_cast<double>(length - below.length) / static_cast<double>(above->length - below.length);
+  const double weight = static_cast<double>(length - below.length) / static_cast<double>(above->length - below.length);
   return below.factor + weight * (above->factor - below.factor);
 }
 
@@ -133,8 +132,8 @@ void validate(const Request& request) {
                  request.cost.token_seconds, " s per token; neither is negative and one is positive");
   }
   if (!(request.cost.stage_seconds >= 0) || request.cost.num_layers < 1) {
-    fail_invalid("[plan] the cost model has ", request.cost.stage_seconds, " s per stage and ",
-                 request.cost.num_layers, " layers; the one is not negative, the other at least 1");
+    fail_invalid("[plan] the cost model has ", request.cost.stage_seconds, " s per stage and ", request.cost.num_layers,
+                 " layers; the one is not negative, the other at least 1");
   }
   int64_t shorter = 0;
   for (const CostModel::Slowdown& slowdown : request.cost.slowdowns) {

@@ -1,51 +1,129 @@
 #include "evenspan/simulate/bound.h"
 
 #include <algorithm>
+#include <map>
 
 namespace evenspan::simulate {
 namespace {
 
-// The points of an axis up to `most`, and `most`; beyond the first point time is proportional, so that is always one.
-std::vector<int64_t> corners(const std::vector<int64_t>& axis, int64_t most) {
-  std::vector<int64_t> points{axis.front()};
+// The points of an axis in [least, most], and both ends; before the first point a pair costs what it costs there.
+std::vector<int64_t> corners(const std::vector<int64_t>& axis, int64_t least, int64_t most) {
+  std::vector<int64_t> points{std::max(least, axis.front())};
   for (const int64_t point : axis) {
-    if (point <= most) points.push_back(point);
+    if (point > least && point < most) points.push_back(point);
   }
   points.push_back(std::max(most, axis.front()));
   return points;
 }
 
-// The least seconds per pair and head of a tile inside a document of `length`.
-double best_pair_seconds(const AttentionTimes& times, Pass pass, int64_t length) {
-  const int64_t whole = (length + times.tile - 1) / times.tile * times.tile;
-  const double overhead = times.times(pass).segment_seconds;
-  double best = 0;
-  for (const int64_t q : corners(times.queries, whole)) {
-    for (const int64_t k : corners(times.keys, whole)) {
-      const double seconds = segment_seconds(times, pass, plan::TileKind::full, q, k, 1) - overhead;
-      const double per_pair = seconds / (static_cast<double>(q) * static_cast<double>(k));
-      best = best == 0 ? per_pair : std::min(best, per_pair);
-    }
+// The least seconds per pair and head that tiles of a document can have in one pass.
+class BestRates {
+ public:
+  BestRates(const AttentionTimes& times, Pass pass) : times_(times), interpolated_(times), pass_(pass) {
+    interpolated_.tile = 1;
   }
-  return best;
-}
+
+  double of(const plan::Document& document) {
+    const int64_t whole = whole_tiles(document.length);
+    if (document.mask.kind != plan::MaskKind::causal) return in_box(0, whole, whole);
+    return std::min(of_squares(document.length), of_rectangles(whole));
+  }
+
+ private:
+  int64_t whole_tiles(int64_t n) const { return (n + times_.tile - 1) / times_.tile * times_.tile; }
+
+  double seconds(const AttentionTimes& times, plan::TileKind kind, int64_t q, int64_t k) const {
+    return segment_seconds(times, pass_, kind, q, k, 1) - times.times(pass_).segment_seconds;
+  }
+
+  // Of tiles with up to `most_q` rows and from `least_k` to `most_k` keys.
+  double in_box(int64_t least_k, int64_t most_k, int64_t most_q) const {
+    double best = 0;
+    for (const int64_t q : corners(times_.queries, 0, most_q)) {
+      for (const int64_t k : corners(times_.keys, least_k, most_k)) {
+        const double per_pair =
+            seconds(interpolated_, plan::TileKind::full, q, k) / (static_cast<double>(q) * static_cast<double>(k));
+        best = best == 0 ? per_pair : std::min(best, per_pair);
+      }
+    }
+    return best;
+  }
+
+  double of_rectangles(int64_t length) {
+    const auto [at, is_new] = rectangles_.emplace(length, 0);
+    if (!is_new) return at->second;
+    const int64_t most = length + 2 * times_.tile - 1;
+    std::vector<int64_t> breaks = corners(times_.keys, 1, most);
+    constexpr int64_t kParts = 32;
+    for (int64_t i = 1; i < kParts; ++i) breaks.push_back(std::max<int64_t>(1, most * i / kParts));
+    std::sort(breaks.begin(), breaks.end());
+    int64_t below = 1;
+    for (const int64_t above : breaks) {
+      const int64_t most_q = std::max<int64_t>(1, most - below);
+      const double best = in_box(below, above, most_q);
+      at->second = at->second == 0 ? best : std::min(at->second, best);
+      below = above;
+    }
+    return at->second;
+  }
+
+  double of_squares(int64_t length) {
+    const auto per_pair = [this](int64_t whole, int64_t n) {
+      const double pairs = static_cast<double>(n) * static_cast<double>(n + 1) / 2;
+      return seconds(times_, plan::TileKind::causal, whole, whole) / pairs;
+    };
+    const int64_t num_tiles = whole_tiles(length) / times_.tile;
+    while (static_cast<int64_t>(squares_.size()) < num_tiles) {
+      const int64_t n = static_cast<int64_t>(squares_.size() + 1) * times_.tile;
+      const double own = per_pair(n, n);
+      squares_.push_back(squares_.empty() ? own : std::min(own, squares_.back()));
+    }
+    const double whole = per_pair(num_tiles * times_.tile, length);
+    return num_tiles == 1 ? whole : std::min(whole, squares_[static_cast<size_t>(num_tiles) - 2]);
+  }
+
+  const AttentionTimes& times_;
+  AttentionTimes interpolated_;  // without rounding to tiles
+  const Pass pass_;
+  std::map<int64_t, double> rectangles_;  // by length in whole tiles
+  std::vector<double> squares_;           // [tiles - 1], the least up to there
+};
 
 }  // namespace
 
 double step_lower_bound(const plan::Request& request, const Scenario& scenario) {
   const auto& [machine, profile, model] = scenario;
   const AttentionTimes& times = attention_times(profile, request.shape);
+  BestRates forward(times, Pass::forward), backward(times, Pass::backward);
   double attention = 0;  // of one head
   for (const plan::Document& document : request.documents.all()) {
     const auto pairs = static_cast<double>(plan::num_pairs(document, Span{0, document.length}));
-    attention += pairs * (best_pair_seconds(times, Pass::forward, document.length) +
-                          best_pair_seconds(times, Pass::backward, document.length));
+    attention += pairs * (forward.of(document) + backward.of(document));
   }
   const double flops =
       model.num_layers * (model.before_attention_flops() + model.after_attention_flops()) + model.output_layer_flops();
   const double per_flop = 1 / profile.forward_flops_per_second + 2 / profile.backward_flops_per_second;
   const double tokens = flops * per_flop * static_cast<double>(request.documents.total_tokens());
   return (attention * request.shape.num_heads * model.num_layers + tokens) / request.num_ranks();
+}
+
+double busiest_rank_bound(const plan::Plan& plan, const Scenario& scenario) {
+  const auto& [machine, profile, model] = scenario;
+  const AttentionTimes& times = attention_times(profile, plan.request.shape);
+  plan::Document longest{std::max(times.queries.back(), times.keys.back()), {plan::MaskKind::full, 0}};
+  for (const plan::Document& document : plan.request.documents.all()) {
+    longest.length = std::max(longest.length, document.length);
+  }
+  const double rates = BestRates(times, Pass::forward).of(longest) + BestRates(times, Pass::backward).of(longest);
+  const double pair_seconds = rates * model.shape.num_heads * model.num_layers;
+  const double token_seconds = cost_model(profile, model).token_seconds;
+  const plan::Metrics metrics = plan::measure(plan);
+  double busiest = 0;
+  for (size_t r = 0; r < metrics.tokens.size(); ++r) {
+    busiest =
+        std::max(busiest, pair_seconds * metrics.pairs[r] + token_seconds * static_cast<double>(metrics.tokens[r]));
+  }
+  return busiest;
 }
 
 }  // namespace evenspan::simulate

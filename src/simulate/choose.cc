@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "evenspan/simulate/bound.h"
 #include "evenspan/simulate/formula.h"
 #include "plan/strategy/strategy.h"
 
@@ -20,12 +21,14 @@ class Chooser {
       : request_(request), scenario_(scenario), timeline_(timeline) {}
 
   Choice run() {
-    simulate("sequence_aware", 0);
-    simulate("local", 0);
     const int32_t ranks = request_.num_ranks();
-    for (int32_t size = std::min(ranks, request_.topology.ranks_per_node()); size > 1; --size) {
-      if (ranks % size == 0) simulate("hierarchical", size);
+    for (const char* strategy : {"mixed", "hierarchical"}) {
+      for (int32_t size = std::min(ranks, request_.topology.ranks_per_node()); size > 1; --size) {
+        if (ranks % size == 0) consider_planned(strategy, size);
+      }
     }
+    consider_planned("sequence_aware", 0);
+    consider_planned("local", 0);
     for (const plan::Strategy& strategy : plan::strategies()) {
       const std::string name(strategy.name);
       if (has_formula(name)) consider_uniform(name);
@@ -41,9 +44,15 @@ class Chooser {
     return request;
   }
 
-  void simulate(const std::string& strategy, int32_t ranks_per_group) {
+  // Simulated unless its busiest rank alone computes for longer than the best step so far.
+  void consider_planned(const std::string& strategy, int32_t ranks_per_group) {
     const plan::Request request = with(strategy, ranks_per_group);
     auto plan = plan::make_plan(request);
+    const double bound = busiest_rank_bound(*plan, scenario_);
+    if (!choice_.candidates.empty() && bound >= choice_.prediction.step_seconds) {
+      choice_.candidates.push_back({strategy, ranks_per_group, false, bound});
+      return;
+    }
     Prediction prediction = predict(*plan, scenario_, timeline_);
     take(request.options, std::move(prediction), std::move(plan));
   }
@@ -52,7 +61,7 @@ class Chooser {
     const plan::Request request = with(strategy, 0);
     const bool few_ranks = request.num_ranks() <= kMostUniformRanks;
     if (!formula_takes(request.documents)) {
-      if (few_ranks) simulate(strategy, 0);
+      if (few_ranks) consider_planned(strategy, 0);
       return;
     }
     Prediction by_formula = predict_by_formula(request, scenario_);
@@ -60,7 +69,7 @@ class Chooser {
     if (bound >= choice_.prediction.step_seconds) {
       choice_.candidates.push_back({strategy, 0, false, bound});
     } else if (few_ranks) {
-      simulate(strategy, 0);
+      consider_planned(strategy, 0);
     } else {
       take(request.options, std::move(by_formula), nullptr);
     }

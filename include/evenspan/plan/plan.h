@@ -80,6 +80,7 @@ struct Metrics {
   double tokens_max_over_mean = 1;
   double work_max_over_mean = 1;     // by the request's cost model
   std::vector<int64_t> tokens;       // [rank]
+  std::vector<double> pairs;         // [rank], each counted as the part of the heads that the rank computes
   std::vector<double> work_seconds;  // [rank]
   std::vector<int64_t> sent_bytes;   // [rank], payload of one layer's forward
   int64_t sent_bytes_total = 0;

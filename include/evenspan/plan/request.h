@@ -68,8 +68,8 @@ struct CostModel {
   double pair_seconds = 2 * 5.128e-9;
   double token_seconds = 0.1839576e-3;
   std::vector<Slowdown> slowdowns = {};  // ascending lengths, linear between them, constant beyond; empty: 1
-  double stage_seconds = 0;         // of one more stage of attention in one layer's forward and backward: its launches
-  int32_t num_layers = 32;          // >= 1
+  double stage_seconds = 0;  // of one more stage of attention in one layer's forward and backward: its launches
+  int32_t num_layers = 32;   // >= 1
 
   double work(int64_t pairs, int64_t tokens) const {
     return pair_seconds * static_cast<double>(pairs) + token_seconds * static_cast<double>(tokens);

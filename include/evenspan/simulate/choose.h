@@ -12,7 +12,7 @@ namespace evenspan::simulate {
 // A strategy that was looked at.
 struct Candidate {
   std::string strategy;
-  int32_t ranks_per_group = 0;  // of hierarchical
+  int32_t ranks_per_group = 0;  // of mixed and hierarchical
   bool simulated = false;       // false: its bound was no better than the best plan so far
   double step_seconds = 0;      // simulated or by formula, or the bound
 };
@@ -29,10 +29,11 @@ struct Choice {
 // chunks, and `striped`'s to whole stripes of the fullest rank in every stage. Tests hold the bounds against programs.
 double bound_of_formula(const std::string& strategy);
 
-// Simulates `sequence_aware`, `hierarchical` with every number of ranks a group that divides the ranks and fits in a
-// node, and `local`; then each uniform strategy whose bound beats the best so far. So the choice is never worse, in the
-// model, than any uniform strategy. Strategies without a formula for the masks are simulated on at most
-// kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as predict().
+// Plans `mixed` and `hierarchical` with every number of ranks a group that divides the ranks and fits in a node,
+// `sequence_aware` and `local`, and simulates each whose busiest_rank_bound() beats the best so far; then each uniform
+// strategy whose bound does. So the choice is never worse, in the model, than any uniform strategy. Strategies without
+// a formula for the masks are simulated on at most kMostUniformRanks ranks and left out beyond. Deterministic.
+// REQUIRES: as predict().
 Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip);
 
 }  // namespace evenspan::simulate

@@ -74,16 +74,59 @@ class Groups {
     std::vector<Load> bins = expected_of_cut(cut, whole);
     std::vector<Load> items;
     for (const size_t d : whole) items.push_back(loads_[d]);
-    const std::vector<Load> reserved = bins;
     const std::vector<int32_t> group_of = deal(items, capacity_, &bins);
 
     std::vector<std::vector<Share>> shares(static_cast<size_t>(num_groups_));
     for (size_t i = 0; i < whole.size(); ++i) {
       shares[static_cast<size_t>(group_of[i])].push_back(Share{whole[i], 1});
     }
-    for (size_t g = 0; g < bins.size(); ++g) bins[g] += -1.0 * reserved[g];
-    pour(cut, bins, &shares);
+    for (auto& of_group : shares) {
+      std::stable_sort(of_group.begin(), of_group.end(), [this](const Share& a, const Share& b) {
+        return density(loads_[a.document]) < density(loads_[b.document]);
+      });
+    }
+    even_tokens(cut, &shares);
+    pour(cut, &shares);
     return shares;
+  }
+
+  Load sum_of(const std::vector<Share>& shares) const {
+    Load sum;
+    for (const Share& share : shares) sum += share.part * loads_[share.document];
+    return sum;
+  }
+
+  // Moves light whole documents from groups that will have many tokens to such that will have few: what the cut
+  // documents bring is counted anew each time. `shares` are whole documents, the lightest first.
+  void even_tokens(const std::vector<size_t>& cut, std::vector<std::vector<Share>>* shares) const {
+    for (int32_t round = 0; round < 4 * num_groups_ && num_groups_ > 1; ++round) {
+      std::vector<std::vector<Share>> poured = *shares;
+      pour(cut, &poured);
+      std::vector<double> tokens;
+      for (const auto& of_group : poured) tokens.push_back(sum_of(of_group).tokens);
+      const auto most = static_cast<size_t>(std::max_element(tokens.begin(), tokens.end()) - tokens.begin());
+      const auto fewest = static_cast<size_t>(std::min_element(tokens.begin(), tokens.end()) - tokens.begin());
+      if (tokens[most] <= capacity_.tokens * (1 + kTolerance)) return;
+      const double surplus = std::min(tokens[most] - capacity_.tokens, capacity_.tokens - tokens[fewest]);
+      // The lightest ones that together are no more than the surplus.
+      std::vector<Share>& from = (*shares)[most];
+      double moved = 0;
+      std::vector<Share> kept;
+      for (const Share& share : from) {
+        const double size = loads_[share.document].tokens;
+        if (moved + size <= surplus) {
+          moved += size;
+          (*shares)[fewest].push_back(share);
+        } else {
+          kept.push_back(share);
+        }
+      }
+      if (moved == 0) return;
+      from = std::move(kept);
+      std::stable_sort((*shares)[fewest].begin(), (*shares)[fewest].end(), [this](const Share& a, const Share& b) {
+        return density(loads_[a.document]) < density(loads_[b.document]);
+      });
+    }
   }
 
   // What the groups will hold of the cut documents, one group after another: of the densest so much that the lightest
@@ -149,9 +192,10 @@ class Groups {
   }
 
   // Pours the cut documents, one after another, into what the groups lack of the mean attention.
-  void pour(const std::vector<size_t>& cut, const std::vector<Load>& bins,
-            std::vector<std::vector<Share>>* shares) const {
+  void pour(const std::vector<size_t>& cut, std::vector<std::vector<Share>>* shares) const {
     if (cut.empty()) return;
+    std::vector<Load> bins;
+    for (const auto& of_group : *shares) bins.push_back(sum_of(of_group));
     // By attention where there is some, else by tokens.
     double total = 0;
     for (const size_t d : cut) total += loads_[d].attention;
@@ -184,9 +228,7 @@ class Groups {
   double unevenness(const std::vector<std::vector<Share>>& shares) const {
     double fullest = 0;
     for (const auto& of_group : shares) {
-      Load sum;
-      for (const Share& share : of_group) sum += share.part * loads_[share.document];
-      fullest = std::max(fullest, fullness(sum, capacity_));
+      fullest = std::max(fullest, fullness(sum_of(of_group), capacity_));
     }
     return fullest;
   }
@@ -256,7 +298,8 @@ class Members {
     size_t num_shared = 0;
     while (num_shared < items_.size() && (items_[num_shared].cut || num_ranks_ == 1)) ++num_shared;
     Dealt best = with(num_shared);
-    for (size_t more = 1; num_ranks_ > 1 && num_shared + more <= items_.size(); more = more < 8 ? more + 1 : 2 * more) {
+    const size_t num_whole = items_.size() - num_shared;
+    for (size_t more = 1; num_ranks_ > 1 && more <= num_whole; more += more < 16 ? 1 : more / 4) {
       if (best.seconds <= even_seconds() * (1 + kTolerance)) break;
       Dealt dealt = with(num_shared + more);
       if (dealt.seconds < best.seconds) best = std::move(dealt);

@@ -1,6 +1,8 @@
 // A plan per document: inside every group of ranks the short documents lie whole on one rank each and move nothing, the
 // long ones are shared by all ranks of the group, which split their heads; the longest are cut over groups. Whole
 // documents run first and last, so that they hide what the shared ones move.
+#include <map>
+
 #include "plan/solve/mixed_placement.h"
 #include "plan/solve/stages.h"
 #include "plan/strategy/parts.h"
@@ -16,7 +18,11 @@ class Writer {
         group_size_(ranks_per_group(request)),
         split_(head_split(request, group_size_)),
         shared_(std::move(solved.shared)),
-        placement_(request.documents, std::move(solved.homes)) {}
+        placement_(request.documents, std::move(solved.homes)) {
+    for (size_t g = 0; g < shared_.size(); ++g) {
+      for (size_t i = 0; i < shared_[g].size(); i = document_end(g, i)) groups_of_[shared_[g][i].document].push_back(g);
+    }
+  }
 
   Draft write() {
     int32_t most_stages = 0;
@@ -95,31 +101,44 @@ class Writer {
     return num_remote_stages(request_, work);
   }
 
+  // What is at home in the document's other groups, by the stage in which it comes.
+  std::vector<std::vector<Span>> remote_stages_of(size_t group, DocumentId document) const {
+    const std::vector<size_t>& groups = groups_of_.at(document);
+    const auto own = static_cast<size_t>(std::find(groups.begin(), groups.end(), group) - groups.begin());
+    const auto num_others = static_cast<int64_t>(groups.size() - 1);
+    const int64_t num_stages = std::min<int64_t>(num_remote_stages_[group], num_others);
+    std::vector<std::vector<Span>> stages;
+    for (int64_t stage = 0; stage < num_stages; ++stage) {
+      const Span others = equal_part(num_others, stage, num_stages);
+      std::vector<Span> keys;
+      for (int64_t hop = others.begin + 1; hop <= others.end; ++hop) {
+        const size_t other = groups[(own + static_cast<size_t>(hop)) % groups.size()];
+        const auto& spans = shared_[other];
+        auto at = std::lower_bound(spans.begin(), spans.end(), PlacedSpan{document, Span{}});
+        for (; at != spans.end() && at->document == document; ++at) keys.push_back(at->span);
+      }
+      stages.push_back(union_of(std::move(keys)));
+    }
+    return stages;
+  }
+
   // Adds the tiles of the document whose spans begin at `first`, and returns where those of the next one begin. Stage 1
-  // has the keys of the group; the others come in stages, each group's beginning elsewhere, so that not all groups ask
-  // the same ranks at once.
+  // has the keys of the group; those of the document's other groups come in the order of a ring, the next group's
+  // first, so that in no stage many ask the same one.
   size_t add_shared(size_t group, Rank rank, int32_t member, size_t first) {
     const size_t last = document_end(group, first);
     const HeadRange heads = split_.heads(member);
     const DocumentId document = shared_[group][first].document;
-    const std::vector<Span> remote = remote_keys(group, first, last);
-    int64_t num_remote = 0;
-    for (const Span& keys : remote) num_remote += keys.size();
-    const int32_t num_stages = num_remote_stages_[group];
-    const auto offset = static_cast<int32_t>(group * static_cast<size_t>(num_stages) / shared_.size());
+    const std::vector<std::vector<Span>> stages = remote_stages_of(group, document);
     for (size_t q = first; q < last; ++q) {
       for (const Span& rows : split_.rows(member, shared_[group][q].span)) {
         const PlacedSpan queries{document, rows};
         for (size_t k = first; k < last; ++k) {
           attend(request_, rank, 1, queries, shared_[group][k].span, heads, &tasks_);
         }
-        for (int32_t stage = 0; stage < num_stages; ++stage) {
-          const Span part = equal_part(num_remote, (stage + offset) % num_stages, num_stages);
-          int64_t before = 0;  // remote keys before the span
-          for (const Span& keys : remote) {
-            const Span here{keys.begin - before + part.begin, keys.begin - before + part.end};
-            attend(request_, rank, 2 + stage, queries, here.intersect(keys), heads, &tasks_);
-            before += keys.size();
+        for (size_t stage = 0; stage < stages.size(); ++stage) {
+          for (const Span& keys : stages[stage]) {
+            attend(request_, rank, 2 + static_cast<int32_t>(stage), queries, keys, heads, &tasks_);
           }
         }
       }
@@ -132,7 +151,8 @@ class Writer {
   const HeadSplit split_;
   const std::vector<std::vector<PlacedSpan>> shared_;  // [group]
   Placement placement_;
-  std::vector<int32_t> num_remote_stages_;  // [group]
+  std::map<DocumentId, std::vector<size_t>> groups_of_;  // ascending
+  std::vector<int32_t> num_remote_stages_;               // [group]
   std::vector<Task> tasks_;
 };
 
