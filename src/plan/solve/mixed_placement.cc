@@ -11,26 +11,19 @@ namespace {
 // Unevenness that is not worth another cut or another shared document.
 constexpr double kTolerance = 2e-3;
 
-Load load_of(const Request& request, DocumentId id) {
-  const Document& document = request.documents[id];
-  const auto pairs = static_cast<double>(num_pairs(document, Span{0, document.length}));
-  return {request.cost.pair_seconds * pairs * request.cost.slowdown(document.length),
-          static_cast<double>(document.length)};
-}
-
-double density(const Load& load) { return load.attention / load.tokens; }
-
 // What groups get: documents whole, and shares of cut ones.
 struct Share {
   size_t document = 0;
   double part = 0;  // of the document, in (0, 1]
 };
 
+double density(const Load& load) { return load.attention / load.tokens; }
+
 class Groups {
  public:
   Groups(const Request& request, int32_t num_groups) : request_(request), num_groups_(num_groups) {
-    for (int64_t d = 0; d < request.documents.size(); ++d) {
-      loads_.push_back(load_of(request, DocumentId(d)));
+    for (size_t d = 0; d < static_cast<size_t>(request.documents.size()); ++d) {
+      loads_.push_back(load(Share{d, 1}));
       capacity_ += loads_.back();
     }
     capacity_ = 1.0 / num_groups * capacity_;
@@ -41,8 +34,14 @@ class Groups {
     });
   }
 
-  const Load& load(size_t document) const { return loads_[document]; }
-  const Load& capacity() const { return capacity_; }
+  // A share has rows as few as a document of its size.
+  Load load(const Share& share) const {
+    const DocumentId id(static_cast<int64_t>(share.document));
+    const Document& document = request_.documents[id];
+    const auto tokens = share.part * static_cast<double>(document.length);
+    const auto pairs = share.part * static_cast<double>(num_pairs(document, Span{0, document.length}));
+    return {request_.cost.pair_seconds * pairs * request_.cost.slowdown(static_cast<int64_t>(tokens)), tokens};
+  }
 
   // [group]
   std::vector<std::vector<Share>> run() {
@@ -65,42 +64,63 @@ class Groups {
   }
 
  private:
-  // The fullest group's, when the first `num_cut` documents by size are cut.
-  std::vector<std::vector<Share>> divide(size_t num_cut) const {
+  using Shares = std::vector<std::vector<Share>>;
+
+  // The groups' shares when the first `num_cut` documents by size are cut.
+  Shares divide(size_t num_cut) {
     std::vector<size_t> cut(by_size_.begin(), by_size_.begin() + static_cast<int64_t>(num_cut));
     const std::vector<size_t> whole(by_size_.begin() + static_cast<int64_t>(num_cut), by_size_.end());
     std::stable_sort(cut.begin(), cut.end(),
                      [this](size_t a, size_t b) { return density(loads_[a]) > density(loads_[b]); });
-    std::vector<Load> bins = expected_of_cut(cut, whole);
+    Shares shares = fill(cut, whole, expected_of_cut(cut, whole));
+    // Again, around what the cut ones turned out to be, without small shares, whose kernels are slow.
+    for (int32_t round = 0; round < 2 && !cut.empty(); ++round) {
+      std::vector<Load> reserved(static_cast<size_t>(num_groups_));
+      Load mean;
+      for (size_t g = 0; g < shares.size(); ++g) {
+        for (const Share& share : shares[g]) {
+          mean += load(share);
+          if (share.part < 1 && load(share).attention > kSmallShare * capacity_.attention) reserved[g] += load(share);
+        }
+      }
+      capacity_ = 1.0 / num_groups_ * mean;
+      shares = fill(cut, whole, std::move(reserved));
+    }
+    return shares;
+  }
+
+  // Deals the whole documents around what is reserved for cut ones, then pours these.
+  Shares fill(const std::vector<size_t>& cut, const std::vector<size_t>& whole, std::vector<Load> bins) const {
     std::vector<Load> items;
     for (const size_t d : whole) items.push_back(loads_[d]);
     const std::vector<int32_t> group_of = deal(items, capacity_, &bins);
-
-    std::vector<std::vector<Share>> shares(static_cast<size_t>(num_groups_));
+    Shares shares(static_cast<size_t>(num_groups_));
     for (size_t i = 0; i < whole.size(); ++i) {
       shares[static_cast<size_t>(group_of[i])].push_back(Share{whole[i], 1});
     }
-    for (auto& of_group : shares) {
-      std::stable_sort(of_group.begin(), of_group.end(), [this](const Share& a, const Share& b) {
-        return density(loads_[a.document]) < density(loads_[b.document]);
-      });
-    }
+    for (auto& of_group : shares) sort_by_density(&of_group);
     even_tokens(cut, &shares);
     pour(cut, &shares);
     return shares;
   }
 
+  void sort_by_density(std::vector<Share>* shares) const {
+    std::stable_sort(shares->begin(), shares->end(), [this](const Share& a, const Share& b) {
+      return density(loads_[a.document]) < density(loads_[b.document]);
+    });
+  }
+
   Load sum_of(const std::vector<Share>& shares) const {
     Load sum;
-    for (const Share& share : shares) sum += share.part * loads_[share.document];
+    for (const Share& share : shares) sum += load(share);
     return sum;
   }
 
   // Moves light whole documents from groups that will have many tokens to such that will have few: what the cut
   // documents bring is counted anew each time. `shares` are whole documents, the lightest first.
-  void even_tokens(const std::vector<size_t>& cut, std::vector<std::vector<Share>>* shares) const {
+  void even_tokens(const std::vector<size_t>& cut, Shares* shares) const {
     for (int32_t round = 0; round < 4 * num_groups_ && num_groups_ > 1; ++round) {
-      std::vector<std::vector<Share>> poured = *shares;
+      Shares poured = *shares;
       pour(cut, &poured);
       std::vector<double> tokens;
       for (const auto& of_group : poured) tokens.push_back(sum_of(of_group).tokens);
@@ -109,23 +129,17 @@ class Groups {
       if (tokens[most] <= capacity_.tokens * (1 + kTolerance)) return;
       const double surplus = std::min(tokens[most] - capacity_.tokens, capacity_.tokens - tokens[fewest]);
       // The lightest ones that together are no more than the surplus.
-      std::vector<Share>& from = (*shares)[most];
       double moved = 0;
       std::vector<Share> kept;
-      for (const Share& share : from) {
+      for (const Share& share : (*shares)[most]) {
         const double size = loads_[share.document].tokens;
-        if (moved + size <= surplus) {
-          moved += size;
-          (*shares)[fewest].push_back(share);
-        } else {
-          kept.push_back(share);
-        }
+        const bool moves = moved + size <= surplus;
+        if (moves) moved += size;
+        (moves ? (*shares)[fewest] : kept).push_back(share);
       }
       if (moved == 0) return;
-      from = std::move(kept);
-      std::stable_sort((*shares)[fewest].begin(), (*shares)[fewest].end(), [this](const Share& a, const Share& b) {
-        return density(loads_[a.document]) < density(loads_[b.document]);
-      });
+      (*shares)[most] = std::move(kept);
+      sort_by_density(&(*shares)[fewest]);
     }
   }
 
@@ -191,51 +205,60 @@ class Groups {
     return bins;
   }
 
-  // Pours the cut documents, one after another, into what the groups lack of the mean attention.
-  void pour(const std::vector<size_t>& cut, std::vector<std::vector<Share>>* shares) const {
+  // Pours the cut documents, one after another, into what the groups lack of one level of attention, the lowest at which
+  // all is poured.
+  void pour(const std::vector<size_t>& cut, Shares* shares) const {
     if (cut.empty()) return;
-    std::vector<Load> bins;
-    for (const auto& of_group : *shares) bins.push_back(sum_of(of_group));
-    // By attention where there is some, else by tokens.
-    double total = 0;
-    for (const size_t d : cut) total += loads_[d].attention;
-    const bool by_tokens = total <= 0;
-    const auto amount = [&](const Load& load) { return by_tokens ? load.tokens : load.attention; };
-    std::vector<double> lacks;
-    double lacking = 0;
-    for (const Load& bin : bins) {
-      lacks.push_back(std::max(0.0, amount(capacity_) - amount(bin)));
-      lacking += lacks.back();
+    std::vector<double> held;
+    for (const auto& of_group : *shares) held.push_back(sum_of(of_group).attention);
+    double low = 0, high = 2 * capacity_.attention;
+    while (pour_up_to(high, cut, held, nullptr) > 0) high *= 2;
+    for (int32_t i = 0; i < 40; ++i) {
+      const double middle = (low + high) / 2;
+      (pour_up_to(middle, cut, held, nullptr) > 0 ? low : high) = middle;
     }
-    double poured = 0;
-    for (const size_t d : cut) poured += amount(loads_[d]);
-    size_t g = 0;
-    for (const size_t d : cut) {
-      double left = 1;
-      while (left > 1e-9) {
-        // What is poured fills what is lacking exactly.
-        const double wanted = lacks[g] / lacking * poured / amount(loads_[d]);
-        const bool last = g + 1 == lacks.size();
-        const double part = last ? left : std::min(left, wanted);
-        if (part > 1e-9) (*shares)[g].push_back(Share{d, part});
-        left -= part;
-        lacks[g] -= part * amount(loads_[d]) / poured * lacking;
-        if (!last && left > 1e-9) ++g;
-      }
-    }
+    pour_up_to(high, cut, held, shares);
   }
 
-  double unevenness(const std::vector<std::vector<Share>>& shares) const {
-    double fullest = 0;
-    for (const auto& of_group : shares) {
-      fullest = std::max(fullest, fullness(sum_of(of_group), capacity_));
+  // Returns the part of all tokens that finds no room below the level. With `shares`, appends to them.
+  double pour_up_to(double level, const std::vector<size_t>& cut, const std::vector<double>& held,
+                    Shares* shares) const {
+    size_t g = 0;
+    double room = level - held[0];
+    const auto next_group = [&] {
+      if (++g < held.size()) room = level - held[g];
+    };
+    for (size_t c = 0; c < cut.size(); ++c) {
+      const size_t d = cut[c];
+      double left = 1;
+      while (left > 0) {
+        while (g < held.size() && room < kSmallRoom * capacity_.attention) next_group();
+        if (g == held.size()) return left + static_cast<double>(cut.size() - c - 1);
+        double part = std::min(left, room / loads_[d].attention);
+        for (int32_t i = 0; i < 3; ++i) part = std::min(left, part * room / load(Share{d, part}).attention);
+        if (left - part < 1e-6) part = left;
+        if (shares != nullptr) (*shares)[g].push_back(Share{d, part});
+        left -= part;
+        room -= load(Share{d, part}).attention;
+        if (left > 0) next_group();
+      }
     }
+    return 0;
+  }
+
+  double unevenness(const Shares& shares) const {
+    double fullest = 0;
+    for (const auto& of_group : shares) fullest = std::max(fullest, fullness(sum_of(of_group), capacity_));
     return fullest;
   }
 
+  // Of a group's attention: smaller shares are not planned for, smaller rooms not filled.
+  static constexpr double kSmallShare = 0.15;
+  static constexpr double kSmallRoom = 0.03;
+
   const Request& request_;
   const int32_t num_groups_;
-  std::vector<Load> loads_;      // [document]
+  std::vector<Load> loads_;      // [document], whole
   std::vector<size_t> by_size_;  // documents, largest first
   Load capacity_;                // of a group: the mean
 };
@@ -264,7 +287,7 @@ std::vector<std::vector<Item>> items_of(const Request& request, const Groups& gr
     double before = 0;
     for (size_t i = 0; i < parts.size(); ++i) {
       const auto& [g, part] = parts[i];
-      Item item{{}, part * groups.load(d), parts.size() > 1};
+      Item item{{}, groups.load(Share{d, part}), parts.size() > 1};
       const Span inner{begin, length - begin};
       before += part;
       if (i + 1 == parts.size()) {
@@ -352,12 +375,12 @@ class Members {
 
   void write(const Dealt& dealt, std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) const {
     std::vector<int64_t> tokens(static_cast<size_t>(num_ranks_), 0);
-    int64_t total = 0;
+    int64_t to_place = 0;
     for (size_t i = 0; i < items_.size(); ++i) {
       for (const PlacedSpan& placed : items_[i].spans) {
-        total += placed.span.size();
         if (i < dealt.num_shared) {
           shared->push_back(placed);
+          to_place += placed.span.size();
           continue;
         }
         const auto rank = static_cast<size_t>(dealt.rank_of[i - dealt.num_shared]);
@@ -365,21 +388,18 @@ class Members {
         tokens[rank] += placed.span.size();
       }
     }
-    std::sort(shared->begin(), shared->end());
-    int64_t to_place = 0;
-    for (const PlacedSpan& placed : *shared) to_place += placed.span.size();
+    // Every rank gets its part of every span, so that what others read of it comes from all ranks alike.
     const std::vector<int64_t> rooms = room(tokens, to_place);
-    size_t rank = 0;
-    int64_t left = rooms[0];
-    for (PlacedSpan rest : *shared) {
-      while (!rest.span.empty()) {
-        while (left == 0) left = rooms[++rank];
-        const int64_t size = std::min(left, rest.span.size());
-        homes[rank].push_back(PlacedSpan{rest.document, Span{rest.span.begin, rest.span.begin + size}});
-        rest.span.begin += size;
-        left -= size;
+    for (const PlacedSpan& placed : *shared) {
+      int64_t before = 0;
+      for (size_t r = 0; r < rooms.size(); ++r) {
+        const Span part{placed.span.begin + placed.span.size() * before / to_place,
+                        placed.span.begin + placed.span.size() * (before + rooms[r]) / to_place};
+        if (!part.empty()) homes[r].push_back(PlacedSpan{placed.document, part});
+        before += rooms[r];
       }
     }
+    std::sort(shared->begin(), shared->end());
   }
 
   // How many of `to_place` tokens each rank gets, so that the fewest become as many as can be.
