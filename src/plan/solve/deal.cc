@@ -49,8 +49,8 @@ class Evening {
     const auto consider = [&](size_t give, size_t take) {
       Load change = items_[give];
       if (take != kNothing) change += -1.0 * items_[take];
-      const double fuller = std::max(fullness(bins_[most] + -1.0 * change, capacity_),
-                                     fullness(bins_[least] + change, capacity_));
+      const double fuller =
+          std::max(fullness(bins_[most] + -1.0 * change, capacity_), fullness(bins_[least] + change, capacity_));
       if (fuller >= best) return;
       best = fuller;
       given = give;

@@ -24,9 +24,9 @@ struct Load {
 double fullness(const Load& load, const Load& capacity);
 
 // The bin of each item: the largest first, each to the bin that is then least full; then, at most 4 times for each bin,
-// the fullest one gives the least full one an item, or changes one for a smaller one, if that leaves both less full than
-// it was. `bins` holds what they have already, and gets the items' loads. All bins have one capacity.
-// O(items x (bins + log items)). Deterministic.
+// the fullest one gives the least full one an item, or changes one for a smaller one, if that leaves both less full
+// than it was. `bins` holds what they have already, and gets the items' loads. All bins have one capacity. O(items x
+// (bins + log items)). Deterministic.
 std::vector<int32_t> deal(const std::vector<Load>& items, const Load& capacity, std::vector<Load>* bins);
 
 }  // namespace evenspan::plan

@@ -205,8 +205,8 @@ class Groups {
     return bins;
   }
 
-  // Pours the cut documents, one after another, into what the groups lack of one level of attention, the lowest at which
-  // all is poured.
+  // Pours the cut documents, one after another, into what the groups lack of one level of attention, the lowest at
+  // which all is poured.
   void pour(const std::vector<size_t>& cut, Shares* shares) const {
     if (cut.empty()) return;
     std::vector<double> held;
@@ -270,36 +270,46 @@ struct Item {
   bool cut = false;
 };
 
-// The spans of every group: shares become chunks, the first groups outermost.
+// Cuts a document into parts that add up to 1: of each a chunk from its beginning and the mirrored one from its end,
+// the first parts outermost; the last part is what is left in the middle. Parts without a token have no span.
+std::vector<std::vector<PlacedSpan>> mirrored_chunks(DocumentId id, int64_t length, const std::vector<double>& parts) {
+  std::vector<std::vector<PlacedSpan>> chunks;
+  int64_t begin = 0;  // of what is left between the chunks
+  double before = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    auto& spans = chunks.emplace_back();
+    before += parts[i];
+    if (i + 1 == parts.size()) {
+      spans.push_back(PlacedSpan{id, Span{begin, length - begin}});
+    } else {
+      const int64_t end = std::min(static_cast<int64_t>(before * static_cast<double>(length) / 2), length / 2);
+      spans.push_back(PlacedSpan{id, Span{begin, end}});
+      spans.push_back(PlacedSpan{id, Span{length - end, length - begin}});
+      begin = end;
+    }
+    std::erase_if(spans, [](const PlacedSpan& placed) { return placed.span.empty(); });
+  }
+  return chunks;
+}
+
 std::vector<std::vector<Item>> items_of(const Request& request, const Groups& groups,
                                         const std::vector<std::vector<Share>>& shares) {
-  const auto num_documents = static_cast<size_t>(request.documents.size());
-  std::vector<std::vector<std::pair<size_t, double>>> of_document(num_documents);  // groups and parts
+  std::vector<std::vector<size_t>> groups_of(static_cast<size_t>(request.documents.size()));
+  std::vector<std::vector<double>> parts(groups_of.size());
   for (size_t g = 0; g < shares.size(); ++g) {
-    for (const Share& share : shares[g]) of_document[share.document].emplace_back(g, share.part);
+    for (const Share& share : shares[g]) {
+      groups_of[share.document].push_back(g);
+      parts[share.document].push_back(share.part);
+    }
   }
   std::vector<std::vector<Item>> items(shares.size());
-  for (size_t d = 0; d < num_documents; ++d) {
+  for (size_t d = 0; d < groups_of.size(); ++d) {
     const DocumentId id(static_cast<int64_t>(d));
-    const int64_t length = request.documents[id].length;
-    const auto& parts = of_document[d];
-    int64_t begin = 0;  // of what is left between the chunks
-    double before = 0;
-    for (size_t i = 0; i < parts.size(); ++i) {
-      const auto& [g, part] = parts[i];
-      Item item{{}, groups.load(Share{d, part}), parts.size() > 1};
-      const Span inner{begin, length - begin};
-      before += part;
-      if (i + 1 == parts.size()) {
-        item.spans.push_back(PlacedSpan{id, inner});
-      } else {
-        const int64_t end = std::min(static_cast<int64_t>(before * static_cast<double>(length) / 2), length / 2);
-        item.spans.push_back(PlacedSpan{id, Span{begin, end}});
-        item.spans.push_back(PlacedSpan{id, Span{length - end, length - begin}});
-        begin = end;
-      }
-      std::erase_if(item.spans, [](const PlacedSpan& placed) { return placed.span.empty(); });
-      if (!item.spans.empty()) items[g].push_back(std::move(item));
+    auto chunks = mirrored_chunks(id, request.documents[id].length, parts[d]);
+    for (size_t i = 0; i < chunks.size(); ++i) {
+      if (chunks[i].empty()) continue;
+      items[groups_of[d][i]].push_back(
+          Item{std::move(chunks[i]), groups.load(Share{d, parts[d][i]}), parts[d].size() > 1});
     }
   }
   return items;
@@ -320,12 +330,15 @@ class Members {
   void run(std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) {
     size_t num_shared = 0;
     while (num_shared < items_.size() && (items_[num_shared].cut || num_ranks_ == 1)) ++num_shared;
-    Dealt best = with(num_shared);
+    Dealt best = with(num_shared, 0);
     const size_t num_whole = items_.size() - num_shared;
-    for (size_t more = 1; num_ranks_ > 1 && more <= num_whole; more += more < 16 ? 1 : more / 4) {
-      if (best.seconds <= even_seconds() * (1 + kTolerance)) break;
-      Dealt dealt = with(num_shared + more);
-      if (dealt.seconds < best.seconds) best = std::move(dealt);
+    for (size_t more = 0; num_ranks_ > 1 && more <= num_whole; more += more < 16 ? 1 : more / 4) {
+      for (const size_t num_divided : {0, 1}) {
+        if (best.seconds <= even_seconds() * (1 + kTolerance)) break;
+        if (more + num_divided == 0 || more + num_divided > num_whole) continue;
+        Dealt dealt = with(num_shared + more, num_divided);
+        if (dealt.seconds < best.seconds) best = std::move(dealt);
+      }
     }
     write(best, shared, homes);
   }
@@ -333,22 +346,31 @@ class Members {
  private:
   struct Dealt {
     size_t num_shared = 0;
-    std::vector<int32_t> rank_of;  // [item - num_shared]
+    std::vector<double> parts;     // [rank] of item num_shared, if that is divided by rows; else empty
+    size_t first_whole = 0;        // the items from here on are whole
+    std::vector<int32_t> rank_of;  // [item - first_whole]
     std::vector<Load> ranks;       // without the tokens of shared items
     double seconds = 0;            // of the slowest rank, and what sharing costs it
   };
 
   double even_seconds() const { return mean_.attention + request_.cost.token_seconds * mean_.tokens; }
 
-  Dealt with(size_t num_shared) const {
+  // Shares the first items, and divides as many of the next, 0 or 1, so that the ranks come out even.
+  Dealt with(size_t num_shared, size_t num_divided) const {
     Load shared;
     for (size_t i = 0; i < num_shared; ++i) shared += items_[i].load;
     std::vector<Load> whole;
-    for (size_t i = num_shared; i < items_.size(); ++i) whole.push_back(items_[i].load);
     Dealt dealt;
     dealt.num_shared = num_shared;
+    dealt.first_whole = num_shared + num_divided;
+    for (size_t i = dealt.first_whole; i < items_.size(); ++i) whole.push_back(items_[i].load);
     dealt.ranks.assign(static_cast<size_t>(num_ranks_), Load{shared.attention / num_ranks_, 0});
     dealt.rank_of = deal(whole, mean_, &dealt.ranks);
+    double divided_tokens = 0;
+    if (num_divided > 0) {
+      divide(items_[num_shared], &dealt);
+      divided_tokens = items_[num_shared].load.tokens;
+    }
     // Shared tokens lie where there is room.
     double attention = 0, tokens = mean_.tokens;
     for (const Load& load : dealt.ranks) {
@@ -357,19 +379,43 @@ class Members {
     }
     const double local_seconds = attention - shared.attention / num_ranks_;
     dealt.seconds = attention + request_.cost.token_seconds * tokens +
-                    std::max(0.0, transfer_seconds(shared.tokens) - local_seconds);
+                    std::max(0.0, transfer_seconds(shared.tokens, divided_tokens) - local_seconds);
     return dealt;
   }
 
-  // Of the whole model's all-to-alls: queries, keys, values and outputs once forward; backward moves about as much
-  // three times.
-  double transfer_seconds(double tokens) const {
+  // Pours the document into what the ranks lack of one level of attention.
+  void divide(const Item& item, Dealt* dealt) const {
+    std::vector<double> held;
+    for (const Load& load : dealt->ranks) held.push_back(load.attention);
+    std::sort(held.begin(), held.end());
+    // Fewer rows a rank, slower kernels: as if all ranks had a share.
+    const DocumentId id = item.spans.front().document;
+    const auto tokens = static_cast<int64_t>(item.load.tokens);
+    const double attention = item.load.attention * request_.cost.slowdown(tokens / num_ranks_) /
+                             request_.cost.slowdown(request_.documents[id].length);
+    double level = held[0], rest = attention;
+    for (size_t i = 1; i <= held.size() && rest > 0; ++i) {
+      const double step = i < held.size() ? held[i] - level : rest;
+      const double filled = std::min(rest, step * static_cast<double>(i));
+      level += filled / static_cast<double>(i);
+      rest -= filled;
+    }
+    for (Load& load : dealt->ranks) {
+      dealt->parts.push_back(attention > 0 ? std::max(0.0, level - load.attention) / attention : 1.0 / num_ranks_);
+      load += Load{std::max(0.0, level - load.attention), dealt->parts.back() * item.load.tokens};
+    }
+  }
+
+  // Of the whole model's transfers: of shared tokens queries, keys, values and outputs, to other ranks; of divided ones
+  // keys and values, to all. Backward moves about three times as much as forward.
+  double transfer_seconds(double shared_tokens, double divided_tokens) const {
     const Level& level = request_.topology.levels.front();
-    if (level.bytes_per_second <= 0) return 0;
+    if (level.bytes_per_second <= 0 || shared_tokens + divided_tokens <= 0) return 0;
     const AttentionShape& shape = request_.shape;
-    const double bytes = tokens / num_ranks_ * (num_ranks_ - 1.0) / num_ranks_ *
-                         (2.0 * shape.num_heads + 2.0 * shape.num_kv_heads) * shape.head_dim *
-                         static_cast<double>(num_bytes(shape.element));
+    const double heads = shared_tokens / num_ranks_ * (2.0 * shape.num_heads + 2.0 * shape.num_kv_heads) +
+                         divided_tokens * 2.0 * shape.num_kv_heads;
+    const double bytes =
+        (num_ranks_ - 1.0) / num_ranks_ * heads * shape.head_dim * static_cast<double>(num_bytes(shape.element));
     return 4 * request_.cost.num_layers * (bytes / level.bytes_per_second + 2 * level.latency_seconds);
   }
 
@@ -383,9 +429,20 @@ class Members {
           to_place += placed.span.size();
           continue;
         }
-        const auto rank = static_cast<size_t>(dealt.rank_of[i - dealt.num_shared]);
+        if (i < dealt.first_whole) continue;
+        const auto rank = static_cast<size_t>(dealt.rank_of[i - dealt.first_whole]);
         homes[rank].push_back(placed);
         tokens[rank] += placed.span.size();
+      }
+    }
+    if (dealt.first_whole > dealt.num_shared) {
+      const DocumentId id = items_[dealt.num_shared].spans.front().document;
+      const auto chunks = mirrored_chunks(id, request_.documents[id].length, dealt.parts);
+      for (size_t r = 0; r < chunks.size(); ++r) {
+        for (const PlacedSpan& placed : chunks[r]) {
+          homes[r].push_back(placed);
+          tokens[r] += placed.span.size();
+        }
       }
     }
     // Every rank gets its part of every span, so that what others read of it comes from all ranks alike.

@@ -11,6 +11,12 @@
 namespace evenspan::plan {
 namespace {
 
+// Of sorted spans.
+bool holds(const std::vector<PlacedSpan>& spans, DocumentId document) {
+  const auto at = std::lower_bound(spans.begin(), spans.end(), PlacedSpan{document, Span{}});
+  return at != spans.end() && at->document == document;
+}
+
 class Writer {
  public:
   Writer(const Request& request, MixedPlacement solved)
@@ -41,24 +47,25 @@ class Writer {
   }
 
  private:
-  bool is_shared(size_t group, DocumentId document) const {
-    const auto at = std::lower_bound(shared_[group].begin(), shared_[group].end(), PlacedSpan{document, Span{}});
-    return at != shared_[group].end() && at->document == document;
-  }
-
-  // Half of a rank's whole documents in stage 0, the other half in the last one.
+  // Half of a rank's whole documents in stage 0, the other half in the last one. Of a document that is divided by rows
+  // the keys of the group's other ranks come in stage 1.
   void add_whole(size_t group, Rank rank, int32_t last_stage) {
     double pairs = 0, before = 0;
     std::vector<PlacedSpan> whole;
     for (const PlacedSpan& placed : placement_.spans(rank)) {
-      if (is_shared(group, placed.document)) continue;
+      if (holds(shared_[group], placed.document)) continue;
       whole.push_back(placed);
       pairs += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span));
     }
     for (const PlacedSpan& placed : whole) {
       const bool late = !shared_[group].empty() && before >= pairs / 2;
       before += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span));
-      attend(request_, rank, late ? last_stage : 0, placed, placed.span, all_heads(request_), &tasks_);
+      const Document& document = request_.documents[placed.document];
+      const std::vector<Span> own = placement_.spans_of(rank, placed.document);
+      const std::vector<Span> remote = subtract(needed_keys(document, placed.span), own);
+      const int32_t stage = late && remote.empty() ? last_stage : 0;
+      for (const Span& keys : own) attend(request_, rank, stage, placed, keys, all_heads(request_), &tasks_);
+      for (const Span& keys : remote) attend(request_, rank, 1, placed, keys, all_heads(request_), &tasks_);
     }
   }
 
@@ -164,8 +171,14 @@ Draft write_mixed(const Request& request) {
 
 Traffic mixed_traffic(const Request& request, const Placement& placement) {
   const int32_t group_size = ranks_per_group(request);
-  const Traffic traffic = split_heads_traffic(request, placement, group_size, place_mixed(request, group_size).shared);
-  return Traffic{traffic.sent_bytes, 3 + kMostRemoteStages};
+  const auto shared = place_mixed(request, group_size).shared;
+  const auto divided_keys = remote_key_tokens(request, placement, [&](Rank rank, DocumentId document) {
+    return !holds(shared[static_cast<size_t>(rank / group_size)], document);
+  });
+  const AttentionShape& shape = request.shape;
+  const int64_t token_bytes = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
+  return Traffic{split_heads_traffic(request, placement, group_size, shared).sent_bytes + divided_keys * token_bytes,
+                 3 + kMostRemoteStages};
 }
 
 }  // namespace evenspan::plan

@@ -86,12 +86,18 @@ Traffic ring_traffic(const Request& request, const Placement& placement) {
 }
 
 int64_t remote_key_tokens(const Request& request, const Placement& placement) {
+  return remote_key_tokens(request, placement, [](Rank, DocumentId) { return true; });
+}
+
+int64_t remote_key_tokens(const Request& request, const Placement& placement,
+                          const std::function<bool(Rank, DocumentId)>& counts) {
   int64_t num_tokens = 0;
   for (int32_t r = 0; r < placement.num_ranks(); ++r) {
     std::vector<Span> needed;
     const auto& spans = placement.spans(Rank(r));
     for (size_t s = 0; s < spans.size(); ++s) {
       const DocumentId document = spans[s].document;
+      if (!counts(Rank(r), document)) continue;
       needed.push_back(needed_keys(request.documents[document], spans[s].span));
       if (s + 1 < spans.size() && spans[s + 1].document == document) continue;
       const std::vector<Span> own = placement.spans_of(Rank(r), document);

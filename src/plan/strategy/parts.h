@@ -1,6 +1,7 @@
 // Pieces that several strategies are made of.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "plan/strategy/strategy.h"
@@ -62,8 +63,10 @@ Traffic split_heads_traffic(const Request& request, const Placement& placement, 
 // The same for all tokens of the groups.
 Traffic split_heads_traffic(const Request& request, const Placement& placement, int32_t ranks_per_group);
 
-// Keys that the placement's ranks need from elsewhere for the queries of their own homes: the sum over ranks, in
-// tokens.
+// Keys that the placement's ranks need from elsewhere for the queries of their own homes, of the documents that
+// `counts` on a rank: the sum over ranks, in tokens.
+int64_t remote_key_tokens(const Request& request, const Placement& placement,
+                          const std::function<bool(Rank, DocumentId)>& counts);
 int64_t remote_key_tokens(const Request& request, const Placement& placement);
 
 }  // namespace evenspan::plan
