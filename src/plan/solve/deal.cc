@@ -8,12 +8,6 @@ namespace {
 
 double part(double load, double capacity) { return capacity > 0 ? load / capacity : 0; }
 
-// Of bins that are equally full, one with room in the other capacity is better.
-double rank_of(const Load& load, const Load& capacity) {
-  return fullness(load, capacity) +
-         1e-3 * (part(load.attention, capacity.attention) + part(load.tokens, capacity.tokens));
-}
-
 class Evening {
  public:
   Evening(const std::vector<Load>& items, const Load& capacity, std::vector<int32_t>* bin_of, std::vector<Load>* bins)
@@ -100,16 +94,27 @@ std::vector<int32_t> deal(const std::vector<Load>& items, const Load& capacity, 
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return fullness(items[a], capacity) > fullness(items[b], capacity); });
   std::vector<int32_t> bin_of(items.size(), 0);
+  // In parts of the capacity.
+  std::vector<double> attention, tokens;
+  for (const Load& bin : *bins) {
+    attention.push_back(part(bin.attention, capacity.attention));
+    tokens.push_back(part(bin.tokens, capacity.tokens));
+  }
   for (const size_t i : order) {
+    const double more_attention = part(items[i].attention, capacity.attention);
+    const double more_tokens = part(items[i].tokens, capacity.tokens);
     size_t best = 0;
     double least = 0;
     for (size_t b = 0; b < bins->size(); ++b) {
-      const double rank = rank_of((*bins)[b] + items[i], capacity);
+      const double x = attention[b] + more_attention, y = tokens[b] + more_tokens;
+      const double rank = std::max(x, y) + 1e-3 * (x + y);  // of equally full ones, that with room in the other
       if (b > 0 && rank >= least) continue;
       best = b;
       least = rank;
     }
     bin_of[i] = static_cast<int32_t>(best);
+    attention[best] += more_attention;
+    tokens[best] += more_tokens;
     (*bins)[best] += items[i];
   }
   Evening(items, capacity, &bin_of, bins).run();

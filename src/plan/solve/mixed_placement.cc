@@ -23,7 +23,10 @@ class Groups {
  public:
   Groups(const Request& request, int32_t num_groups) : request_(request), num_groups_(num_groups) {
     for (size_t d = 0; d < static_cast<size_t>(request.documents.size()); ++d) {
-      loads_.push_back(load(Share{d, 1}));
+      const Document& document = request.documents[DocumentId(static_cast<int64_t>(d))];
+      attention_.push_back(request.cost.pair_seconds *
+                           static_cast<double>(num_pairs(document, Span{0, document.length})));
+      loads_.push_back(load_of_part(Share{d, 1}));
       capacity_ += loads_.back();
     }
     capacity_ = 1.0 / num_groups * capacity_;
@@ -34,14 +37,7 @@ class Groups {
     });
   }
 
-  // A share has rows as few as a document of its size.
-  Load load(const Share& share) const {
-    const DocumentId id(static_cast<int64_t>(share.document));
-    const Document& document = request_.documents[id];
-    const auto tokens = share.part * static_cast<double>(document.length);
-    const auto pairs = share.part * static_cast<double>(num_pairs(document, Span{0, document.length}));
-    return {request_.cost.pair_seconds * pairs * request_.cost.slowdown(static_cast<int64_t>(tokens)), tokens};
-  }
+  Load load(const Share& share) const { return share.part < 1 ? load_of_part(share) : loads_[share.document]; }
 
   // [group]
   std::vector<std::vector<Share>> run() {
@@ -65,6 +61,13 @@ class Groups {
 
  private:
   using Shares = std::vector<std::vector<Share>>;
+
+  // A share has rows as few as a document of its size.
+  Load load_of_part(const Share& share) const {
+    const Document& document = request_.documents[DocumentId(static_cast<int64_t>(share.document))];
+    const double tokens = share.part * static_cast<double>(document.length);
+    return {share.part * attention_[share.document] * request_.cost.slowdown(static_cast<int64_t>(tokens)), tokens};
+  }
 
   // The groups' shares when the first `num_cut` documents by size are cut.
   Shares divide(size_t num_cut) {
@@ -99,8 +102,13 @@ class Groups {
       shares[static_cast<size_t>(group_of[i])].push_back(Share{whole[i], 1});
     }
     for (auto& of_group : shares) sort_by_density(&of_group);
-    even_tokens(cut, &shares);
-    pour(cut, &shares);
+    std::vector<Load> held;  // of whole documents
+    for (const auto& of_group : shares) held.push_back(sum_of(of_group));
+    even_tokens(cut, &held, &shares);
+    const Shares poured = pour(cut, held);
+    for (size_t g = 0; g < shares.size(); ++g) {
+      shares[g].insert(shares[g].end(), poured[g].begin(), poured[g].end());
+    }
     return shares;
   }
 
@@ -116,31 +124,45 @@ class Groups {
     return sum;
   }
 
-  // Moves light whole documents from groups that will have many tokens to such that will have few: what the cut
-  // documents bring is counted anew each time. `shares` are whole documents, the lightest first.
-  void even_tokens(const std::vector<size_t>& cut, Shares* shares) const {
-    for (int32_t round = 0; round < 4 * num_groups_ && num_groups_ > 1; ++round) {
-      Shares poured = *shares;
-      pour(cut, &poured);
+  // Moves light whole documents from groups that will have many tokens to such that will have few: the fullest gives to
+  // the emptiest, the next to the next, and what the cut documents bring is counted anew. `shares` are whole documents,
+  // the lightest first.
+  void even_tokens(const std::vector<size_t>& cut, std::vector<Load>* held, Shares* shares) const {
+    std::vector<size_t> order(held->size());
+    std::iota(order.begin(), order.end(), 0);
+    for (int32_t round = 0; round < kMostRounds && num_groups_ > 1; ++round) {
+      const Shares poured = pour(cut, *held);
       std::vector<double> tokens;
-      for (const auto& of_group : poured) tokens.push_back(sum_of(of_group).tokens);
-      const auto most = static_cast<size_t>(std::max_element(tokens.begin(), tokens.end()) - tokens.begin());
-      const auto fewest = static_cast<size_t>(std::min_element(tokens.begin(), tokens.end()) - tokens.begin());
-      if (tokens[most] <= capacity_.tokens * (1 + kTolerance)) return;
-      const double surplus = std::min(tokens[most] - capacity_.tokens, capacity_.tokens - tokens[fewest]);
-      // The lightest ones that together are no more than the surplus.
-      double moved = 0;
-      std::vector<Share> kept;
-      for (const Share& share : (*shares)[most]) {
-        const double size = loads_[share.document].tokens;
-        const bool moves = moved + size <= surplus;
-        if (moves) moved += size;
-        (moves ? (*shares)[fewest] : kept).push_back(share);
+      for (size_t g = 0; g < poured.size(); ++g) tokens.push_back((*held)[g].tokens + sum_of(poured[g]).tokens);
+      std::sort(order.begin(), order.end(),
+                [&tokens](size_t a, size_t b) { return tokens[a] != tokens[b] ? tokens[a] > tokens[b] : a < b; });
+      if (tokens[order.front()] <= capacity_.tokens * (1 + kTolerance)) return;
+      bool moved = false;
+      for (size_t i = 0; i < order.size() / 2; ++i) {
+        const size_t most = order[i], fewest = order[order.size() - 1 - i];
+        const double surplus = std::min(tokens[most] - capacity_.tokens, capacity_.tokens - tokens[fewest]);
+        if (surplus > 0 && move_lightest(most, fewest, surplus, held, shares)) moved = true;
       }
-      if (moved == 0) return;
-      (*shares)[most] = std::move(kept);
-      sort_by_density(&(*shares)[fewest]);
+      if (!moved) return;
     }
+  }
+
+  // Moves the lightest documents that together have at most so many tokens.
+  bool move_lightest(size_t from, size_t to, double most_tokens, std::vector<Load>* held, Shares* shares) const {
+    Load moved;
+    std::vector<Share> kept;
+    for (const Share& share : (*shares)[from]) {
+      const Load& load = loads_[share.document];
+      const bool moves = moved.tokens + load.tokens <= most_tokens;
+      if (moves) moved += load;
+      (moves ? (*shares)[to] : kept).push_back(share);
+    }
+    if (moved.tokens == 0) return false;
+    (*shares)[from] = std::move(kept);
+    sort_by_density(&(*shares)[to]);
+    (*held)[from] += -1.0 * moved;
+    (*held)[to] += moved;
+    return true;
   }
 
   // What the groups will hold of the cut documents, one group after another: of the densest so much that the lightest
@@ -207,26 +229,26 @@ class Groups {
 
   // Pours the cut documents, one after another, into what the groups lack of one level of attention, the lowest at
   // which all is poured.
-  void pour(const std::vector<size_t>& cut, Shares* shares) const {
-    if (cut.empty()) return;
-    std::vector<double> held;
-    for (const auto& of_group : *shares) held.push_back(sum_of(of_group).attention);
-    double low = 0, high = 2 * capacity_.attention;
+  Shares pour(const std::vector<size_t>& cut, const std::vector<Load>& held) const {
+    Shares shares(held.size());
+    if (cut.empty()) return shares;
+    double low = 0.9 * capacity_.attention, high = 1.1 * capacity_.attention;
     while (pour_up_to(high, cut, held, nullptr) > 0) high *= 2;
-    for (int32_t i = 0; i < 40; ++i) {
+    if (pour_up_to(low, cut, held, nullptr) == 0) low = 0;
+    for (int32_t i = 0; i < 20; ++i) {
       const double middle = (low + high) / 2;
       (pour_up_to(middle, cut, held, nullptr) > 0 ? low : high) = middle;
     }
-    pour_up_to(high, cut, held, shares);
+    pour_up_to(high, cut, held, &shares);
+    return shares;
   }
 
   // Returns the part of all tokens that finds no room below the level. With `shares`, appends to them.
-  double pour_up_to(double level, const std::vector<size_t>& cut, const std::vector<double>& held,
-                    Shares* shares) const {
+  double pour_up_to(double level, const std::vector<size_t>& cut, const std::vector<Load>& held, Shares* shares) const {
     size_t g = 0;
-    double room = level - held[0];
+    double room = level - held[0].attention;
     const auto next_group = [&] {
-      if (++g < held.size()) room = level - held[g];
+      if (++g < held.size()) room = level - held[g].attention;
     };
     for (size_t c = 0; c < cut.size(); ++c) {
       const size_t d = cut[c];
@@ -255,12 +277,14 @@ class Groups {
   // Of a group's attention: smaller shares are not planned for, smaller rooms not filled.
   static constexpr double kSmallShare = 0.15;
   static constexpr double kSmallRoom = 0.03;
+  static constexpr int32_t kMostRounds = 16;
 
   const Request& request_;
   const int32_t num_groups_;
-  std::vector<Load> loads_;      // [document], whole
-  std::vector<size_t> by_size_;  // documents, largest first
-  Load capacity_;                // of a group: the mean
+  std::vector<double> attention_;  // [document], at the best rate
+  std::vector<Load> loads_;        // [document], whole
+  std::vector<size_t> by_size_;    // documents, largest first
+  Load capacity_;                  // of a group: the mean
 };
 
 // A document, or a share of one, in a group.
