@@ -7,7 +7,9 @@
 
 namespace evenspan::plan {
 
-constexpr int32_t kMostRemoteStages = 16;
+// Stages in which a plan for the request may get remote keys: 1 where the outermost level's bandwidth is unknown, since
+// nothing then says what more of them would bring, else 16.
+int32_t most_remote_stages(const Request& request);
 
 // Of one rank, in one layer.
 struct RemoteWork {
@@ -16,10 +18,10 @@ struct RemoteWork {
   double pairs = 0;      // of all heads, that its attention to them has
 };
 
-// The number of stages, in [1, kMostRemoteStages], that costs least in the request's cost model. The transfer of a
+// The number of stages, in [1, most_remote_stages()], that costs least in the request's cost model. The transfer of a
 // first stage has nothing to hide behind, and that of gradients after the last one of backward neither: with S stages
 // an S-th part of both is waited for. Each stage costs its launches, the latency of its transfers, and what kernels
-// lose on shorter key ranges. 1 where the outermost level's bandwidth is unknown.
+// lose on shorter key ranges.
 int32_t num_remote_stages(const Request& request, const RemoteWork& work);
 
 }  // namespace evenspan::plan

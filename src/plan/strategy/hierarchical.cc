@@ -1,5 +1,6 @@
 // Hierarchical sequence-aware parallelism (HSAP, arXiv 2606.30460): documents are placed over groups of ranks, and the
 // ranks of a group split heads. Between groups only the keys and values travel that some tile needs.
+#include "plan/solve/stages.h"
 #include "plan/strategy/parts.h"
 #include "plan/strategy/table.h"
 
@@ -11,7 +12,8 @@ Draft write_hierarchical(const Request& request) {
 }
 
 Traffic hierarchical_traffic(const Request& request, const Placement& placement) {
-  return split_heads_traffic(request, placement, ranks_per_group(request));
+  const Traffic traffic = split_heads_traffic(request, placement, ranks_per_group(request));
+  return Traffic{traffic.sent_bytes, 2 + most_remote_stages(request)};
 }
 
 }  // namespace evenspan::plan

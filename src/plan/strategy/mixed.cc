@@ -178,7 +178,7 @@ Traffic mixed_traffic(const Request& request, const Placement& placement) {
   const AttentionShape& shape = request.shape;
   const int64_t token_bytes = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
   return Traffic{split_heads_traffic(request, placement, group_size, shared).sent_bytes + divided_keys * token_bytes,
-                 3 + kMostRemoteStages};
+                 2 + 2 * most_remote_stages(request)};
 }
 
 }  // namespace evenspan::plan

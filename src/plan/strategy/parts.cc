@@ -1,6 +1,10 @@
 #include "plan/strategy/parts.h"
 
+#include <algorithm>
+#include <span>
+
 #include "evenspan/core/error.h"
+#include "plan/solve/stages.h"
 
 namespace evenspan::plan {
 
@@ -42,16 +46,63 @@ void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& 
   for (const Tile& tile : tiles) tasks->push_back(Task{rank, stage, tile});
 }
 
+namespace {
+
+// Keys of other ranks that the queries of `spans`, all of one document, need: by the stage in which they come, in the
+// order of a ring, those of the next rank first, so that in no stage many ask the same one.
+std::vector<std::vector<Span>> staged_keys(const Request& request, const Placement& placement, Rank rank,
+                                           std::span<const PlacedSpan> spans) {
+  const DocumentId document = spans.front().document;
+  RemoteWork work{0, request.shape.num_kv_heads, 0};
+  std::vector<Span> needed;
+  for (const PlacedSpan& queries : spans) {
+    needed.push_back(needed_keys(request.documents[document], queries.span));
+    work.pairs += static_cast<double>(num_pairs(request.documents[document], queries.span));
+  }
+  std::vector<Placement::Piece> pieces;
+  for (const Span& keys : union_of(std::move(needed))) {
+    for (const Placement::Piece& piece : placement.homes(document, keys)) {
+      if (piece.rank == rank) continue;
+      pieces.push_back(piece);
+      work.keys += piece.span.size();
+    }
+  }
+  const int32_t num_ranks = placement.num_ranks();
+  const auto hops = [&](const Placement::Piece& piece) { return (piece.rank - rank.value + num_ranks) % num_ranks; };
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [&](const Placement::Piece& a, const Placement::Piece& b) { return hops(a) < hops(b); });
+  std::vector<std::vector<Span>> stages(static_cast<size_t>(num_remote_stages(request, work)));
+  int64_t before = 0;
+  for (const Placement::Piece& piece : pieces) {
+    stages[static_cast<size_t>(before * static_cast<int64_t>(stages.size()) / work.keys)].push_back(piece.span);
+    before += piece.span.size();
+  }
+  for (auto& keys : stages) keys = union_of(std::move(keys));
+  return stages;
+}
+
+}  // namespace
+
 std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement) {
   std::vector<Task> tasks;
   for (int32_t r = 0; r < placement.num_ranks(); ++r) {
-    for (const PlacedSpan& queries : placement.spans(Rank(r))) {
-      const std::vector<Span> own = placement.spans_of(Rank(r), queries.document);
-      const Span needed = needed_keys(request.documents[queries.document], queries.span);
-      for (const Span& keys : own) attend(request, Rank(r), 0, queries, keys, all_heads(request), &tasks);
-      for (const Span& keys : subtract(needed, own)) {
-        attend(request, Rank(r), 1, queries, keys, all_heads(request), &tasks);
+    const std::vector<PlacedSpan>& spans = placement.spans(Rank(r));
+    for (size_t first = 0; first < spans.size();) {
+      size_t last = first;
+      while (last < spans.size() && spans[last].document == spans[first].document) ++last;
+      const auto of_document = std::span(spans).subspan(first, last - first);
+      const auto stages = staged_keys(request, placement, Rank(r), of_document);
+      for (const PlacedSpan& queries : of_document) {
+        for (const PlacedSpan& keys : of_document) {
+          attend(request, Rank(r), 0, queries, keys.span, all_heads(request), &tasks);
+        }
+        for (size_t stage = 0; stage < stages.size(); ++stage) {
+          for (const Span& keys : stages[stage]) {
+            attend(request, Rank(r), 1 + static_cast<int32_t>(stage), queries, keys, all_heads(request), &tasks);
+          }
+        }
       }
+      first = last;
     }
   }
   return tasks;

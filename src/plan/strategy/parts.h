@@ -24,8 +24,8 @@ std::vector<PlacedSpan> whole_documents(const Documents& documents);
 void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& queries, Span keys, HeadRange heads,
             std::vector<Task>* tasks);
 
-// Tasks for a placement whose queries stay at home: stage 0 with the rank's own keys, stage 1 with all others that the
-// mask lets it see. Nothing moves but keys and values.
+// Tasks for a placement whose queries stay at home: stage 0 with the rank's own keys, the others that the mask lets it
+// see in as many more stages as cost least (num_remote_stages). Nothing moves but keys and values.
 std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement);
 
 // Keys and values of every rank's home go around the ring of ranks, one hop a stage: at stage s a rank attends to what

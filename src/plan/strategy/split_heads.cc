@@ -15,6 +15,10 @@ Request group_request(const Request& request, int32_t ranks_per_group) {
   Request outer = request;
   const int32_t num_groups = request.num_ranks() / ranks_per_group;
   outer.topology = make_topology(num_groups);
+  // All ranks of a group send at once.
+  Level& level = outer.topology.levels.back();
+  level.latency_seconds = request.topology.levels.back().latency_seconds;
+  level.bytes_per_second = ranks_per_group * request.topology.levels.back().bytes_per_second;
   return outer;
 }
 

@@ -25,13 +25,13 @@ constexpr std::array<Strategy, 10> kStrategies = {{
     {"usp", "ulysses inside groups, a zigzag ring across them",
      "sum over r of ((N_g - n_r) 2H_r + (N - n_r) 2K_r) De in P/u + 1 steps", write_usp, usp_traffic},
     {"sequence_aware", "planned placement; keys and values only where a tile needs them",
-     "sum over r of |keys needed by r - home of r| 2KDe in 1 step", write_sequence_aware, sequence_aware_traffic},
+     "sum over r of |keys needed by r - home of r| 2KDe in S steps", write_sequence_aware, sequence_aware_traffic},
     {"hierarchical", "sequence_aware over groups, ulysses inside them",
-     "sum over r of ((N_g - n_r) 2H_r + |keys needed by g - home of r| 2K_r) De in 3 steps", write_hierarchical,
+     "sum over r of ((N_g - n_r) 2H_r + |keys needed by g - home of r| 2K_r) De in S + 2 steps", write_hierarchical,
      hierarchical_traffic},
     {"mixed", "a plan per document: whole on a rank, heads split in a group, or cut over groups",
-     "as hierarchical, for the documents that the ranks of a group share, in at most 19 steps", write_mixed,
-     mixed_traffic},
+     "hierarchical's of the documents that a group shares, sequence_aware's of the others, in at most 2S + 2 steps",
+     write_mixed, mixed_traffic},
 }};
 
 }  // namespace

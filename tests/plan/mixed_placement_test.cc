@@ -1,0 +1,120 @@
+// What the placement of `mixed` promises: tokens and attention even each for itself, and few documents cut.
+#include "plan/solve/mixed_placement.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "../../bench/lengths.h"
+#include "evenspan/plan/plan.h"
+#include "plan/solve/stages.h"
+
+namespace evenspan::plan {
+namespace {
+
+Request request_of(Documents documents, int32_t ranks, int32_t ranks_per_node) {
+  Request request;
+  request.documents = std::move(documents);
+  request.shape = AttentionShape{32, 8, 128, ElementType::bf16};
+  request.topology = make_topology(ranks, ranks_per_node);
+  request.options.strategy = "mixed";
+  return request;
+}
+
+double max_over_mean(const std::vector<double>& values) {
+  double most = 0, sum = 0;
+  for (const double value : values) {
+    most = std::max(most, value);
+    sum += value;
+  }
+  return most * static_cast<double>(values.size()) / sum;
+}
+
+TEST(MixedPlacement, EvensTokensAndAttentionOfRealLengths) {
+  for (const char* file : {"prolong_20000.txt", "wikipedia_20000.txt"}) {
+    const std::vector<int64_t> lengths = bench::read_lengths(file);
+    for (const auto& [ranks, tokens] : {std::pair<int32_t, int64_t>{8, 256 << 10}, {32, 1 << 20}, {64, 2 << 20}}) {
+      for (uint64_t seed = 1; seed <= 5; ++seed) {
+        const Request request = request_of(Documents(bench::draw_lengths(lengths, tokens, seed), Mask{}), ranks, 8);
+        const Metrics metrics = measure(*make_plan(request));
+        EXPECT_LE(metrics.tokens_max_over_mean, 1.01) << file << " " << ranks << " seed " << seed;
+        EXPECT_LE(max_over_mean(metrics.pairs), 1.02) << file << " " << ranks << " seed " << seed;
+        EXPECT_LE(metrics.work_max_over_mean, 1.01) << file << " " << ranks << " seed " << seed;
+      }
+    }
+  }
+}
+
+TEST(MixedPlacement, LeavesEqualShortDocumentsWhole) {
+  const Request request = request_of(Documents(std::vector<int64_t>(64, 500), Mask{}), 8, 8);
+  const MixedPlacement placement = place_mixed(request, 8);
+  EXPECT_TRUE(placement.shared[0].empty());
+  for (const auto& spans : placement.homes) EXPECT_EQ(spans.size(), 8U);
+  EXPECT_EQ(measure(*make_plan(request)).sent_bytes_total, 0);
+}
+
+TEST(MixedPlacement, CutsOneDocumentInMirroredChunks) {
+  const Request request = request_of(Documents(std::vector<int64_t>{8000}, Mask{}), 4, 2);
+  const MixedPlacement placement = place_mixed(request, 2);
+  ASSERT_EQ(placement.shared.size(), 2U);
+  // The first group has both ends, the second what lies between: the same tokens and nearly the same pairs.
+  ASSERT_EQ(placement.shared[0].size(), 2U);
+  ASSERT_EQ(placement.shared[1].size(), 1U);
+  EXPECT_EQ(placement.shared[0][0].span.begin, 0);
+  EXPECT_EQ(placement.shared[0][1].span.end, 8000);
+  const Metrics metrics = measure(*make_plan(request));
+  EXPECT_LE(metrics.tokens_max_over_mean, 1.001);
+  EXPECT_LE(max_over_mean(metrics.pairs), 1.001);
+}
+
+TEST(MixedPlacement, CutsAsFewDocumentsAsItCan) {
+  std::vector<int64_t> lengths(200, 1000);
+  lengths[17] = 60000;  // the pairs of three groups
+  const Request request = request_of(Documents(lengths, Mask{}), 8, 2);
+  const MixedPlacement placement = place_mixed(request, 2);
+  std::set<int64_t> in_several;
+  std::vector<int32_t> num_groups(lengths.size(), 0);
+  for (size_t g = 0; g < placement.shared.size(); ++g) {
+    std::set<int64_t> here;
+    for (size_t r = 2 * g; r < 2 * g + 2; ++r) {
+      for (const PlacedSpan& placed : placement.homes[r]) here.insert(placed.document.value);
+    }
+    for (const int64_t d : here) {
+      if (++num_groups[static_cast<size_t>(d)] > 1) in_several.insert(d);
+    }
+  }
+  EXPECT_EQ(in_several, std::set<int64_t>{17});
+}
+
+TEST(RemoteStages, IsOneWhereLinksAreUnknown) {
+  Request request = request_of(Documents(std::vector<int64_t>{100000}, Mask{}), 16, 8);
+  EXPECT_EQ(num_remote_stages(request, {100000, 8, 1e9}), 1);
+  EXPECT_EQ(most_remote_stages(request), 1);
+}
+
+// Transfers of 4 seconds and nothing else that depends on the stages but 1 second for each: 2 are best, 4 / 2 + 2.
+TEST(RemoteStages, TradesTheFirstTransferForLaunches) {
+  Request request = request_of(Documents(std::vector<int64_t>{100000}, Mask{}), 16, 8);
+  request.cost.stage_seconds = 1;
+  request.topology.levels.back().bytes_per_second = 1e6;
+  const int64_t keys = 1000000 / (2 * 8 * 128 * 2);  // a second of forward
+  EXPECT_EQ(num_remote_stages(request, {keys, 8, 0}), 2);
+  request.cost.stage_seconds = 1e-9;
+  EXPECT_EQ(num_remote_stages(request, {keys, 8, 0}), most_remote_stages(request));
+  request.cost.stage_seconds = 100;
+  EXPECT_EQ(num_remote_stages(request, {keys, 8, 0}), 1);
+}
+
+TEST(CostModel, SlowsShortDocumentsDown) {
+  CostModel cost;
+  EXPECT_EQ(cost.slowdown(5), 1);
+  cost.slowdowns = {{100, 3}, {200, 2}, {400, 1}};
+  EXPECT_EQ(cost.slowdown(1), 3);
+  EXPECT_EQ(cost.slowdown(100), 3);
+  EXPECT_EQ(cost.slowdown(150), 2.5);
+  EXPECT_EQ(cost.slowdown(300), 1.5);
+  EXPECT_EQ(cost.slowdown(1000), 1);
+}
+
+}  // namespace
+}  // namespace evenspan::plan
