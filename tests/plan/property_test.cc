@@ -57,6 +57,10 @@ Request pick_request() {
                      pick_from<ElementType>({ElementType::bf16, ElementType::f16, ElementType::f32, ElementType::f64})};
   const auto num_ranks = static_cast<int32_t>(pick(1, 8));
   request.topology = make_topology(num_ranks, static_cast<int32_t>(pick(0, num_ranks)));
+  if (pick(0, 3) == 0) {  // known links: remote keys in stages
+    for (Level& level : request.topology.levels) level.bytes_per_second = 1e6;
+    request.cost.stage_seconds = pick_from<double>({1e-3, 1e-2});
+  }
   request.options.strategy =
       std::string(strategies()[static_cast<size_t>(pick(0, static_cast<int64_t>(strategies().size()) - 1))].name);
   request.options.token_slack = pick_from<double>({0, 0.05, 0.1, 0.5, 10});
