@@ -13,7 +13,7 @@ Draft write_hierarchical(const Request& request) {
 
 Traffic hierarchical_traffic(const Request& request, const Placement& placement) {
   const Traffic traffic = split_heads_traffic(request, placement, ranks_per_group(request));
-  return Traffic{traffic.sent_bytes, 2 + most_remote_stages(request)};
+  return Traffic{traffic.sent_bytes, 2 + 2 * most_remote_stages(request)};
 }
 
 }  // namespace evenspan::plan

@@ -41,7 +41,7 @@ Traffic usp_traffic(const Request& request, const Placement& placement) {
     }
   }
   if (num_groups == 1) return ulysses_traffic(request, placement);
-  return Traffic{elements * shape.head_dim * num_bytes(shape.element), num_groups + 1};
+  return Traffic{elements * shape.head_dim * num_bytes(shape.element), 2 * num_groups};
 }
 
 }  // namespace evenspan::plan
