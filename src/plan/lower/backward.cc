@@ -36,7 +36,13 @@ class BackwardLowering {
         num_stages_(static_cast<size_t>(plan_.num_stages)),
         emitter_(shape_),
         incoming_(num_stages_),
-        outgoing_(num_stages_) {
+        outgoing_(num_stages_),
+        partial_returns_(num_stages_) {
+    for (size_t stage = 0; stage < num_stages_; ++stage) builders_.emplace_back(&emitter_);
+    for (const Partial& partial : plan_.partials) {
+      if (partial.from != rank_.rank_ && partial.to != rank_.rank_) continue;
+      partial_returns_[static_cast<size_t>(partial.first_stage)].push_back(&partial);
+    }
     for (const Need& need : plan_.needs) {
       if (need.move.operand != Operand::key_value) continue;
       const auto stage = static_cast<size_t>(need.move.stage);
@@ -51,13 +57,17 @@ class BackwardLowering {
     make_key_sums();
     Clear clear;
     for (const auto& [key, sum] : home_sums_) append_clears(sum, &clear.blocks);
+    for (const auto& partials : partial_returns_) {
+      for (const Partial* partial : partials) {
+        if (partial->to == rank_.rank_) clear_once(query_sum(*partial, false), &clear.blocks);
+      }
+    }
     emitter_.emit(std::move(clear));
 
     Pending grad_outputs = start_grad_outputs();
+    open_partials();
     std::vector<Pending> operands(num_stages_), gradients(num_stages_);
-    const auto start_operands = [&](size_t stage) {
-      if (!plan_.keep_operands) operands[stage] = builders_[stage].start();
-    };
+    const auto start_operands = [&](size_t stage) { operands[stage] = builders_[stage].start(); };
     start_operands(num_stages_ - 1);
     if (num_stages_ > 1) start_operands(num_stages_ - 2);
     emitter_.complete(std::move(grad_outputs));
@@ -83,7 +93,6 @@ class BackwardLowering {
   // that one tile reads together lie together, so they come together.
   void open_operands() {
     if (plan_.keep_operands) return;
-    for (size_t stage = 0; stage < num_stages_; ++stage) builders_.emplace_back(&emitter_);
     fills_.resize(num_stages_);
     RankLowering::OperandRows rows;
     std::map<RankLowering::OperandRows::key_type, std::vector<const Need*>> needs;
@@ -146,7 +155,10 @@ class BackwardLowering {
       for_each_call(stage, [&](size_t t, HeadRange heads) {
         query_calls_.push_back(query_sums_[rank_.group_of_task_[t]].add(rank_.tasks_[t].tile.queries, heads));
       });
+      if (stage + 1 < num_stages_) register_partials(stage + 1, false);
     }
+    for (size_t stage = 0; stage < num_stages_; ++stage) register_partials(stage, true);
+    register_partials(0, false);
     for (size_t g = 0; g < query_sums_.size(); ++g) {
       const auto& group = rank_.groups_[g];
       Sum& sum = query_sums_[g];
@@ -256,12 +268,10 @@ class BackwardLowering {
     for (const size_t t : rank_.stages_[stage]) {
       const Tile& tile = rank_.tasks_[t].tile;
       if (!rank_.at_home(tile.document, tile.keys)) {
-        // A sum is cleared once: before its first tile of all stages.
         Sum& sum = key_sum(tile, rank_.kv_heads(tile));
-        if (cleared_.insert(&sum).second) append_clears(sum, &clear.blocks);
+        clear_once(sum, &clear.blocks);
       }
-      Sum& query = query_sums_[rank_.group_of_task_[t]];
-      if (cleared_.insert(&query).second) append_clears(query, &clear.blocks);
+      clear_once(query_sums_[rank_.group_of_task_[t]], &clear.blocks);
     }
     for_each_call(stage, [&](size_t t, HeadRange heads) {
       const Tile& tile = rank_.tasks_[t].tile;
@@ -269,6 +279,10 @@ class BackwardLowering {
       const HeadRange kv_heads = shape_.kv_heads(heads);
       SegmentGradient segment;
       segment.forward = rank_.segment(holdings(), tile, heads, rank_.groups_[g]);
+      if (rank_.groups_[g].leaves) {
+        segment.forward.output = sub_block(deltas_.at(g), tile.queries, heads, shape_);
+        segment.forward.lse = sub_block(final_lses_.at(g), tile.queries, heads, shape_);
+      }
       segment.grad_output = sub_block(grad_outputs_[g], tile.queries, heads, shape_);
       segment.grad_query = {sub_block(query_sums_[g].first, tile.queries, heads, shape_),
                             query_sums_[g].adds(query_calls_[num_calls_])};
@@ -285,6 +299,83 @@ class BackwardLowering {
 
   // What one tile call wrote is still as exact in the input's type; sums travel in the accumulation type.
   Precision wire(const Need& need) const { return need.num_tiles == 1 ? Precision::input : rank_.accumulation(); }
+
+  Precision wire(const Partial& partial) const {
+    return partial.num_tiles == 1 ? Precision::input : rank_.accumulation();
+  }
+
+  Sum& query_sum(const Partial& partial, bool leaves) { return query_sums_[rank_.group_of(partial, leaves)]; }
+
+  // Gradients of the queries of partials come home from other ranks, or from tiles that reach beyond the own rows.
+  void register_partials(size_t stage, bool own) {
+    for (const Partial* partial : partial_returns_[stage]) {
+      if (partial->to != rank_.rank_ || (partial->from == rank_.rank_) != own) continue;
+      partial_number_[partial] = query_sum(*partial, false).add(partial->rows, partial->heads);
+    }
+  }
+
+  // What the tiles of partials need of the final output: its gradient, log-sum-exp and delta, from home.
+  void open_partials() {
+    Delta delta;
+    Copy own;
+    for (size_t g = rank_.num_staying_; g < rank_.groups_.size(); ++g) {
+      const auto& group = rank_.groups_[g];
+      const auto block = [&](TensorName tensor) {
+        return emitter_.arena_block(tensor, Precision::accumulation, group.document, group.rows, group.heads);
+      };
+      deltas_[g] = block(TensorName::delta);
+      final_lses_[g] = block(TensorName::lse);
+    }
+    for (size_t stage = 0; stage < num_stages_; ++stage) {
+      auto& builder = builders_[stage];
+      for (const Partial* partial : rank_.partial_arrivals_[stage]) {
+        const size_t g = rank_.group_of(*partial, false);
+        const auto& group = rank_.groups_[g];
+        if (!deltas_.contains(g)) {
+          deltas_[g] =
+              emitter_.arena_block(TensorName::delta, Precision::accumulation, group.document, group.rows, group.heads);
+          delta.rows.push_back(DeltaRows{deltas_[g], group.output, grad_outputs_[g]});
+        }
+        const auto part = [&](const Block& block) { return sub_block(block, partial->rows, partial->heads, shape_); };
+        if (partial->from == rank_.rank_) {
+          const size_t to = rank_.group_of(*partial, true);
+          own.pairs.push_back(BlockPair{part(deltas_.at(to)), part(deltas_.at(g))});
+          own.pairs.push_back(BlockPair{part(final_lses_.at(to)), part(group.lse)});
+          continue;
+        }
+        builder.send(partial->from, part(grad_outputs_[g]), Precision::input);
+        builder.send(partial->from, part(group.lse), Precision::accumulation);
+        builder.send(partial->from, part(deltas_.at(g)), Precision::accumulation);
+      }
+      for (const Partial* partial : rank_.partial_departures_[stage]) {
+        if (partial->to == rank_.rank_) continue;
+        const size_t g = rank_.group_of(*partial, true);
+        const auto receive = [&](const Block& block, Precision wire) {
+          builder.receive(partial->to, sub_block(block, partial->rows, partial->heads, shape_), wire, false);
+        };
+        receive(grad_outputs_[g], Precision::input);
+        receive(final_lses_.at(g), Precision::accumulation);
+        receive(deltas_.at(g), Precision::accumulation);
+      }
+    }
+    emitter_.emit(std::move(delta));
+    emitter_.emit(std::move(own));
+  }
+
+  // Gradients of the queries of partials whose last tile of backward was in this stage.
+  void return_partials(size_t stage, ExchangeBuilder* builder) {
+    for (const Partial* partial : partial_returns_[stage]) {
+      if (partial->from == partial->to) continue;
+      const bool sends = partial->from == rank_.rank_;
+      const Sum& sum = query_sum(*partial, sends);
+      const Block part = sub_block(sum.first, partial->rows, partial->heads, shape_);
+      if (sends) {
+        builder->send(partial->to, part, wire(*partial));
+      } else {
+        builder->receive(partial->from, part, wire(*partial), sum.adds(partial_number_.at(partial)));
+      }
+    }
+  }
 
   // Key and value gradients of the operands that came for this stage; after the last stage also those of queries.
   Pending start_gradients(size_t stage) {
@@ -304,6 +395,7 @@ class BackwardLowering {
       builder.receive(move.to, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need), add);
       builder.receive(move.to, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need), add);
     }
+    return_partials(stage, &builder);
     if (stage > 0) return builder.start();
     for (const Move* output : rank_.departures_[num_stages_]) {
       const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
@@ -332,6 +424,15 @@ class BackwardLowering {
                                   sub_block(from.*part, rows, holding.heads, shape_)});
       }
     });
+    for (const auto& partials : partial_returns_) {
+      for (const Partial* partial : partials) {
+        if (partial->from != partial->to) continue;
+        const Sum& to = query_sum(*partial, false);
+        const auto part = [&](const Sum& sum) { return sub_block(sum.first, partial->rows, partial->heads, shape_); };
+        auto& pairs = to.adds(partial_number_.at(partial)) ? accumulate.pairs : copy.pairs;
+        pairs.push_back(BlockPair{part(to), part(query_sum(*partial, true))});
+      }
+    }
     emitter_.emit(std::move(copy));
     emitter_.emit(std::move(accumulate));
   }
@@ -341,8 +442,8 @@ class BackwardLowering {
     Copy copy;
     for (size_t g = 0; g < query_sums_.size(); ++g) {
       const Block& sum = query_sums_[g].first;
-      if (sum.storage == Storage::home) continue;
       const auto& group = rank_.groups_[g];
+      if (sum.storage == Storage::home || group.leaves) continue;
       for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
@@ -359,6 +460,11 @@ class BackwardLowering {
     emitter_.emit(std::move(copy));
   }
 
+  // A sum is cleared before its first contribution.
+  void clear_once(const Sum& sum, std::vector<Block>* blocks) {
+    if (cleared_.insert(&sum).second) append_clears(sum, blocks);
+  }
+
   static void append_clears(const Sum& sum, std::vector<Block>* blocks) {
     if (!sum.combination.clear) return;
     blocks->push_back(sum.first);
@@ -372,16 +478,20 @@ class BackwardLowering {
   Emitter emitter_;
   std::vector<std::vector<const Need*>> incoming_, outgoing_;  // [stage], keys and values
   Holdings holdings_;                                          // of operands that are moved again
-  std::vector<ExchangeBuilder> builders_;                      // [stage], their transfers
+  std::vector<ExchangeBuilder> builders_;                      // [stage], their transfers, and what partials need
   std::vector<std::vector<BlockPair>> fills_;                  // [stage], and copies from home
   std::vector<Sum> query_sums_;                                // [group]
   std::map<HomeKey, Sum> home_sums_;
   std::map<const Holding*, Sum> holding_sums_;
-  std::vector<Block> grad_outputs_;  // [group]
+  std::vector<Block> grad_outputs_;                           // [group]
+  std::vector<std::vector<const Partial*>> partial_returns_;  // [first stage], of this rank at either end
+  std::map<size_t, Block> deltas_;                            // [group] that leaves, or that partials arrive for
+  std::map<size_t, Block> final_lses_;                        // [group] that leaves
   Copy grad_output_fills_;
   // Numbers of contributions in their sums.
   std::vector<size_t> query_calls_, key_calls_;  // [call, in program order]
   std::map<const Need*, size_t> incoming_number_;
+  std::map<const Partial*, size_t> partial_number_;
   std::vector<size_t> filled_;  // in the order of for_each_filled
   size_t num_calls_ = 0;
   std::set<const Sum*> cleared_;

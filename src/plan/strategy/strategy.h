@@ -10,8 +10,9 @@
 
 namespace evenspan::plan {
 
-// What a strategy writes. `moves` holds operands only (outputs go home by themselves); it may be left empty, or
-// incomplete: make_plan adds direct moves for what a tile needs and nobody brings.
+// What a strategy writes. Tiles of a query row on several ranks have the same heads, or disjoint ones. `moves` holds
+// operands only (outputs go home by themselves); it may be left empty, or incomplete: make_plan adds direct moves for
+// what a tile needs and nobody brings.
 struct Draft {
   Placement placement;
   std::vector<Task> tasks;
