@@ -13,6 +13,7 @@ Draft write_all_gather(const Request& request);
 Draft write_ulysses(const Request& request);
 Draft write_usp(const Request& request);
 Draft write_token_ring(const Request& request);
+Draft write_disaggregated(const Request& request);
 Draft write_sequence_aware(const Request& request);
 Draft write_hierarchical(const Request& request);
 
@@ -21,6 +22,7 @@ Traffic all_gather_traffic(const Request& request, const Placement& placement);
 Traffic ulysses_traffic(const Request& request, const Placement& placement);
 Traffic usp_traffic(const Request& request, const Placement& placement);
 Traffic token_ring_traffic(const Request& request, const Placement& placement);
+Traffic disaggregated_traffic(const Request& request, const Placement& placement);
 Traffic sequence_aware_traffic(const Request& request, const Placement& placement);
 Traffic hierarchical_traffic(const Request& request, const Placement& placement);
 
