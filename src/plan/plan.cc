@@ -269,8 +269,11 @@ uint64_t PlanHash::combined() const {
 
 std::shared_ptr<const Plan> make_plan(Request request) {
   validate(request);
-  const Strategy& strategy = find_strategy(request.options.strategy);
-  Draft draft = strategy.write(request);
+  Draft draft = find_strategy(request.options.strategy).write(request);
+  return make_plan(std::move(request), std::move(draft));
+}
+
+std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   auto plan = std::make_shared<Plan>();
   plan->request = std::move(request);
   plan->placement = std::move(draft.placement);

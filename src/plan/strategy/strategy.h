@@ -19,6 +19,10 @@ struct Draft {
   std::vector<Move> moves;
 };
 
+// The plan of a draft: make_plan(request) with the draft of its strategy. REQUIRES: the request is valid; the tiles
+// cover what the masks allow.
+std::shared_ptr<const Plan> make_plan(Request request, Draft draft);
+
 // What the table's formula says of one layer's forward pass.
 struct Traffic {
   int64_t sent_bytes = 0;  // payload, all ranks together
