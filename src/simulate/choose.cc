@@ -22,6 +22,7 @@ class Chooser {
   Choice run() {
     simulate("sequence_aware", 0);
     simulate("local", 0);
+    simulate("disaggregated", 0);
     const int32_t ranks = request_.num_ranks();
     for (int32_t size = std::min(ranks, request_.topology.ranks_per_node()); size > 1; --size) {
       if (ranks % size == 0) simulate("hierarchical", size);

@@ -134,7 +134,8 @@ TEST(Property, RandomDraftsAreProven) {
     for (const RankProgram& programs : lowered.programs) sent += sent_bytes(programs.forward, request.shape);
     ASSERT_EQ(sent, measure(*plan).sent_bytes_total) << "seed " << seed;
     num_partials += plan->partials.empty() ? 0 : 1;
-    num_own += std::any_of(plan->partials.begin(), plan->partials.end(), [](const Partial& p) { return p.from == p.to; });
+    num_own +=
+        std::any_of(plan->partials.begin(), plan->partials.end(), [](const Partial& p) { return p.from == p.to; });
   }
   EXPECT_GE(num_partials, kNumPlans / 10);
   EXPECT_GE(num_own, kNumPlans / 20);

@@ -5,12 +5,13 @@
 
 namespace evenspan::test {
 
-// Two ranks, one causal document of 8 tokens, 4 on each, bf16. Keys and values stay at home: the queries of rank 1 go to
-// rank 0, their partial output comes back and is merged. Bytes of 4 rows: 256 of queries and outputs, 128 of keys, twice
-// that under accumulation; 64 of log-sum-exp and delta.
+// Two ranks, one causal document of 8 tokens, 4 on each, bf16. Keys and values stay at home: the queries of rank 1 go
+// to rank 0, their partial output comes back and is merged. Bytes of 4 rows: 256 of queries and outputs, 128 of keys,
+// twice that under accumulation; 64 of log-sum-exp and delta.
 //
 //   forward   rank 0: 0 exchange(receive query)  1 attend causal  2 attend full, waits 0  3 exchange(send partial)
-//             rank 1: 0 exchange(send query)  1 attend causal  2 exchange(receive partial)  3 merge, waits 1  4 copy home
+//             rank 1: 0 exchange(send query)  1 attend causal  2 exchange(receive partial)  3 merge, waits 1  4 copy
+//             home
 //   backward  rank 0: 0 exchange(receive query, grad_output, lse, delta)  1 gradients of the causal tile
 //                     2 of the full tile, waits 0  3 exchange(send grad_query)  4 copy home
 //             rank 1: 0 delta  1 exchange(send what rank 0 needs)  2 gradients of the causal tile
@@ -39,9 +40,9 @@ inline plan::LoweredPlan partial_plan() {
                     zero.arena(output, accumulation, high, 256),
                     zero.arena(lse, accumulation, high, 768),
                     false};
-  plan.programs[0].forward.operations = {
-      operation(plan::Exchange{0, {}, {{Rank(1), {far.query}}}}), operation(plan::Attend{{first}}),
-      operation(plan::Attend{{far}}, {0}), operation(plan::Exchange{1, {{Rank(1), {far.output, far.lse}}}, {}})};
+  plan.programs[0].forward.operations = {operation(plan::Exchange{0, {}, {{Rank(1), {far.query}}}}),
+                                         operation(plan::Attend{{first}}), operation(plan::Attend{{far}}, {0}),
+                                         operation(plan::Exchange{1, {{Rank(1), {far.output, far.lse}}}, {}})};
   plan.programs[0].forward.arena_bytes = 832;
   plan.programs[0].saved_bytes = 64;
 
@@ -65,19 +66,15 @@ inline plan::LoweredPlan partial_plan() {
   const plan::Block value_sum = zero.arena(grad_value, accumulation, low, 896);
   const plan::Block query_part = zero.arena(grad_query, input, high, 1152);
   plan.programs[0].backward.operations = {
-      operation(plan::Exchange{0,
-                               {},
-                               {{Rank(1), {far.query}},
-                                {Rank(1), {far_gradient}},
-                                {Rank(1), {far.lse}},
-                                {Rank(1), {far.output}}}}),
+      operation(plan::Exchange{
+          0, {}, {{Rank(1), {far.query}}, {Rank(1), {far_gradient}}, {Rank(1), {far.lse}}, {Rank(1), {far.output}}}}),
       operation(plan::AttendGradient{{{first,
                                        zero.home(grad_output, low),
                                        {zero.home(grad_query, low), false},
                                        {key_sum, false},
                                        {value_sum, false}}}}),
-      operation(
-          plan::AttendGradient{{{far, far_gradient, {query_part, false}, {key_sum, true}, {value_sum, true}}}}, {0}),
+      operation(plan::AttendGradient{{{far, far_gradient, {query_part, false}, {key_sum, true}, {value_sum, true}}}},
+                {0}),
       operation(plan::Exchange{1, {{Rank(1), {query_part}}}, {}}),
       operation(plan::Copy{{{zero.home(grad_key, low), key_sum}, {zero.home(grad_value, low), value_sum}}})};
   plan.programs[0].backward.arena_bytes = 1408;

@@ -30,9 +30,9 @@ struct Choice {
 double bound_of_formula(const std::string& strategy);
 
 // Simulates `sequence_aware`, `hierarchical` with every number of ranks a group that divides the ranks and fits in a
-// node, and `local`; then each uniform strategy whose bound beats the best so far. So the choice is never worse, in the
-// model, than any uniform strategy. Strategies without a formula for the masks are simulated on at most
-// kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as predict().
+// node, `local` and `disaggregated`; then each uniform strategy whose bound beats the best so far. So the choice is
+// never worse, in the model, than any uniform strategy. Strategies without a formula for the masks are simulated on at
+// most kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as predict().
 Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip);
 
 }  // namespace evenspan::simulate

@@ -4,29 +4,10 @@
 #include <set>
 
 #include "evenspan/core/error.h"
+#include "plan/lower/partial_gradients.h"
 #include "plan/lower/rank_lowering.h"
 
 namespace evenspan::plan {
-namespace {
-
-// A gradient that tiles and other ranks contribute to. Contributions are registered and later emitted in one order.
-struct Sum {
-  Span rows;
-  HeadRange heads;
-  std::vector<Contribution> contributions;
-  Combination combination;
-  Block first, second;  // grad_query; or grad_key and grad_value
-
-  bool adds(size_t contribution) const { return combination.adds[contribution] != 0; }
-  // Appends a contribution and returns its number.
-  size_t add(Span part, HeadRange part_heads) {
-    contributions.push_back({part, part_heads});
-    return contributions.size() - 1;
-  }
-};
-
-}  // namespace
-
 class BackwardLowering {
  public:
   explicit BackwardLowering(RankLowering* rank)
@@ -37,12 +18,8 @@ class BackwardLowering {
         emitter_(shape_),
         incoming_(num_stages_),
         outgoing_(num_stages_),
-        partial_returns_(num_stages_) {
+        partials_(rank, &emitter_) {
     for (size_t stage = 0; stage < num_stages_; ++stage) builders_.emplace_back(&emitter_);
-    for (const Partial& partial : plan_.partials) {
-      if (partial.from != rank_.rank_ && partial.to != rank_.rank_) continue;
-      partial_returns_[static_cast<size_t>(partial.first_stage)].push_back(&partial);
-    }
     for (const Need& need : plan_.needs) {
       if (need.move.operand != Operand::key_value) continue;
       const auto stage = static_cast<size_t>(need.move.stage);
@@ -57,15 +34,11 @@ class BackwardLowering {
     make_key_sums();
     Clear clear;
     for (const auto& [key, sum] : home_sums_) append_clears(sum, &clear.blocks);
-    for (const auto& partials : partial_returns_) {
-      for (const Partial* partial : partials) {
-        if (partial->to == rank_.rank_) clear_once(query_sum(*partial, false), &clear.blocks);
-      }
-    }
+    partials_.for_each_home_group([&](size_t group) { clear_once(query_sums_[group], &clear.blocks); });
     emitter_.emit(std::move(clear));
 
     Pending grad_outputs = start_grad_outputs();
-    open_partials();
+    partials_.open(grad_outputs_, &builders_);
     std::vector<Pending> operands(num_stages_), gradients(num_stages_);
     const auto start_operands = [&](size_t stage) { operands[stage] = builders_[stage].start(); };
     start_operands(num_stages_ - 1);
@@ -87,6 +60,7 @@ class BackwardLowering {
   }
 
  private:
+  using Sum = GradientSum;
   using HomeKey = std::pair<DocumentId, Span>;
 
   // Where operands lie: kept from forward, or moved again, each for the first stage of backward that reads it. Rows
@@ -155,10 +129,10 @@ class BackwardLowering {
       for_each_call(stage, [&](size_t t, HeadRange heads) {
         query_calls_.push_back(query_sums_[rank_.group_of_task_[t]].add(rank_.tasks_[t].tile.queries, heads));
       });
-      if (stage + 1 < num_stages_) register_partials(stage + 1, false);
+      if (stage + 1 < num_stages_) partials_.register_arrivals(stage + 1, &query_sums_);
     }
-    for (size_t stage = 0; stage < num_stages_; ++stage) register_partials(stage, true);
-    register_partials(0, false);
+    partials_.register_own(&query_sums_);
+    partials_.register_arrivals(0, &query_sums_);
     for (size_t g = 0; g < query_sums_.size(); ++g) {
       const auto& group = rank_.groups_[g];
       Sum& sum = query_sums_[g];
@@ -279,10 +253,7 @@ class BackwardLowering {
       const HeadRange kv_heads = shape_.kv_heads(heads);
       SegmentGradient segment;
       segment.forward = rank_.segment(holdings(), tile, heads, rank_.groups_[g]);
-      if (rank_.groups_[g].leaves) {
-        segment.forward.output = sub_block(deltas_.at(g), tile.queries, heads, shape_);
-        segment.forward.lse = sub_block(final_lses_.at(g), tile.queries, heads, shape_);
-      }
+      if (rank_.groups_[g].leaves) partials_.replace_final(g, tile, heads, &segment.forward);
       segment.grad_output = sub_block(grad_outputs_[g], tile.queries, heads, shape_);
       segment.grad_query = {sub_block(query_sums_[g].first, tile.queries, heads, shape_),
                             query_sums_[g].adds(query_calls_[num_calls_])};
@@ -299,83 +270,6 @@ class BackwardLowering {
 
   // What one tile call wrote is still as exact in the input's type; sums travel in the accumulation type.
   Precision wire(const Need& need) const { return need.num_tiles == 1 ? Precision::input : rank_.accumulation(); }
-
-  Precision wire(const Partial& partial) const {
-    return partial.num_tiles == 1 ? Precision::input : rank_.accumulation();
-  }
-
-  Sum& query_sum(const Partial& partial, bool leaves) { return query_sums_[rank_.group_of(partial, leaves)]; }
-
-  // Gradients of the queries of partials come home from other ranks, or from tiles that reach beyond the own rows.
-  void register_partials(size_t stage, bool own) {
-    for (const Partial* partial : partial_returns_[stage]) {
-      if (partial->to != rank_.rank_ || (partial->from == rank_.rank_) != own) continue;
-      partial_number_[partial] = query_sum(*partial, false).add(partial->rows, partial->heads);
-    }
-  }
-
-  // What the tiles of partials need of the final output: its gradient, log-sum-exp and delta, from home.
-  void open_partials() {
-    Delta delta;
-    Copy own;
-    for (size_t g = rank_.num_staying_; g < rank_.groups_.size(); ++g) {
-      const auto& group = rank_.groups_[g];
-      const auto block = [&](TensorName tensor) {
-        return emitter_.arena_block(tensor, Precision::accumulation, group.document, group.rows, group.heads);
-      };
-      deltas_[g] = block(TensorName::delta);
-      final_lses_[g] = block(TensorName::lse);
-    }
-    for (size_t stage = 0; stage < num_stages_; ++stage) {
-      auto& builder = builders_[stage];
-      for (const Partial* partial : rank_.partial_arrivals_[stage]) {
-        const size_t g = rank_.group_of(*partial, false);
-        const auto& group = rank_.groups_[g];
-        if (!deltas_.contains(g)) {
-          deltas_[g] =
-              emitter_.arena_block(TensorName::delta, Precision::accumulation, group.document, group.rows, group.heads);
-          delta.rows.push_back(DeltaRows{deltas_[g], group.output, grad_outputs_[g]});
-        }
-        const auto part = [&](const Block& block) { return sub_block(block, partial->rows, partial->heads, shape_); };
-        if (partial->from == rank_.rank_) {
-          const size_t to = rank_.group_of(*partial, true);
-          own.pairs.push_back(BlockPair{part(deltas_.at(to)), part(deltas_.at(g))});
-          own.pairs.push_back(BlockPair{part(final_lses_.at(to)), part(group.lse)});
-          continue;
-        }
-        builder.send(partial->from, part(grad_outputs_[g]), Precision::input);
-        builder.send(partial->from, part(group.lse), Precision::accumulation);
-        builder.send(partial->from, part(deltas_.at(g)), Precision::accumulation);
-      }
-      for (const Partial* partial : rank_.partial_departures_[stage]) {
-        if (partial->to == rank_.rank_) continue;
-        const size_t g = rank_.group_of(*partial, true);
-        const auto receive = [&](const Block& block, Precision wire) {
-          builder.receive(partial->to, sub_block(block, partial->rows, partial->heads, shape_), wire, false);
-        };
-        receive(grad_outputs_[g], Precision::input);
-        receive(final_lses_.at(g), Precision::accumulation);
-        receive(deltas_.at(g), Precision::accumulation);
-      }
-    }
-    emitter_.emit(std::move(delta));
-    emitter_.emit(std::move(own));
-  }
-
-  // Gradients of the queries of partials whose last tile of backward was in this stage.
-  void return_partials(size_t stage, ExchangeBuilder* builder) {
-    for (const Partial* partial : partial_returns_[stage]) {
-      if (partial->from == partial->to) continue;
-      const bool sends = partial->from == rank_.rank_;
-      const Sum& sum = query_sum(*partial, sends);
-      const Block part = sub_block(sum.first, partial->rows, partial->heads, shape_);
-      if (sends) {
-        builder->send(partial->to, part, wire(*partial));
-      } else {
-        builder->receive(partial->from, part, wire(*partial), sum.adds(partial_number_.at(partial)));
-      }
-    }
-  }
 
   // Key and value gradients of the operands that came for this stage; after the last stage also those of queries.
   Pending start_gradients(size_t stage) {
@@ -395,7 +289,7 @@ class BackwardLowering {
       builder.receive(move.to, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need), add);
       builder.receive(move.to, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need), add);
     }
-    return_partials(stage, &builder);
+    partials_.exchange(stage, query_sums_, &builder);
     if (stage > 0) return builder.start();
     for (const Move* output : rank_.departures_[num_stages_]) {
       const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
@@ -424,15 +318,7 @@ class BackwardLowering {
                                   sub_block(from.*part, rows, holding.heads, shape_)});
       }
     });
-    for (const auto& partials : partial_returns_) {
-      for (const Partial* partial : partials) {
-        if (partial->from != partial->to) continue;
-        const Sum& to = query_sum(*partial, false);
-        const auto part = [&](const Sum& sum) { return sub_block(sum.first, partial->rows, partial->heads, shape_); };
-        auto& pairs = to.adds(partial_number_.at(partial)) ? accumulate.pairs : copy.pairs;
-        pairs.push_back(BlockPair{part(to), part(query_sum(*partial, true))});
-      }
-    }
+    partials_.append_own(query_sums_, &copy, &accumulate);
     emitter_.emit(std::move(copy));
     emitter_.emit(std::move(accumulate));
   }
@@ -477,21 +363,18 @@ class BackwardLowering {
   const size_t num_stages_;
   Emitter emitter_;
   std::vector<std::vector<const Need*>> incoming_, outgoing_;  // [stage], keys and values
-  Holdings holdings_;                                          // of operands that are moved again
-  std::vector<ExchangeBuilder> builders_;                      // [stage], their transfers, and what partials need
-  std::vector<std::vector<BlockPair>> fills_;                  // [stage], and copies from home
-  std::vector<Sum> query_sums_;                                // [group]
+  PartialGradients partials_;
+  Holdings holdings_;                          // of operands that are moved again
+  std::vector<ExchangeBuilder> builders_;      // [stage], their transfers, and what partials need
+  std::vector<std::vector<BlockPair>> fills_;  // [stage], and copies from home
+  std::vector<Sum> query_sums_;                // [group]
   std::map<HomeKey, Sum> home_sums_;
   std::map<const Holding*, Sum> holding_sums_;
-  std::vector<Block> grad_outputs_;                           // [group]
-  std::vector<std::vector<const Partial*>> partial_returns_;  // [first stage], of this rank at either end
-  std::map<size_t, Block> deltas_;                            // [group] that leaves, or that partials arrive for
-  std::map<size_t, Block> final_lses_;                        // [group] that leaves
+  std::vector<Block> grad_outputs_;  // [group]
   Copy grad_output_fills_;
   // Numbers of contributions in their sums.
   std::vector<size_t> query_calls_, key_calls_;  // [call, in program order]
   std::map<const Need*, size_t> incoming_number_;
-  std::map<const Partial*, size_t> partial_number_;
   std::vector<size_t> filled_;  // in the order of for_each_filled
   size_t num_calls_ = 0;
   std::set<const Sum*> cleared_;

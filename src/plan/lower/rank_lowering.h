@@ -89,6 +89,7 @@ class RankLowering {
   void lower_forward();   // forward.cc
   void lower_backward();  // backward.cc
   friend class OutputSums;
+  friend class PartialGradients;
   friend class BackwardLowering;
 
   const Plan& plan_;

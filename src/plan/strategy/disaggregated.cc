@@ -11,8 +11,8 @@
 namespace evenspan::plan {
 namespace {
 
-// Ranks within this part of the mean work are left alone: the last percent of balance costs the most bytes.
-constexpr double kTolerance = 0.01;
+// Ranks keep up to this part more than the mean: the last percent of balance costs the most bytes.
+constexpr int64_t kTolerancePercent = 1;
 
 // Queries, with all keys that they see, and the rank that attends to them.
 struct Shard {
@@ -24,7 +24,7 @@ int64_t pairs_of(const Request& request, const PlacedSpan& queries) {
   return num_pairs(request.documents[queries.document], queries.span);
 }
 
-// Moves shards from ranks with surplus pairs to ranks with a deficit.
+// Moves shards from ranks with more than most_ pairs to ranks with less than the mean, the emptiest first.
 class Balancer {
  public:
   Balancer(const Request& request, const Placement& placement)
@@ -39,6 +39,7 @@ class Balancer {
       }
     }
     mean_ = std::accumulate(pairs_.begin(), pairs_.end(), int64_t{0}) / placement.num_ranks();
+    most_ = mean_ + mean_ / 100 * kTolerancePercent;
   }
 
   std::vector<Shard> run() {
@@ -66,7 +67,7 @@ class Balancer {
 
   void fill(int32_t to) {
     present_.clear();
-    while (static_cast<double>(mean_ - pairs(to)) > kTolerance * static_cast<double>(mean_)) {
+    while (pairs(to) < mean_) {
       const Candidate best = best_candidate(to);
       if (best.pairs == 0) return;
       move(best, to);
@@ -77,7 +78,7 @@ class Balancer {
     Candidate best;
     for (size_t s = 0; s < at_home_.size(); ++s) {
       const auto& [queries, from] = at_home_[s];
-      const int64_t most = std::min(mean_ - pairs(to), pairs(from.value) - mean_);
+      const int64_t most = std::min(most_ - pairs(to), pairs(from.value) - most_);
       if (most <= 0 || queries.span.empty()) continue;
       for (const Span& rows : ends(queries, most)) {
         if (rows.empty()) continue;
@@ -138,10 +139,10 @@ class Balancer {
 
   const Request& request_;
   const Placement& placement_;
-  int64_t row_bytes_ = 0;       // a query and its output
-  int64_t key_bytes_ = 0;       // a key and its value
-  int64_t mean_ = 0;            // pairs of a rank
-  std::vector<int64_t> pairs_;  // [rank]
+  int64_t row_bytes_ = 0;        // a query and its output
+  int64_t key_bytes_ = 0;        // a key and its value
+  int64_t mean_ = 0, most_ = 0;  // pairs of a rank
+  std::vector<int64_t> pairs_;   // [rank]
   std::vector<Shard> at_home_, moved_;
   std::map<DocumentId, std::vector<Span>> present_;  // of the rank that is being filled
 };
