@@ -35,11 +35,14 @@ Json plan_json(const PagePlan& page) {
   }
   std::map<std::pair<int32_t, int32_t>, int64_t> sent;
   std::vector<int64_t> by_level(topology.levels.size(), 0);
-  for (const plan::Move& move : plan.moves) {
-    const int64_t bytes = plan::payload_bytes(move, plan.request.shape);
-    sent[{static_cast<int32_t>(move.from.value), static_cast<int32_t>(move.to.value)}] += bytes;
-    by_level[topology.level_between(move.from, move.to)] += bytes;
-  }
+  const auto add = [&](const auto& moved) {
+    if (moved.from == moved.to) return;
+    const int64_t bytes = plan::payload_bytes(moved, plan.request.shape);
+    sent[{static_cast<int32_t>(moved.from.value), static_cast<int32_t>(moved.to.value)}] += bytes;
+    by_level[topology.level_between(moved.from, moved.to)] += bytes;
+  };
+  for (const plan::Move& move : plan.moves) add(move);
+  for (const plan::Partial& partial : plan.partials) add(partial);
   Json pairs = Json::array();
   for (const auto& [ranks, bytes] : sent) pairs.push_back({ranks.first, ranks.second, bytes});
   Json levels = Json::array();

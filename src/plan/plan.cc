@@ -7,6 +7,7 @@
 
 #include "evenspan/core/error.h"
 #include "evenspan/plan/program.h"
+#include "plan/outputs.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::plan {
@@ -127,34 +128,6 @@ void complete_moves(Plan* plan) {
   }
 }
 
-// Finished outputs of rows whose home is elsewhere; rows of tiles that overlap are finished together.
-void add_output_moves(Plan* plan) {
-  for (int32_t r = 0; r < plan->request.num_ranks(); ++r) {
-    const auto [first, last] = tasks_of(plan->tasks, Rank(r));
-    std::map<std::pair<DocumentId, HeadRange>, std::vector<const Task*>> outputs;
-    for (size_t t = first; t < last; ++t) {
-      const Tile& tile = plan->tasks[t].tile;
-      outputs[{tile.document, tile.heads}].push_back(&plan->tasks[t]);
-    }
-    for (auto& [key, tasks] : outputs) {
-      std::vector<Span> rows;
-      for (const Task* task : tasks) rows.push_back(task->tile.queries);
-      for (const Span& whole : union_of(std::move(rows), Join::overlapping)) {
-        Span stages{plan->num_stages, 0};  // first, last
-        for (const Task* task : tasks) {
-          if (!task->tile.queries.overlaps(whole)) continue;
-          stages = {std::min<int64_t>(stages.begin, task->stage), std::max<int64_t>(stages.end, task->stage)};
-        }
-        for (const auto& [home, piece] : plan->placement.homes(key.first, whole)) {
-          if (home == Rank(r)) continue;
-          plan->moves.push_back(Move{static_cast<int32_t>(stages.end), Rank(r), home, Operand::output, key.first, piece,
-                                     key.second, static_cast<int32_t>(stages.begin)});
-        }
-      }
-    }
-  }
-}
-
 // Received operands are kept for backward while they are no more than the largest rank's own: a strategy that relays,
 // or gathers much, moves them again instead.
 bool keeps_operands(const Plan& plan, bool direct) {
@@ -196,7 +169,7 @@ class Hasher {
 };
 
 // Plans of another version of the format are other plans.
-constexpr uint64_t kHashVersion = 1;
+constexpr uint64_t kHashVersion = 2;
 
 PlanHash hash_of(const Plan& plan) {
   const Request& request = plan.request;
@@ -290,6 +263,11 @@ int64_t payload_bytes(const Move& move, const AttentionShape& shape) {
   return tensors * move.rows.size() * move.heads.size() * shape.head_dim * num_bytes(shape.element);
 }
 
+int64_t payload_bytes(const Partial& partial, const AttentionShape& shape) {
+  return partial.rows.size() * partial.heads.size() * (shape.head_dim + 1) *
+         num_bytes(accumulation_type(shape.element));
+}
+
 uint64_t PlanHash::combined() const {
   Hasher hasher;
   for (const uint64_t part : parts) hasher.add(part);
@@ -298,8 +276,11 @@ uint64_t PlanHash::combined() const {
 
 std::shared_ptr<const Plan> make_plan(Request request) {
   validate(request);
-  const Strategy& strategy = find_strategy(request.options.strategy);
-  Draft draft = strategy.write(request);
+  Draft draft = find_strategy(request.options.strategy).write(request);
+  return make_plan(std::move(request), std::move(draft));
+}
+
+std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   auto plan = std::make_shared<Plan>();
   plan->request = std::move(request);
   plan->placement = std::move(draft.placement);
@@ -312,9 +293,9 @@ std::shared_ptr<const Plan> make_plan(Request request) {
   for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
   plan->needs = find_needs(*plan);
   complete_moves(plan.get());
-  add_output_moves(plan.get());
+  add_outputs(plan.get());
   std::sort(plan->moves.begin(), plan->moves.end());
-  plan->prefetch_all = direct;
+  plan->prefetch_all = direct && plan->partials.empty();
   plan->keep_operands = keeps_operands(*plan, direct);
   keep_budget(plan.get());
   plan->hash = hash_of(*plan);
@@ -349,6 +330,12 @@ Metrics measure(const Plan& plan) {
   for (const Move& move : plan.moves) {
     const int64_t bytes = payload_bytes(move, request.shape);
     metrics.sent_bytes[static_cast<size_t>(move.from.value)] += bytes;
+    metrics.sent_bytes_total += bytes;
+  }
+  for (const Partial& partial : plan.partials) {
+    if (partial.from == partial.to) continue;
+    const int64_t bytes = payload_bytes(partial, request.shape);
+    metrics.sent_bytes[static_cast<size_t>(partial.from.value)] += bytes;
     metrics.sent_bytes_total += bytes;
   }
   metrics.ring_bytes_total = (request.num_ranks() - 1) * request.documents.total_tokens() * 2 *

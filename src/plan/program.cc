@@ -6,7 +6,7 @@ namespace evenspan::plan {
 
 std::string_view to_string(TensorName name) {
   constexpr std::array<std::string_view, kNumTensorNames> kNames = {
-      "query", "key", "value", "output", "lse", "grad_output", "grad_query", "grad_key", "grad_value"};
+      "query", "key", "value", "output", "lse", "delta", "grad_output", "grad_query", "grad_key", "grad_value"};
   return kNames[static_cast<size_t>(name)];
 }
 
@@ -15,7 +15,9 @@ std::string_view to_string(Storage storage) {
   return kNames[static_cast<size_t>(storage)];
 }
 
-int64_t width(TensorName tensor, const AttentionShape& shape) { return tensor == TensorName::lse ? 1 : shape.head_dim; }
+int64_t width(TensorName tensor, const AttentionShape& shape) {
+  return tensor == TensorName::lse || tensor == TensorName::delta ? 1 : shape.head_dim;
+}
 
 int64_t element_bytes(const Block& block, const AttentionShape& shape) {
   return num_bytes(block.precision == Precision::input ? shape.element : accumulation_type(shape.element));

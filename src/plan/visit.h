@@ -63,6 +63,19 @@ void for_each_block(Op& op, F&& f) {
           pairs(body.pairs, Access::write);
         } else if constexpr (std::is_same_v<Body, Accumulate>) {
           pairs(body.pairs, Access::update);
+        } else if constexpr (std::is_same_v<Body, Merge>) {
+          for (auto& pair : body.pairs) {
+            f(pair.from_output, Access::read);
+            f(pair.from_lse, Access::read);
+            f(pair.output, Access::update);
+            f(pair.lse, Access::update);
+          }
+        } else if constexpr (std::is_same_v<Body, Delta>) {
+          for (auto& rows : body.rows) {
+            f(rows.output, Access::read);
+            f(rows.grad_output, Access::read);
+            f(rows.delta, Access::write);
+          }
         } else {
           static_assert(std::is_same_v<Body, Clear>);
           for (auto& block : body.blocks) f(block, Access::write);

@@ -1,6 +1,7 @@
 #include "run/interpreter.h"
 
 #include <ATen/ops/logaddexp.h>
+#include <ATen/ops/where.h>
 
 #include <limits>
 #include <map>
@@ -61,7 +62,7 @@ class Interpreter {
 
   const at::Tensor& buffer(Storage storage) const { return storage == Storage::arena ? memory_.arena : memory_.saved; }
 
-  // [tiles, rows, heads, width], or [tiles, rows, heads] for lse: `count` blocks, `step` bytes apart.
+  // [tiles, rows, heads, width], or [tiles, rows, heads] for lse and delta: `count` blocks, `step` bytes apart.
   at::Tensor view(const Block& block, int64_t count = 1, int64_t step = 0) const {
     const int64_t element = plan::element_bytes(block, shape_);
     const int64_t width = plan::width(block.tensor, shape_);
@@ -76,7 +77,7 @@ class Interpreter {
                        {step_elements / block.row_stride * home.stride(0), home.stride(0), home.stride(1), 1}, start);
     }
     const auto type = c10::scalarTypeToTypeMeta(type_of(block));
-    if (block.tensor == TensorName::lse) {
+    if (block.tensor == TensorName::lse || block.tensor == TensorName::delta) {
       return make_view(buffer(block.storage), type, {count, rows, heads}, {step_elements, block.row_stride, 1}, offset);
     }
     return make_view(buffer(block.storage), type, {count, rows, heads, width},
@@ -120,11 +121,11 @@ class Interpreter {
 
   // Kernels write in place what they alone write, in the input's type. The rest they write beside it, and it is merged
   // in the order of the program: `merge(to, from)`.
-  struct Merge {
+  struct Beside {
     at::Tensor to, from;
     bool add;
   };
-  static int64_t put_beside(at::Tensor* result, bool add, at::ScalarType type, std::vector<Merge>* merges) {
+  static int64_t put_beside(at::Tensor* result, bool add, at::ScalarType type, std::vector<Beside>* merges) {
     if (!add && result->scalar_type() == type) return 0;
     merges->push_back({*result, at::empty(result->sizes(), result->options().dtype(type)), add});
     *result = merges->back().from;
@@ -134,12 +135,14 @@ class Interpreter {
   void execute(const plan::Attend& attend) {
     const at::ScalarType type = scalar_type(shape_.element);
     std::vector<KernelCall> calls;
-    std::vector<Merge> outputs, folds;  // folds: output and lse of a call, one after the other
+    std::vector<Beside> outputs, folds;  // folds: output and lse of a call, one after the other
     int64_t held = 0;
     const auto flush = [&] {
       run::attend(calls);
-      for (const Merge& merge : outputs) merge.to.copy_(merge.from);
-      for (size_t i = 0; i < folds.size(); i += 2) fold(folds[i], folds[i + 1]);
+      for (const Beside& merge : outputs) merge.to.copy_(merge.from);
+      for (size_t i = 0; i < folds.size(); i += 2) {
+        fold(folds[i].to, folds[i + 1].to, folds[i].from, folds[i + 1].from);
+      }
       calls.clear();
       outputs.clear();
       folds.clear();
@@ -157,27 +160,40 @@ class Interpreter {
   }
 
   // Every row of a tile has a key, so the sum's log-sum-exp is finite and an empty partial gets weight exp(-inf) = 0.
-  static void fold(const Merge& output, const Merge& lse) {
-    const at::Tensor sum = at::logaddexp(lse.to, lse.from);
-    output.to.mul_((lse.to - sum).exp_().unsqueeze(-1));
-    output.to.addcmul_(output.from.to(output.to.scalar_type()), (lse.from - sum).exp_().unsqueeze(-1));
-    lse.to.copy_(sum);
+  static void fold(const at::Tensor& output, const at::Tensor& lse, const at::Tensor& from_output,
+                   const at::Tensor& from_lse) {
+    const at::Tensor sum = at::logaddexp(lse, from_lse);
+    output.mul_((lse - sum).exp_().unsqueeze(-1));
+    output.addcmul_(from_output.to(output.scalar_type()), (from_lse - sum).exp_().unsqueeze(-1));
+    lse.copy_(sum);
+  }
+
+  // Kernels take the output and use its row sums with the gradient alone: this one has those that delta says.
+  static at::Tensor output_for(const at::Tensor& delta, const at::Tensor& grad_output) {
+    const at::Tensor gradient = grad_output.to(delta.scalar_type());
+    const at::Tensor squares = gradient.square().sum(-1);
+    const at::Tensor scale = at::where(squares.gt(0), delta / squares, 0.0);
+    return gradient.mul(scale.unsqueeze(-1)).to(grad_output.scalar_type());
   }
 
   void execute(const plan::AttendGradient& attend) {
     const at::ScalarType type = scalar_type(shape_.element);
     std::vector<KernelCall> calls;
-    std::vector<Merge> merges;
+    std::vector<Beside> merges;
     int64_t held = 0;
     const auto flush = [&] {
       run::attend_gradient(calls);
-      for (const Merge& merge : merges) merge.add ? merge.to.add_(merge.from) : merge.to.copy_(merge.from);
+      for (const Beside& merge : merges) merge.add ? merge.to.add_(merge.from) : merge.to.copy_(merge.from);
       calls.clear();
       merges.clear();
       held = 0;
     };
     for (const BackwardBatch& batch : tile_batches(attend.segments, shape_)) {
       KernelCall call = call_of(batch.first->forward, batch);
+      if (batch.first->forward.output.tensor == TensorName::delta) {
+        call.output = output_for(call.output, call.grad_output);
+        held += call.output.numel();
+      }
       held += put_beside(&call.grad_query, batch.first->grad_query.add, type, &merges);
       held += put_beside(&call.grad_key, batch.first->grad_key.add, type, &merges);
       held += put_beside(&call.grad_value, batch.first->grad_value.add, type, &merges);
@@ -193,6 +209,19 @@ class Interpreter {
 
   void execute(const plan::Accumulate& accumulate) {
     for (const auto& [to, from] : accumulate.pairs) view(to).add_(view(from));
+  }
+
+  void execute(const plan::Merge& merge) {
+    for (const auto& [output, lse, from_output, from_lse] : merge.pairs) {
+      fold(view(output), view(lse), view(from_output), view(from_lse));
+    }
+  }
+
+  void execute(const plan::Delta& delta) {
+    for (const auto& rows : delta.rows) {
+      const at::Tensor to = view(rows.delta);
+      to.copy_(view(rows.output).to(to.scalar_type()).mul(view(rows.grad_output)).sum(-1));
+    }
   }
 
   void execute(const plan::Clear& clear) {

@@ -18,8 +18,8 @@ bool same_kernel(const SegmentGradient& a, const SegmentGradient& b) {
 }
 
 bool same_shape(const Block& a, const Block& b) {
-  return a.storage == b.storage && a.precision == b.precision && a.rows.size() == b.rows.size() &&
-         a.heads.size() == b.heads.size() && a.row_stride == b.row_stride;
+  return a.tensor == b.tensor && a.storage == b.storage && a.precision == b.precision &&
+         a.rows.size() == b.rows.size() && a.heads.size() == b.heads.size() && a.row_stride == b.row_stride;
 }
 
 // Whether a block may follow another at this distance in one view: home tensors have their own strides, so whole rows

@@ -27,8 +27,7 @@ class Chooser {
         if (ranks % size == 0) consider_planned(strategy, size);
       }
     }
-    consider_planned("sequence_aware", 0);
-    consider_planned("local", 0);
+    for (const char* strategy : {"sequence_aware", "local", "disaggregated"}) consider_planned(strategy, 0);
     for (const plan::Strategy& strategy : plan::strategies()) {
       const std::string name(strategy.name);
       if (has_formula(name)) consider_uniform(name);

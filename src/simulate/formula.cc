@@ -11,7 +11,8 @@ namespace {
 
 using plan::TileKind;
 
-constexpr std::array<const char*, 6> kUniform = {"ring", "zigzag", "striped", "all_gather", "ulysses", "usp"};
+constexpr std::array<const char*, 7> kUniform = {"ring",    "zigzag", "striped",   "all_gather",
+                                                 "ulysses", "usp",    "token_ring"};
 
 // Transfers that all ranks do alike.
 class Links {
@@ -95,6 +96,8 @@ class Formula {
       predict_ulysses();
     } else if (prediction_.strategy == "all_gather") {
       predict_all_gather();
+    } else if (prediction_.strategy == "token_ring") {
+      predict_token_ring();
     } else {
       predict_ring();
     }
@@ -129,7 +132,7 @@ class Formula {
   std::vector<Span> homes(int64_t length, int64_t rank) const {
     const std::string& strategy = prediction_.strategy;
     if (strategy == "ring") return {plan::equal_part(length, rank, num_ranks_)};
-    if (strategy == "zigzag") {
+    if (strategy == "zigzag" || strategy == "token_ring") {
       const int64_t chunks = int64_t{2} * num_ranks_;
       return {plan::equal_part(length, rank, chunks), plan::equal_part(length, chunks - 1 - rank, chunks)};
     }
@@ -204,7 +207,7 @@ class Formula {
                return own * (own - 1) / 2 * full + own * diagonal;
              });
     }
-    // zigzag, usp: two chunks a rank; causal stages after the first have two of the four pairs of chunks.
+    // zigzag, usp, token_ring: two chunks a rank; causal stages after the first have two of the four pairs of chunks.
     return operation + over_documents([&](int64_t length, bool causal) {
              const int64_t chunk = part(length, int64_t{2} * num_members);
              const double full = segment(pass, TileKind::full, chunk, chunk, heads);
@@ -253,6 +256,31 @@ class Formula {
     }
     prediction_.forward.makespan_seconds = before + stages(num_members, heads, transfer) + after;
     prediction_.backward.makespan_seconds = before + backward_stages(num_members, heads, backward) + after;
+  }
+
+  // Rows are shares of all tokens, between one rank and the next. Of a causal document all chunks but the first travel;
+  // a rank's keys are seen by the high chunk of every other rank, in two tiles where it comes before, and by the low
+  // chunk of those that come after.
+  void predict_token_ring() {
+    const double causal = over_documents([](int64_t length, bool causal) { return causal ? length : 0; });
+    const double full = num_tokens_ - causal;
+    const double travelling = (causal * (1 - 0.5 / num_ranks_) + full) / num_ranks_;
+    const double seen = (causal * 0.75 + full) / num_ranks_, seen_twice = (causal * 0.25 + full) / num_ranks_;
+    const auto element = static_cast<double>(num_bytes(shape_.element));
+    const auto wide = static_cast<double>(num_bytes(plan::accumulation_type(shape_.element)));
+    const double width = static_cast<double>(shape_.num_heads) * shape_.head_dim;
+    const double partial_bytes = seen * (width + shape_.num_heads) * wide;
+    double out = 0, back = 0;
+    for (int32_t s = 1; s < num_ranks_; ++s) {
+      out = links_.hop(travelling * width * element, &forward_bytes_);
+      back = links_.even(partial_bytes, num_ranks_, &forward_bytes_);
+    }
+    const double operand_bytes = seen * (2 * width * element + 2 * shape_.num_heads * wide);
+    const double gradient_bytes = (seen_twice * wide + (seen - seen_twice) * element) * width;
+    const double backward =
+        links_.even((num_ranks_ - 1) * (operand_bytes + gradient_bytes), num_ranks_, &backward_bytes_);
+    prediction_.forward.makespan_seconds = stages(num_ranks_, shape_.num_heads, out + back) + back;
+    prediction_.backward.makespan_seconds = backward_stages(num_ranks_, shape_.num_heads, backward);
   }
 
   void predict_ulysses() {

@@ -67,6 +67,23 @@ class Pricer {
     }
     move(bytes, step);
   }
+  void fill(const plan::Merge& merge, Step* step) {
+    step->kind = StepKind::merge;
+    int64_t bytes = 0;
+    for (const auto& [output, lse, from_output, from_lse] : merge.pairs) {
+      bytes += 2 * (payload_bytes(output, shape_) + payload_bytes(lse, shape_));
+      bytes += payload_bytes(from_output, shape_) + payload_bytes(from_lse, shape_);
+    }
+    move(bytes, step);
+  }
+  void fill(const plan::Delta& delta, Step* step) {
+    step->kind = StepKind::delta;
+    int64_t bytes = 0;
+    for (const auto& [to, output, grad_output] : delta.rows) {
+      bytes += payload_bytes(to, shape_) + payload_bytes(output, shape_) + payload_bytes(grad_output, shape_);
+    }
+    move(bytes, step);
+  }
   void fill(const plan::Clear& clear, Step* step) {
     step->kind = StepKind::clear;
     int64_t bytes = 0;
@@ -113,6 +130,10 @@ std::string_view to_string(StepKind kind) {
       return "copy";
     case StepKind::accumulate:
       return "accumulate";
+    case StepKind::merge:
+      return "merge";
+    case StepKind::delta:
+      return "delta";
     case StepKind::clear:
       return "clear";
   }

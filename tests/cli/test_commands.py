@@ -95,6 +95,8 @@ def test_strategies(evenspan: Run) -> None:
         "all_gather",
         "ulysses",
         "usp",
+        "token_ring",
+        "disaggregated",
         "sequence_aware",
         "hierarchical",
     ):

@@ -15,6 +15,8 @@ STRATEGIES = [
     "all_gather",
     "ulysses",
     "usp",
+    "token_ring",
+    "disaggregated",
     "sequence_aware",
     "hierarchical",
 ]

@@ -220,6 +220,102 @@ bool copy_backwards(Dice& dice, LoweredPlan& plan) {
   return true;
 }
 
+std::vector<PairPlace> merge_places(LoweredPlan& plan) {
+  std::vector<PairPlace> places;
+  for (const OperationPlace at : places_of<Merge>(plan, [](const Merge&, OperationPlace) { return true; })) {
+    for (size_t i = 0; i < std::get<Merge>(operation_at(plan, at).body).pairs.size(); ++i) places.push_back({at, i});
+  }
+  return places;
+}
+
+// Applies `change(pairs, index)` to a random pair of a merge for which it returns true.
+template <class F>
+bool change_merge(Dice& dice, LoweredPlan& plan, F&& change) {
+  auto places = merge_places(plan);
+  while (!places.empty()) {
+    const size_t i = dice.below(places.size());
+    if (change(std::get<Merge>(operation_at(plan, places[i].operation).body).pairs, places[i].index)) return true;
+    places.erase(places.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  return false;
+}
+
+bool drop_merge_pair(Dice& dice, LoweredPlan& plan) {
+  return change_merge(dice, plan, [](std::vector<PartialPair>& pairs, size_t index) {
+    pairs.erase(pairs.begin() + static_cast<std::ptrdiff_t>(index));
+    return true;
+  });
+}
+
+bool double_merge_pair(Dice& dice, LoweredPlan& plan) {
+  return change_merge(dice, plan, [](std::vector<PartialPair>& pairs, size_t index) {
+    pairs.push_back(PartialPair(pairs[index]));
+    return true;
+  });
+}
+
+// Into itself: the partial that arrived is lost, and the one here counts twice.
+bool merge_into_itself(Dice& dice, LoweredPlan& plan) {
+  return change_merge(dice, plan, [](std::vector<PartialPair>& pairs, size_t index) {
+    pairs[index].from_output = pairs[index].output;
+    pairs[index].from_lse = pairs[index].lse;
+    return true;
+  });
+}
+
+bool merge_backwards(Dice& dice, LoweredPlan& plan) {
+  return change_merge(dice, plan, [](std::vector<PartialPair>& pairs, size_t index) {
+    std::swap(pairs[index].output, pairs[index].from_output);
+    std::swap(pairs[index].lse, pairs[index].from_lse);
+    return true;
+  });
+}
+
+// The log-sum-exp of another partial.
+bool swap_lses_of_merge(Dice& dice, LoweredPlan& plan) {
+  return change_merge(dice, plan, [](std::vector<PartialPair>& pairs, size_t index) {
+    std::swap(pairs[index].lse, pairs[index].from_lse);
+    return true;
+  });
+}
+
+// Whether something but a clear has written to the block before.
+bool has_partial(LoweredPlan& plan, OperationPlace at, const Block& block) {
+  for (size_t i = 0; i < at.index; ++i) {
+    const OperationPlace before{at.program, i};
+    if (std::holds_alternative<Clear>(operation_at(plan, before).body)) continue;
+    for (const BlockPlace& place : blocks_of(plan, before)) {
+      const bool same = share_content(*place.block, block) && share_bytes(plan, *place.block, block);
+      if (same && place.access != Access::read) return true;
+    }
+  }
+  return false;
+}
+
+bool copy_instead_of_merge(Dice& dice, LoweredPlan& plan) {
+  auto places = places_of<Merge>(plan, [&](const Merge& merge, OperationPlace at) {
+    return std::any_of(merge.pairs.begin(), merge.pairs.end(),
+                       [&](const PartialPair& pair) { return has_partial(plan, at, pair.output); });
+  });
+  if (places.empty()) return false;
+  Operation& operation = operation_at(plan, dice.one_of(places));
+  Copy copy;
+  for (const PartialPair& pair : std::get<Merge>(operation.body).pairs) {
+    copy.pairs.push_back({pair.output, pair.from_output});
+    copy.pairs.push_back({pair.lse, pair.from_lse});
+  }
+  operation.body = std::move(copy);
+  return true;
+}
+
+bool drop_delta_rows(Dice& dice, LoweredPlan& plan) {
+  auto places = places_of<Delta>(plan, [](const Delta&, OperationPlace) { return true; });
+  if (places.empty()) return false;
+  auto& rows = std::get<Delta>(operation_at(plan, dice.one_of(places)).body).rows;
+  rows.erase(rows.begin() + static_cast<std::ptrdiff_t>(dice.below(rows.size())));
+  return true;
+}
+
 constexpr Mutation kMutations[] = {
     {"operation dropped", drop_operation},
     {"exchange dropped", drop_body<Exchange>},
@@ -241,6 +337,16 @@ constexpr Mutation kMutations[] = {
     {"pair of an accumulate dropped", drop_pair<Accumulate>},
     {"pair of an accumulate doubled", double_pair},
     {"copy turned around", copy_backwards},
+    {"merge dropped", drop_body<Merge>},
+    {"merge doubled", double_body<Merge>},
+    {"pair of a merge dropped", drop_merge_pair},
+    {"pair of a merge doubled", double_merge_pair},
+    {"partial merged into itself", merge_into_itself},
+    {"merge turned around", merge_backwards},
+    {"log-sum-exps of a merge swapped", swap_lses_of_merge},
+    {"merge turned into copy", copy_instead_of_merge},
+    {"delta dropped", drop_body<Delta>},
+    {"rows of a delta dropped", drop_delta_rows},
 };
 
 }  // namespace

@@ -4,7 +4,8 @@
 
 #include "plan/mutation_kinds.h"
 #include "plan/strategy/strategy.h"
-#include "support/plan_by_hand.h"
+#include "support/partial_plan_by_hand.h"
+#include "support/random_draft.h"
 
 namespace evenspan {
 namespace {
@@ -76,6 +77,7 @@ TEST(Mutation, PlansByHand) {
   expect_all_refused(test::one_rank_plan(6, Mask{MaskKind::window, 3}, TileKind::band), "band", kTimesByHand, &applied);
   expect_all_refused(test::two_rank_plan(), "two ranks", kTimesByHand, &applied);
   expect_all_refused(test::two_rank_plan(ElementType::f32), "two ranks in float32", kTimesByHand, &applied);
+  expect_all_refused(test::partial_plan(), "two ranks with a partial output", kTimesByHand, &applied);
   const size_t before = applied.size();
   // The extra exchange of this plan is of no use, so only some damage to it is harm.
   const LoweredPlan plan = plan_with_clear_and_crossing();
@@ -92,6 +94,17 @@ TEST(Mutation, PlansByHand) {
   EXPECT_EQ(applied.size(), before + 2);
   for (const Mutation& mutation : all_mutations()) EXPECT_TRUE(applied.contains(mutation.name)) << mutation.name;
   EXPECT_GE(applied.size(), 20u);
+}
+
+TEST(Mutation, RandomDrafts) {
+  std::set<std::string> applied;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    test::RandomDraft random(seed);
+    const Request request = random.request(static_cast<ElementType>(seed % 4));
+    const LoweredPlan plan = lower_all(*make_plan(request, random.draft(request)));
+    expect_all_refused(plan, "seed " + std::to_string(seed), kTimesByStrategy / 2, &applied);
+  }
+  EXPECT_GE(applied.size(), 40u);
 }
 
 struct Case {

@@ -7,6 +7,7 @@
 #include "plan/strategy/strategy.h"
 #include "rapidcheck.h"
 #include "support/plan_by_hand.h"
+#include "support/random_draft.h"
 
 namespace evenspan {
 namespace {
@@ -122,6 +123,26 @@ TEST(Property, RandomPlansAreProven) {
   rc::detail::printResultMessage(result, text);
   EXPECT_TRUE(result.is<rc::detail::SuccessResult>()) << text.str();
   EXPECT_GE(num_proven, kNumPlans);
+}
+
+// Partial outputs of any shape: rows with several homes, parts of one row on many ranks and in many stages.
+TEST(Property, RandomDraftsAreProven) {
+  int num_partials = 0, num_own = 0;
+  for (uint64_t seed = 0; seed < kNumPlans / 5; ++seed) {
+    test::RandomDraft random(seed);
+    const Request request = random.request(static_cast<ElementType>(seed % 4));
+    const auto plan = make_plan(request, random.draft(request));
+    const LoweredPlan lowered = lower_all(*plan);
+    ASSERT_EQ(test::to_text(verify(lowered)), "") << "seed " << seed << ": " << describe(request);
+    int64_t sent = 0;
+    for (const RankProgram& programs : lowered.programs) sent += sent_bytes(programs.forward, request.shape);
+    ASSERT_EQ(sent, measure(*plan).sent_bytes_total) << "seed " << seed;
+    num_partials += plan->partials.empty() ? 0 : 1;
+    num_own +=
+        std::any_of(plan->partials.begin(), plan->partials.end(), [](const Partial& p) { return p.from == p.to; });
+  }
+  EXPECT_GE(num_partials, kNumPlans / 10);
+  EXPECT_GE(num_own, kNumPlans / 20);
 }
 
 }  // namespace

@@ -102,7 +102,7 @@ class RandomPlan {
     op.waits = list<int32_t>([this] { return static_cast<int32_t>(below(9)); });
     const auto messages = [this] { return list<Message>([this] { return message(); }); };
     const auto pairs = [this] { return list<BlockPair>([this] { return pair(); }); };
-    switch (below(6)) {
+    switch (below(8)) {
       case 0:
         op.body = Exchange{static_cast<int32_t>(below(9)), messages(), messages()};
         break;
@@ -117,6 +117,12 @@ class RandomPlan {
         break;
       case 4:
         op.body = Accumulate{pairs()};
+        break;
+      case 5:
+        op.body = Merge{list<PartialPair>([this] { return PartialPair{block(), block(), block(), block()}; })};
+        break;
+      case 6:
+        op.body = Delta{list<DeltaRows>([this] { return DeltaRows{block(), block(), block()}; })};
         break;
       default:
         op.body = Clear{list<Block>([this] { return block(); })};

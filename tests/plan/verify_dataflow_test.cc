@@ -141,7 +141,7 @@ TEST(VerifyDataflow, FoldsOutputAndLogSumExpOfDifferentSegments) {
   const Segment segment = body<Attend>(plan, 1, false, 1).segments[0];
   auto& operations = plan.programs[1].forward.operations;
   operations.insert(operations.begin() + 2, test::operation(Clear{{segment.lse}}));
-  expect_refuted(plan, Proof::dataflow, "folds into output of document 0");
+  expect_refuted(plan, Proof::dataflow, "folds output of document 0");
 }
 
 TEST(VerifyDataflow, OverwritesInsteadOfFolding) {

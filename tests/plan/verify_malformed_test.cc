@@ -76,7 +76,7 @@ TEST(VerifyMalformed, Operations) {
   expect_refuted(plan, Proof::dataflow, "which is no partial");
   plan = test::two_rank_plan();
   body<Attend>(plan, 1, false, 2).segments[0].lse.precision = Precision::input;
-  expect_refuted(plan, Proof::dataflow, "log-sum-exp has the accumulation type");
+  expect_refuted(plan, Proof::dataflow, "log-sum-exp and delta have the accumulation type");
   plan = test::two_rank_plan();
   body<AttendGradient>(plan, 1, true, 2).segments[0].forward.fold = true;
   expect_refuted(plan, Proof::dataflow, "folds its output, which is final");

@@ -6,6 +6,7 @@
 
 #include "evenspan/core/error.h"
 #include "plan/strategy/strategy.h"
+#include "support/random_draft.h"
 #include "support/reference.h"
 
 namespace evenspan {
@@ -194,6 +195,16 @@ TEST_P(Parity, RecordedBytesAreTheFormula) {
         ASSERT_EQ(backward, planned) << describe(request, batch);
       }
     }
+  }
+}
+
+TEST(RandomDrafts, EqualTheDefinition) {
+  for (uint64_t seed = 0; seed < 150; ++seed) {
+    test::RandomDraft random(seed);
+    const plan::Request request = random.request(plan::ElementType::f64);
+    const test::Inputs inputs = test::make_inputs(request, 31, at::kDouble);
+    const test::Outputs got = test::run_plan(plan::make_plan(request, random.draft(request)), inputs);
+    ASSERT_LE(largest_error(got, test::reference(request, inputs), false), 1e-10) << "seed " << seed;
   }
 }
 

@@ -49,7 +49,7 @@ TEST_P(FormulaOf, IsNearTheSimulatedPrograms) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Strategies, FormulaOf,
-                         testing::Values("ring", "zigzag", "striped", "all_gather", "ulysses", "usp"),
+                         testing::Values("ring", "zigzag", "striped", "all_gather", "ulysses", "usp", "token_ring"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Formula, TakesOverBeyond64Ranks) {

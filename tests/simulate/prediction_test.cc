@@ -6,8 +6,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "partial_plan_by_hand.h"
 #include "plan/strategy/strategy.h"
-#include "plan_by_hand.h"
 #include "scenarios.h"
 #include "simulate/live_bytes.h"
 
@@ -58,6 +58,26 @@ TEST(Price, OperationsOfATwoRankPlan) {
   EXPECT_DOUBLE_EQ(one.steps[2].seconds, 0.5 + 4 * 16.0 / 1000);
   EXPECT_EQ(one.steps[2].waits, std::vector<int32_t>{0});
   EXPECT_DOUBLE_EQ(one.steps[3].seconds, 0.25 + 4 * 4 * 8 * (2 + 4) / 1000.0) << "reads float32, writes bf16";
+}
+
+TEST(Price, MergeAndDeltaCostTheirBytes) {
+  const plan::LoweredPlan plan = test::partial_plan();
+  const Profile profile = test::simple_profile();
+  const Schedule forward = price(plan.programs[1].forward, kShape, profile, profile.attention[0]);
+  ASSERT_EQ(forward.steps.size(), 5U);
+  EXPECT_EQ(forward.steps[3].kind, StepKind::merge);
+  EXPECT_DOUBLE_EQ(forward.steps[3].seconds, 3 * (512 + 64) / 1000.0) << "reads two, writes one";
+  const Schedule backward = price(plan.programs[1].backward, kShape, profile, profile.attention[0]);
+  EXPECT_EQ(backward.steps[0].kind, StepKind::delta);
+  EXPECT_DOUBLE_EQ(backward.steps[0].seconds, (256 + 256 + 64) / 1000.0);
+  EXPECT_EQ(to_string(forward.steps[3].kind), "merge");
+  EXPECT_EQ(to_string(backward.steps[0].kind), "delta");
+}
+
+TEST(LiveBytes, OfAPartialThatArrives) {
+  // The sum of 512 from the attend on, the partial of 512 and its log-sum-exp of 64 from the exchange to the merge.
+  EXPECT_THAT(count_live_bytes(test::partial_plan().programs[1].forward, kShape),
+              testing::ElementsAre(0, 512, 1088, 1088, 512));
 }
 
 TEST(LiveBytes, FollowABlockFromItsWriteToItsLastRead) {

@@ -42,6 +42,23 @@ struct Move {
 // Payload of a move: one tensor, or two of key_value.
 int64_t payload_bytes(const Move& move, const AttentionShape& shape);
 
+// Rows of an output that several ranks compute parts of: `from` folds its tiles into one partial output and
+// log-sum-exp, and `to`, home of the rows, folds all of them into the final one. In backward `from` receives what its
+// tiles need of the final output, and returns a gradient of queries.
+struct Partial {
+  Rank from;
+  Rank to;  // may be `from`, where its tiles reach beyond its home
+  DocumentId document;
+  Span rows;
+  HeadRange heads;  // query heads
+  int32_t first_stage = 0,
+          last_stage = 0;  // of from's tiles of these rows, and of tiles whose rows overlap with theirs
+  int32_t num_tiles = 0;   // of `from` in these rows, >= 1
+};
+
+// Payload of a partial: outputs and log-sum-exps, in the accumulation type.
+int64_t payload_bytes(const Partial& partial, const AttentionShape& shape);
+
 // The part of a receiver's operands that its tiles really read, straight from their home: what backward moves again
 // when nothing was kept, and, reversed, the way of the gradients.
 struct Need {
@@ -59,13 +76,15 @@ struct PlanHash {
   friend bool operator==(const PlanHash&, const PlanHash&) = default;
 };
 
-// An immutable value. All tiles of a query row and head are on one rank, the row's finisher for that head.
+// An immutable value. Each query row and head has one finisher, where its final output and log-sum-exp lie: the rank of
+// its tiles when all are on one rank, and the row's home otherwise.
 struct Plan {
   Request request;
   Placement placement;
-  std::vector<Task> tasks;  // sorted by rank and stage; inside, in the order in which partial results fold
-  std::vector<Move> moves;  // of the forward pass, sorted
-  std::vector<Need> needs;  // sorted by move
+  std::vector<Task> tasks;        // sorted by rank and stage; inside, in the order in which partial results fold
+  std::vector<Move> moves;        // of the forward pass, sorted
+  std::vector<Need> needs;        // sorted by move
+  std::vector<Partial> partials;  // sorted by last stage, document, heads, rows and ranks
   int32_t num_stages = 1;
   bool prefetch_all = false;   // the moves of all stages start at once; false: one stage ahead of the tiles
   bool keep_operands = false;  // received queries, keys and values are saved for backward instead of moved again

@@ -18,13 +18,14 @@ enum class TensorName : uint8_t {
   key,
   value,
   output,
-  lse,  // log-sum-exp of the scores, one number per row and head
+  lse,    // log-sum-exp of the scores, one number per row and head
+  delta,  // row sums of output x grad_output, one number per row and head
   grad_output,
   grad_query,
   grad_key,
   grad_value,
 };
-constexpr int kNumTensorNames = 9;
+constexpr int kNumTensorNames = 10;
 std::string_view to_string(TensorName name);
 
 enum class Storage : uint8_t {
@@ -37,12 +38,12 @@ std::string_view to_string(Storage storage);
 enum class Precision : uint8_t { input, accumulation };
 
 // Rows x heads of a tensor somewhere. Element (row i, head j, component w) lies at
-// offset_bytes + ((i * row_stride) + j * width + w) * bytes per element, width being head_dim, or 1 for lse.
+// offset_bytes + ((i * row_stride) + j * width + w) * bytes per element, width being head_dim, or 1 for lse and delta.
 // Home offsets count from the start of the named home tensor, others from the start of the buffer.
 struct Block {
   TensorName tensor = TensorName::query;
   Storage storage = Storage::home;
-  Precision precision = Precision::input;  // lse and buffers under accumulation: accumulation
+  Precision precision = Precision::input;  // lse, delta and buffers under accumulation: accumulation
   DocumentId document;
   Span rows;        // positions in the document
   HeadRange heads;  // query heads; kv heads for key, value and their gradients
@@ -94,7 +95,7 @@ struct GradientTarget {
   friend bool operator==(const GradientTarget&, const GradientTarget&) = default;
 };
 struct SegmentGradient {
-  Segment forward;  // `fold` is false; output and lse are final
+  Segment forward;  // `fold` is false; output and lse are final. `output` may be a block of delta instead
   Block grad_output;
   GradientTarget grad_query, grad_key, grad_value;
   friend bool operator==(const SegmentGradient&, const SegmentGradient&) = default;
@@ -118,6 +119,27 @@ struct Accumulate {
   std::vector<BlockPair> pairs;
   friend bool operator==(const Accumulate&, const Accumulate&) = default;
 };
+// Folds a partial result into another: (output, lse) += (from_output, from_lse), all of the same rows and heads.
+struct PartialPair {
+  Block output, lse;
+  Block from_output, from_lse;  // of at least one segment
+  friend bool operator==(const PartialPair&, const PartialPair&) = default;
+};
+// Forward only. In this order, in the precision of `output` and of lse.
+struct Merge {
+  std::vector<PartialPair> pairs;
+  friend bool operator==(const Merge&, const Merge&) = default;
+};
+// delta = the row sums of output x grad_output. `output` is final.
+struct DeltaRows {
+  Block delta, output, grad_output;
+  friend bool operator==(const DeltaRows&, const DeltaRows&) = default;
+};
+// Backward only: what a tile away from its finisher needs of the output.
+struct Delta {
+  std::vector<DeltaRows> rows;
+  friend bool operator==(const Delta&, const Delta&) = default;
+};
 // The empty partial: outputs and gradients 0, lse minus infinity.
 struct Clear {
   std::vector<Block> blocks;
@@ -126,7 +148,7 @@ struct Clear {
 
 struct Operation {
   std::vector<int32_t> waits;  // exchanges that must be complete before this starts
-  std::variant<Exchange, Attend, AttendGradient, Copy, Accumulate, Clear> body;
+  std::variant<Exchange, Attend, AttendGradient, Copy, Accumulate, Merge, Delta, Clear> body;
   friend bool operator==(const Operation&, const Operation&) = default;
 };
 

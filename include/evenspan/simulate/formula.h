@@ -11,7 +11,7 @@ namespace evenspan::simulate {
 constexpr int32_t kMostUniformRanks = 64;
 
 // Whether the strategy treats all documents alike and so has a formula: ring, zigzag, striped, all_gather, ulysses,
-// usp.
+// usp, token_ring.
 bool has_formula(const std::string& strategy);
 
 // The step of the slowest rank, as docs/simulator.md writes it down: stages of attention with the next transfer beside

@@ -11,7 +11,7 @@
 
 namespace evenspan::simulate {
 
-enum class StepKind : uint8_t { exchange, attend, attend_gradient, copy, accumulate, clear };
+enum class StepKind : uint8_t { exchange, attend, attend_gradient, copy, accumulate, merge, delta, clear };
 std::string_view to_string(StepKind kind);
 
 // An operation: it computes for `seconds`, or starts an exchange.

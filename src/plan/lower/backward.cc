@@ -4,29 +4,10 @@
 #include <set>
 
 #include "evenspan/core/error.h"
+#include "plan/lower/partial_gradients.h"
 #include "plan/lower/rank_lowering.h"
 
 namespace evenspan::plan {
-namespace {
-
-// A gradient that tiles and other ranks contribute to. Contributions are registered and later emitted in one order.
-struct Sum {
-  Span rows;
-  HeadRange heads;
-  std::vector<Contribution> contributions;
-  Combination combination;
-  Block first, second;  // grad_query; or grad_key and grad_value
-
-  bool adds(size_t contribution) const { return combination.adds[contribution] != 0; }
-  // Appends a contribution and returns its number.
-  size_t add(Span part, HeadRange part_heads) {
-    contributions.push_back({part, part_heads});
-    return contributions.size() - 1;
-  }
-};
-
-}  // namespace
-
 class BackwardLowering {
  public:
   explicit BackwardLowering(RankLowering* rank)
@@ -38,7 +19,9 @@ class BackwardLowering {
         incoming_(num_stages_),
         outgoing_(num_stages_),
         query_arrivals_(num_stages_),
-        query_departures_(num_stages_) {
+        query_departures_(num_stages_),
+        partials_(rank, &emitter_) {
+    for (size_t stage = 0; stage < num_stages_; ++stage) builders_.emplace_back(&emitter_);
     for (const Move& move : plan_.moves) {
       if (move.operand != Operand::output) continue;
       if (move.to == rank_.rank_) query_arrivals_[static_cast<size_t>(move.first_stage)].push_back(&move);
@@ -58,16 +41,18 @@ class BackwardLowering {
     make_key_sums();
     Clear clear;
     for (const auto& [key, sum] : home_sums_) append_clears(sum, &clear.blocks);
+    partials_.for_each_home_group([&](size_t group) { clear_once(query_sums_[group], &clear.blocks); });
     emitter_.emit(std::move(clear));
 
     open_grad_outputs();
+    partials_.open(grad_outputs_, &builders_);
     std::vector<Pending> grad_outputs(num_stages_), operands(num_stages_), gradients(num_stages_);
     size_t num_unstarted = num_stages_;
     const auto start_operands_down_to = [&](size_t stage) {
       while (num_unstarted > stage) {
         --num_unstarted;
         if (plan_.prefetch_all) grad_outputs[num_unstarted] = start_grad_outputs(num_unstarted);
-        if (!plan_.keep_operands) operands[num_unstarted] = builders_[num_unstarted].start();
+        operands[num_unstarted] = builders_[num_unstarted].start();
       }
     };
     if (!plan_.prefetch_all) {
@@ -93,13 +78,13 @@ class BackwardLowering {
   }
 
  private:
+  using Sum = GradientSum;
   using HomeKey = std::pair<DocumentId, Span>;
 
   // Where operands lie: kept from forward, or moved again, each for the first stage of backward that reads it. Rows
   // that one tile reads together lie together, so they come together.
   void open_operands() {
     if (plan_.keep_operands) return;
-    for (size_t stage = 0; stage < num_stages_; ++stage) builders_.emplace_back(&emitter_);
     fills_.resize(num_stages_);
     RankLowering::OperandRows rows;
     std::map<RankLowering::OperandRows::key_type, std::vector<const Need*>> needs;
@@ -162,7 +147,10 @@ class BackwardLowering {
       for_each_call(stage, [&](size_t t, HeadRange heads) {
         query_calls_.push_back(query_sums_[rank_.group_of_task_[t]].add(rank_.tasks_[t].tile.queries, heads));
       });
+      if (stage + 1 < num_stages_) partials_.register_arrivals(stage + 1, &query_sums_);
     }
+    partials_.register_own(&query_sums_);
+    partials_.register_arrivals(0, &query_sums_);
     for (size_t g = 0; g < query_sums_.size(); ++g) {
       const auto& group = rank_.groups_[g];
       Sum& sum = query_sums_[g];
@@ -278,12 +266,10 @@ class BackwardLowering {
     for (const size_t t : rank_.stages_[stage]) {
       const Tile& tile = rank_.tasks_[t].tile;
       if (!rank_.at_home(tile.document, tile.keys)) {
-        // A sum is cleared once: before its first tile of all stages.
         Sum& sum = key_sum(tile, rank_.kv_heads(tile));
-        if (cleared_.insert(&sum).second) append_clears(sum, &clear.blocks);
+        clear_once(sum, &clear.blocks);
       }
-      Sum& query = query_sums_[rank_.group_of_task_[t]];
-      if (cleared_.insert(&query).second) append_clears(query, &clear.blocks);
+      clear_once(query_sums_[rank_.group_of_task_[t]], &clear.blocks);
     }
     for_each_call(stage, [&](size_t t, HeadRange heads) {
       const Tile& tile = rank_.tasks_[t].tile;
@@ -291,6 +277,7 @@ class BackwardLowering {
       const HeadRange kv_heads = shape_.kv_heads(heads);
       SegmentGradient segment;
       segment.forward = rank_.segment(holdings(), tile, heads, rank_.groups_[g]);
+      if (rank_.groups_[g].leaves) partials_.replace_final(g, tile, heads, &segment.forward);
       segment.grad_output = sub_block(grad_outputs_[g], tile.queries, heads, shape_);
       segment.grad_query = {sub_block(query_sums_[g].first, tile.queries, heads, shape_),
                             query_sums_[g].adds(query_calls_[num_calls_])};
@@ -326,6 +313,7 @@ class BackwardLowering {
       builder.receive(move.to, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need), add);
       builder.receive(move.to, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need), add);
     }
+    partials_.exchange(stage, query_sums_, &builder);
     for (const Move* output : query_departures_[stage]) {
       const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
       builder.send(output->to, sub_block(query_sums_[group].first, output->rows, output->heads, shape_),
@@ -353,6 +341,7 @@ class BackwardLowering {
                                   sub_block(from.*part, rows, holding.heads, shape_)});
       }
     });
+    partials_.append_own(query_sums_, &copy, &accumulate);
     emitter_.emit(std::move(copy));
     emitter_.emit(std::move(accumulate));
   }
@@ -362,8 +351,8 @@ class BackwardLowering {
     Copy copy;
     for (size_t g = 0; g < query_sums_.size(); ++g) {
       const Block& sum = query_sums_[g].first;
-      if (sum.storage == Storage::home) continue;
       const auto& group = rank_.groups_[g];
+      if (sum.storage == Storage::home || group.leaves) continue;
       for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
@@ -380,6 +369,11 @@ class BackwardLowering {
     emitter_.emit(std::move(copy));
   }
 
+  // A sum is cleared before its first contribution.
+  void clear_once(const Sum& sum, std::vector<Block>* blocks) {
+    if (cleared_.insert(&sum).second) append_clears(sum, blocks);
+  }
+
   static void append_clears(const Sum& sum, std::vector<Block>* blocks) {
     if (!sum.combination.clear) return;
     blocks->push_back(sum.first);
@@ -393,10 +387,11 @@ class BackwardLowering {
   Emitter emitter_;
   std::vector<std::vector<const Need*>> incoming_, outgoing_;                // [stage], keys and values
   std::vector<std::vector<const Move*>> query_arrivals_, query_departures_;  // [stage], gradients, named by outputs
-  Holdings holdings_;                                                        // of operands that are moved again
-  std::vector<ExchangeBuilder> builders_;                                    // [stage], their transfers
-  std::vector<std::vector<BlockPair>> fills_;                                // [stage], and copies from home
-  std::vector<Sum> query_sums_;                                              // [group]
+  PartialGradients partials_;
+  Holdings holdings_;                          // of operands that are moved again
+  std::vector<ExchangeBuilder> builders_;      // [stage], their transfers, and what partials need
+  std::vector<std::vector<BlockPair>> fills_;  // [stage], and copies from home
+  std::vector<Sum> query_sums_;                // [group]
   std::map<HomeKey, Sum> home_sums_;
   std::map<const Holding*, Sum> holding_sums_;
   std::vector<Block> grad_outputs_;                        // [group]

@@ -96,6 +96,7 @@ void Emitter::complete(Pending pending) {
   wait(pending.exchange);
   emit(Copy{std::move(pending.copies)});
   emit(Accumulate{std::move(pending.additions)});
+  emit(Merge{std::move(pending.merges)});
 }
 
 Program Emitter::finish() {
@@ -156,16 +157,32 @@ Block ExchangeBuilder::wire_block(const Item& item, int64_t offset) const {
   return block;
 }
 
+// Outputs and log-sum-exps arrive in messages of their own: brings those of the same rows and heads together.
+void ExchangeBuilder::append_merges(std::vector<BlockPair> blocks, std::vector<PartialPair>* merges) {
+  std::sort(blocks.begin(), blocks.end(), [](const BlockPair& a, const BlockPair& b) {
+    const auto key = [](const Block& block) {
+      return std::tuple(block.document, block.rows, block.heads, block.tensor);
+    };
+    return key(a.to) < key(b.to);
+  });
+  for (size_t i = 0; i < blocks.size(); i += 2) {
+    const auto& [output, from_output] = blocks[i];
+    const auto& [lse, from_lse] = blocks[i + 1];
+    merges->push_back(PartialPair{output, lse, from_output, from_lse});
+  }
+}
+
 Pending ExchangeBuilder::start() {
   Pending pending;
   if (sends_.empty() && receives_.empty()) return pending;
   Exchange exchange;
   Copy packing;
+  std::vector<BlockPair> merging;  // of one peer
   // A message of one dense block is its own memory; others are laid out in the arena.
   const auto lay_out = [&](Rank peer, const std::vector<Item>& items, bool sending) {
     Message message{peer, {}};
     const Item& first = items.front();
-    if (items.size() == 1 && first.block.precision == first.wire && !first.add &&
+    if (items.size() == 1 && first.block.precision == first.wire && first.use == Use::copy &&
         is_dense(first.block, emitter_.shape())) {
       message.blocks.push_back(first.block);
       return message;
@@ -180,7 +197,8 @@ Pending ExchangeBuilder::start() {
       if (sending) {
         packing.pairs.push_back(BlockPair{wire, item.block});
       } else {
-        (item.add ? pending.additions : pending.copies).push_back(BlockPair{item.block, wire});
+        auto& pairs = item.use == Use::copy ? pending.copies : item.use == Use::add ? pending.additions : merging;
+        pairs.push_back(BlockPair{item.block, wire});
       }
     }
     return message;
@@ -190,6 +208,8 @@ Pending ExchangeBuilder::start() {
   }
   for (auto& [peer, items] : receives_) {
     for (const auto& message : messages(std::move(items))) exchange.receives.push_back(lay_out(peer, message, false));
+    append_merges(std::move(merging), &pending.merges);
+    merging.clear();
   }
   emitter_.emit(std::move(packing));
   exchange.id = pending.exchange = emitter_.next_exchange_id();

@@ -13,6 +13,7 @@ struct Pending {
   int32_t exchange = -1;  // -1: nothing was exchanged
   std::vector<BlockPair> copies;
   std::vector<BlockPair> additions;
+  std::vector<PartialPair> merges;
 };
 
 class Emitter {
@@ -38,6 +39,12 @@ class Emitter {
   }
   void emit(Accumulate accumulate) {
     if (!accumulate.pairs.empty()) add(std::move(accumulate));
+  }
+  void emit(Merge merge) {
+    if (!merge.pairs.empty()) add(std::move(merge));
+  }
+  void emit(Delta delta) {
+    if (!delta.rows.empty()) add(std::move(delta));
   }
   void emit(Clear clear) {
     if (!clear.blocks.empty()) add(std::move(clear));
@@ -75,23 +82,30 @@ class ExchangeBuilder {
   explicit ExchangeBuilder(Emitter* emitter) : emitter_(*emitter) {}
 
   // Sends `source` in precision `wire`.
-  void send(Rank peer, const Block& source, Precision wire) { sends_[peer].push_back(Item{source, wire, false}); }
+  void send(Rank peer, const Block& source, Precision wire) { sends_[peer].push_back(Item{source, wire, Use::copy}); }
   // Receives into `target`, or adds to it.
   void receive(Rank peer, const Block& target, Precision wire, bool add) {
-    receives_[peer].push_back(Item{target, wire, add});
+    receives_[peer].push_back(Item{target, wire, add ? Use::add : Use::copy});
+  }
+  // Receives a partial result, output in precision `wire`, and merges it into another.
+  void receive_partial(Rank peer, const Block& output, const Block& lse, Precision wire) {
+    receives_[peer].push_back(Item{output, wire, Use::merge});
+    receives_[peer].push_back(Item{lse, Precision::accumulation, Use::merge});
   }
 
   // Emits the packing copies and the exchange; none when nothing was added.
   Pending start();
 
  private:
+  enum class Use : uint8_t { copy, add, merge };
   struct Item {
     Block block;
     Precision wire;
-    bool add;
+    Use use;
   };
   // Wide elements first, so that all are aligned, then by what they hold; cut into messages.
   std::vector<std::vector<Item>> messages(std::vector<Item> items) const;
+  static void append_merges(std::vector<BlockPair> blocks, std::vector<PartialPair>* merges);
   // The item as it lies on the wire, at an offset of the arena.
   Block wire_block(const Item& item, int64_t offset) const;
 

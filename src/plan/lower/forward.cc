@@ -1,4 +1,5 @@
 // The forward program: exchanges of operands run ahead of their tiles, outputs go home after their last one.
+#include "plan/lower/output_sums.h"
 #include "plan/lower/rank_lowering.h"
 
 namespace evenspan::plan {
@@ -7,23 +8,7 @@ void RankLowering::lower_forward() {
   Emitter emitter(shape_);
   const int32_t num_stages = plan_.num_stages;
 
-  // Where tiles write: straight into the final output, or, when several fold into rows of a narrower type, beside it.
-  std::vector<Block> partials;
-  std::vector<Combination> combinations;
-  partials.reserve(groups_.size());
-  combinations.reserve(groups_.size());
-  std::vector<size_t> next(groups_.size(), 0);
-  for (const OutputGroup& group : groups_) {
-    std::vector<Contribution> contributions;
-    contributions.reserve(group.tasks.size());
-    for (const size_t t : group.tasks) contributions.push_back({tasks_[t].tile.queries, group.heads});
-    combinations.push_back(combine(group.rows, group.heads, contributions));
-    const bool beside = combinations.back().overlap && accumulation() != Precision::input;
-    partials.push_back(beside ? emitter.arena_block(TensorName::output, Precision::accumulation, group.document,
-                                                    group.rows, group.heads)
-                              : group.output);
-  }
-
+  OutputSums sums(this, &emitter);
   std::vector<Pending> pending(static_cast<size_t>(num_stages));
   std::vector<std::vector<BlockPair>> fills(static_cast<size_t>(num_stages));
   int32_t num_started = 0;
@@ -63,12 +48,10 @@ void RankLowering::lower_forward() {
   const auto start_outputs = [&](int32_t stage) {
     const auto s = static_cast<size_t>(stage);
     ExchangeBuilder builder(&emitter);
-    Copy finish, own;
-    for (size_t g = 0; g < groups_.size(); ++g) {
-      const OutputGroup& group = groups_[g];
-      if (group.last_stage != stage) continue;
-      if (partials[g] != group.output) finish.pairs.push_back(BlockPair{group.output, partials[g]});
-      if (group.at_home) continue;
+    Copy own;
+    sums.round(stage);
+    for (const OutputGroup& group : groups_) {
+      if (group.last_stage != stage || group.at_home || group.leaves) continue;
       for (const Span& span : placement_.spans_of(rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
@@ -76,7 +59,6 @@ void RankLowering::lower_forward() {
                                       sub_block(group.output, rows, group.heads, shape_)});
       }
     }
-    emitter.emit(std::move(finish));
     for (const Move* move : output_departures_[s]) {
       builder.send(move->to, sub_block(group_of(*move).output, move->rows, move->heads, shape_), Precision::input);
     }
@@ -101,22 +83,20 @@ void RankLowering::lower_forward() {
     for (const size_t t : stages_[s]) {
       const size_t g = group_of_task_[t];
       const OutputGroup& group = groups_[g];
-      if (next[g] == 0 && combinations[g].clear) {
-        clear.blocks.push_back(partials[g]);
-        clear.blocks.push_back(group.lse);
-      }
-      const bool fold = combinations[g].adds[next[g]++] != 0;
+      sums.append_clears(g, &clear.blocks);
       for (const HeadRange& heads : kernel_heads(tasks_[t].tile.heads)) {
         Segment segment = this->segment(forward_holdings_, tasks_[t].tile, heads, group);
-        segment.output = sub_block(partials[g], tasks_[t].tile.queries, heads, shape_);
-        segment.fold = fold;
+        segment.output = sub_block(sums.block(g), tasks_[t].tile.queries, heads, shape_);
+        segment.fold = sums.folds(t);
         attend.segments.push_back(segment);
       }
     }
     emitter.emit(std::move(clear));
     emitter.emit(std::move(attend));
+    sums.exchange(s);
     start_outputs(stage);
   }
+  sums.finish();
   for (Pending& arriving : outputs) emitter.complete(std::move(arriving));
   program_.forward = emitter.finish();
 }

@@ -1,6 +1,7 @@
 #include "plan/lower/rank_lowering.h"
 
 #include <algorithm>
+#include <set>
 
 #include "evenspan/core/error.h"
 
@@ -52,6 +53,13 @@ RankLowering::RankLowering(const Plan& plan, Rank rank)
     const auto stage = static_cast<size_t>(move.stage);
     if (move.to == rank) (output ? output_arrivals_ : arrivals_)[stage].push_back(&move);
     if (move.from == rank) (output ? output_departures_ : departures_)[stage].push_back(&move);
+  }
+  partial_arrivals_.resize(num_stages);
+  partial_departures_.resize(num_stages);
+  for (const Partial& partial : plan.partials) {
+    const auto stage = static_cast<size_t>(partial.last_stage);
+    if (partial.to == rank) partial_arrivals_[stage].push_back(&partial);
+    if (partial.from == rank) partial_departures_[stage].push_back(&partial);
   }
 }
 
@@ -118,40 +126,97 @@ std::vector<HeadRange> RankLowering::kernel_heads(HeadRange heads) const {
   return ranges;
 }
 
-void RankLowering::group_outputs() {
+std::vector<RankLowering::OutputGroup> RankLowering::own_groups() const {
   std::map<std::pair<DocumentId, HeadRange>, std::vector<size_t>> by_heads;
   for (size_t t = 0; t < tasks_.size(); ++t) {
     by_heads[{tasks_[t].tile.document, tasks_[t].tile.heads}].push_back(t);
   }
-  group_of_task_.resize(tasks_.size());
+  std::vector<OutputGroup> groups;
   for (auto& [key, tasks] : by_heads) {
     std::stable_sort(tasks.begin(), tasks.end(), [this](size_t a, size_t b) {
       return tasks_[a].tile.queries.begin < tasks_[b].tile.queries.begin;
     });
     for (const size_t t : tasks) {
       const Span rows = tasks_[t].tile.queries;
-      const bool same = !groups_.empty() && groups_.back().document == key.first &&
-                        groups_.back().heads == key.second && rows.begin < groups_.back().rows.end;
-      if (!same) groups_.push_back(OutputGroup{key.first, key.second, rows, {}, {}, {}, false, 0});
-      groups_.back().rows.end = std::max(groups_.back().rows.end, rows.end);
-      groups_.back().tasks.push_back(t);
-      group_of_task_[t] = groups_.size() - 1;
+      const bool same = !groups.empty() && groups.back().document == key.first && groups.back().heads == key.second &&
+                        rows.begin < groups.back().rows.end;
+      if (!same) groups.push_back(OutputGroup{key.first, key.second, rows, {}, {}, {}, false, 0, false});
+      groups.back().rows.end = std::max(groups.back().rows.end, rows.end);
+      groups.back().tasks.push_back(t);
+      groups.back().last_stage = std::max(groups.back().last_stage, tasks_[t].stage);
     }
   }
+  return groups;
+}
+
+void RankLowering::group_outputs() {
+  std::vector<OutputGroup> leaving, staying = own_groups();
+  if (!plan_.partials.empty()) {
+    std::set<std::tuple<DocumentId, HeadRange, int64_t>> first_rows;  // of partials that leave
+    for (const auto& departures : partial_departures_) {
+      for (const Partial* partial : departures)
+        first_rows.emplace(partial->document, partial->heads, partial->rows.begin);
+    }
+    const auto stays = std::stable_partition(staying.begin(), staying.end(), [&](const OutputGroup& group) {
+      return first_rows.contains({group.document, group.heads, group.rows.begin});
+    });
+    leaving.assign(std::make_move_iterator(staying.begin()), std::make_move_iterator(stays));
+    staying.erase(staying.begin(), stays);
+    for (const auto& arrivals : partial_arrivals_) {
+      for (const Partial* partial : arrivals) {
+        staying.push_back(
+            OutputGroup{partial->document, partial->heads, partial->rows, {}, {}, {}, false, plan_.num_stages, false});
+      }
+    }
+    const auto key = [](const OutputGroup& group) { return std::tie(group.document, group.heads, group.rows); };
+    std::stable_sort(staying.begin(), staying.end(),
+                     [&](const OutputGroup& a, const OutputGroup& b) { return key(a) < key(b); });
+  }
+  for (OutputGroup& group : staying) {
+    const bool same = !groups_.empty() && groups_.back().document == group.document &&
+                      groups_.back().heads == group.heads && group.rows.begin < groups_.back().rows.end;
+    if (!same) groups_.push_back(OutputGroup{group.document, group.heads, group.rows, {}, {}, {}, false, 0, false});
+    OutputGroup& joined = groups_.back();
+    joined.last_stage = std::max(joined.last_stage, group.last_stage);
+    joined.rows.end = std::max(joined.rows.end, group.rows.end);
+    joined.tasks.insert(joined.tasks.end(), group.tasks.begin(), group.tasks.end());
+  }
   for (OutputGroup& group : groups_) {
-    std::sort(group.tasks.begin(), group.tasks.end());
-    group.last_stage = tasks_[group.tasks.back()].stage;
     group.at_home = at_home(group.document, group.rows);
     group.output = group.at_home
                        ? home_block(TensorName::output, group.document, group.rows, group.heads)
                        : saved_block(TensorName::output, Precision::input, group.document, group.rows, group.heads);
     group.lse = saved_block(TensorName::lse, Precision::accumulation, group.document, group.rows, group.heads);
   }
+  num_staying_ = groups_.size();
+  for (OutputGroup& group : leaving) {
+    group.leaves = true;
+    groups_.push_back(std::move(group));
+  }
+  group_of_task_.resize(tasks_.size());
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    std::sort(groups_[g].tasks.begin(), groups_[g].tasks.end());
+    for (const size_t t : groups_[g].tasks) group_of_task_[t] = g;
+  }
+}
+
+size_t RankLowering::group_of(const Partial& partial, bool leaves) const {
+  const auto middle = groups_.begin() + static_cast<std::ptrdiff_t>(num_staying_);
+  const auto [first, last] = leaves ? std::pair(middle, groups_.end()) : std::pair(groups_.begin(), middle);
+  auto group = std::upper_bound(first, last, partial, [](const Partial& p, const OutputGroup& g) {
+    return std::tie(p.document, p.heads, p.rows.begin) < std::tie(g.document, g.heads, g.rows.begin);
+  });
+  EVENSPAN_CHECK_EQ(group != first, true);
+  --group;
+  EVENSPAN_CHECK_EQ(
+      group->document == partial.document && group->heads == partial.heads && group->rows.contains(partial.rows), true);
+  return static_cast<size_t>(group - groups_.begin());
 }
 
 const RankLowering::OutputGroup& RankLowering::group_of(const Move& output) const {
   for (const OutputGroup& group : groups_) {
-    if (group.document == output.document && group.heads == output.heads && group.rows.contains(output.rows)) {
+    if (!group.leaves && group.document == output.document && group.heads == output.heads &&
+        group.rows.contains(output.rows)) {
       return group;
     }
   }

@@ -49,20 +49,25 @@ class RankLowering {
   RankProgram run();
 
  private:
-  // Tasks of one (document, heads) that overlap in rows: they make one output, and one gradient of queries.
+  // Tasks of one (document, heads) that overlap in rows, and partials of other ranks that overlap with them: they make
+  // one output, and one gradient of queries.
   struct OutputGroup {
     DocumentId document;
     HeadRange heads;
     Span rows;
     std::vector<size_t> tasks;  // in forward order
-    Block output;               // final: home, or saved when the rows live elsewhere
-    Block lse;                  // saved
+    Block output;               // final: home, or saved when the rows live elsewhere; in the arena when it leaves
+    Block lse;                  // saved; in the arena when it leaves
     bool at_home = false;
-    int32_t last_stage = 0;  // of its tasks
+    int32_t last_stage = 0;  // of its tasks; num_stages where partials of other ranks fold into it
+    bool leaves = false;     // a partial result, for the homes of its rows to finish
   };
   // Common to both directions (rank_lowering.cc).
   void group_outputs();
+  std::vector<OutputGroup> own_groups() const;            // of tasks alone
   const OutputGroup& group_of(const Move& output) const;  // REQUIRES: this rank finished the rows
+  // The group that a partial comes from, on its sender, or is folded into, at home.
+  size_t group_of(const Partial& partial, bool leaves) const;
   Block home_block(TensorName tensor, DocumentId document, Span rows, HeadRange heads) const;
   bool at_home(DocumentId document, Span rows) const { return placement_.row_of(rank_, document, rows) >= 0; }
   Block saved_block(TensorName tensor, Precision precision, DocumentId document, Span rows, HeadRange heads);
@@ -84,17 +89,21 @@ class RankLowering {
 
   void lower_forward();   // forward.cc
   void lower_backward();  // backward.cc
+  friend class OutputSums;
+  friend class PartialGradients;
   friend class BackwardLowering;
 
   const Plan& plan_;
   const AttentionShape& shape_;
   const Placement& placement_;
   Rank rank_;
-  std::vector<Task> tasks_;                                                    // of this rank, by stage
-  std::vector<std::vector<size_t>> stages_;                                    // [stage] tasks
-  std::vector<std::vector<const Move*>> arrivals_, departures_;                // [stage], operands, forward
-  std::vector<std::vector<const Move*>> output_arrivals_, output_departures_;  // [stage]
-  std::vector<OutputGroup> groups_;
+  std::vector<Task> tasks_;                                                         // of this rank, by stage
+  std::vector<std::vector<size_t>> stages_;                                         // [stage] tasks
+  std::vector<std::vector<const Move*>> arrivals_, departures_;                     // [stage], operands, forward
+  std::vector<std::vector<const Move*>> output_arrivals_, output_departures_;       // [stage]
+  std::vector<std::vector<const Partial*>> partial_arrivals_, partial_departures_;  // [last stage]; both: own ones
+  std::vector<OutputGroup> groups_;                                                 // those that leave apart
+  size_t num_staying_ = 0;
   std::vector<size_t> group_of_task_;
   Holdings forward_holdings_;
   RankProgram program_;

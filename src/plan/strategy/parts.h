@@ -28,6 +28,9 @@ void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& 
 // see in as many more stages as cost least (num_remote_stages). Nothing moves but keys and values.
 std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement);
 
+// Two chunks of every document on each rank, one from either end, so that causal work is even.
+Placement zigzag_placement(const Request& request);
+
 // Keys and values of every rank's home go around the ring of ranks, one hop a stage: at stage s a rank attends to what
 // was home s ranks before it.
 Draft ring_draft(const Request& request, Placement placement);

@@ -10,13 +10,19 @@
 
 namespace evenspan::plan {
 
-// What a strategy writes. `moves` holds operands only (outputs go home by themselves); it may be left empty, or
-// incomplete: make_plan adds direct moves for what a tile needs and nobody brings.
+// What a strategy writes. Tiles of a query row on several ranks have the same heads, or disjoint ones; rows that a rank
+// receives for tiles of one stage and heads are not cut anew for another's. `moves` holds
+// operands only (outputs go home by themselves); it may be left empty, or incomplete: make_plan adds direct moves for
+// what a tile needs and nobody brings.
 struct Draft {
   Placement placement;
   std::vector<Task> tasks;
   std::vector<Move> moves;
 };
+
+// The plan of a draft: make_plan(request) with the draft of its strategy. REQUIRES: the request is valid; the tiles
+// cover what the masks allow.
+std::shared_ptr<const Plan> make_plan(Request request, Draft draft);
 
 // What the table's formula says of one layer's forward pass.
 struct Traffic {

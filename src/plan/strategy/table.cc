@@ -10,7 +10,7 @@
 namespace evenspan::plan {
 namespace {
 
-constexpr std::array<Strategy, 10> kStrategies = {{
+constexpr std::array<Strategy, 12> kStrategies = {{
     {"local", "whole documents on single ranks", "0 bytes in 0 steps", write_local, local_traffic},
     {"ring", "equal chunks of every document; keys and values go around a ring", "(P-1) N 2KDe in P-1 steps",
      write_ring, ring_traffic},
@@ -24,11 +24,17 @@ constexpr std::array<Strategy, 10> kStrategies = {{
      write_ulysses, ulysses_traffic},
     {"usp", "ulysses inside groups, a zigzag ring across them",
      "sum over r of ((N_g - n_r) 2H_r + (N - n_r) 2K_r) De in at most 2P/u steps", write_usp, usp_traffic},
+    {"token_ring", "zigzag chunks; queries go around a ring, partial outputs straight home",
+     "(rows on each hop) HDe + (rows seen away from home) H(D+1)a in 2(P-1) steps", write_token_ring,
+     token_ring_traffic},
+    {"disaggregated", "equal tokens of one stream; queries move to ranks with less attention",
+     "sum over r of (rows that r attends to and is not home to) 2HDe + |keys needed by r - home of r| 2KDe in 2 steps",
+     write_disaggregated, disaggregated_traffic},
     {"sequence_aware", "planned placement; keys and values only where a tile needs them",
      "sum over r of |keys needed by r - home of r| 2KDe in S steps", write_sequence_aware, sequence_aware_traffic},
     {"hierarchical", "sequence_aware over groups, ulysses inside them",
-     "sum over r of ((N_g - n_r) 2H_r + |keys needed by g - home of r| 2K_r) De in at most 2S + 2 steps", write_hierarchical,
-     hierarchical_traffic},
+     "sum over r of ((N_g - n_r) 2H_r + |keys needed by g - home of r| 2K_r) De in at most 2S + 2 steps",
+     write_hierarchical, hierarchical_traffic},
     {"mixed", "a plan per document: whole on a rank, heads split in a group, or cut over groups",
      "hierarchical's of the documents that a group shares, sequence_aware's of the others, in at most 2S + 2 steps",
      write_mixed, mixed_traffic},

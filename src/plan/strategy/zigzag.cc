@@ -4,7 +4,7 @@
 
 namespace evenspan::plan {
 
-Draft write_zigzag(const Request& request) {
+Placement zigzag_placement(const Request& request) {
   const int32_t num_ranks = request.num_ranks();
   std::vector<std::vector<PlacedSpan>> spans(static_cast<size_t>(num_ranks));
   for (int64_t d = 0; d < request.documents.size(); ++d) {
@@ -16,7 +16,9 @@ Draft write_zigzag(const Request& request) {
       }
     }
   }
-  return ring_draft(request, Placement(request.documents, std::move(spans)));
+  return Placement(request.documents, std::move(spans));
 }
+
+Draft write_zigzag(const Request& request) { return ring_draft(request, zigzag_placement(request)); }
 
 }  // namespace evenspan::plan

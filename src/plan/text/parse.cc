@@ -200,6 +200,10 @@ class Parser {
       items<Copy>(op, [this](Copy* copy) { copy->pairs.push_back(pair("<-")); });
     } else if (in_.accept_word("accumulate")) {
       items<Accumulate>(op, [this](Accumulate* accumulate) { accumulate->pairs.push_back(pair("+=")); });
+    } else if (in_.accept_word("merge")) {
+      items<Merge>(op, [this](Merge* merge) { merge->pairs.push_back(partial_pair()); });
+    } else if (in_.accept_word("delta")) {
+      items<Delta>(op, [this](Delta* delta) { delta->rows.push_back(delta_rows()); });
     } else if (in_.accept_word("clear")) {
       items<Clear>(op, [this](Clear* clear) { clear->blocks.push_back(block()); });
     } else {
@@ -296,6 +300,25 @@ class Parser {
     in_.expect(sign);
     pair.from = block();
     return pair;
+  }
+
+  PartialPair partial_pair() {
+    PartialPair pair;
+    pair.output = block();
+    pair.lse = block();
+    in_.expect("+=");
+    pair.from_output = block();
+    pair.from_lse = block();
+    return pair;
+  }
+
+  DeltaRows delta_rows() {
+    DeltaRows rows;
+    rows.delta = block();
+    in_.expect("<-");
+    rows.output = block();
+    rows.grad_output = block();
+    return rows;
   }
 
   DocumentId document() {

@@ -182,6 +182,30 @@ class Printer {
                      head("accumulate", op);
                      pairs("+=", accumulate.pairs);
                    },
+                   [&](const Merge& merge) {
+                     head("merge", op);
+                     for (const PartialPair& pair : merge.pairs) {
+                       put(" | ");
+                       block(pair.output);
+                       put(" ");
+                       block(pair.lse);
+                       put(" += ");
+                       block(pair.from_output);
+                       put(" ");
+                       block(pair.from_lse);
+                     }
+                   },
+                   [&](const Delta& delta) {
+                     head("delta", op);
+                     for (const DeltaRows& rows : delta.rows) {
+                       put(" | ");
+                       block(rows.delta);
+                       put(" <- ");
+                       block(rows.output);
+                       put(" ");
+                       block(rows.grad_output);
+                     }
+                   },
                    [&](const Clear& clear) {
                      head("clear", op);
                      for (const Block& cleared : clear.blocks) {

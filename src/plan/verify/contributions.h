@@ -68,7 +68,7 @@ class FinishedSets {
 // The finished sets of a plan.
 struct Finished {
   explicit Finished(const LoweredPlan& plan);
-  // Of output and lse, or of the gradient.
+  // Of output, lse and delta, or of the gradient.
   const FinishedSets& of(TensorName tensor) const {
     return tensor == TensorName::grad_query ? grad_query : is_gradient(tensor) ? grad_key_value : output;
   }

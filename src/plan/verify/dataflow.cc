@@ -141,7 +141,7 @@ class Prover {
       }
       const std::vector<Piece> output = memory.read(segment.output, site_);
       const std::vector<Piece> lse = memory.read(segment.lse, site_);
-      check_same(segment, output, lse);
+      check_same(segment.output, output, segment.lse, lse);
       write(rank, segment.output, output, own);
       write(rank, segment.lse, lse, own);
     }
@@ -169,12 +169,7 @@ class Prover {
       read_operands(rank, segment.forward);
       memory.require(segment.grad_output, site_);
       for (const Block* block : {&segment.forward.output, &segment.forward.lse}) {
-        for (const Piece& piece : memory.read(*block, site_)) {
-          FinishedSets::Difference difference;
-          if (is_finished(*block, piece, &difference)) continue;
-          refute(Proof::result, site_, "backward reads ", describe(*block),
-                 ", which is not final: ", compare(piece, difference));
-        }
+        require_finished(*block, memory.read(*block, site_));
       }
     }
   }
@@ -191,14 +186,40 @@ class Prover {
     for (const BlockPair& pair : accumulate.pairs) {
       check_apart(pair);
       const std::vector<Piece> from = memory.read(pair.from, site_);
-      std::vector<Piece> sums;
-      for (const Piece& to : memory.read(pair.to, site_)) {
-        for (const Piece& part : from) {
-          const Piece sum{to.rows.intersect(part.rows), to.heads.intersect(part.heads), to.set + part.set};
-          if (!sum.rows.empty() && !sum.heads.empty()) sums.push_back(sum);
-        }
+      write(rank, pair.to, sums_of(memory.read(pair.to, site_), from), {});
+    }
+  }
+
+  void step(size_t rank, const Merge& merge) {
+    MemoryMap& memory = machines_[rank].memory;
+    for (const auto& [output, lse, from_output, from_lse] : merge.pairs) {
+      for (const Block* to : {&output, &lse}) {
+        for (const Block* from : {&from_output, &from_lse}) check_apart({*to, *from});
       }
-      write(rank, pair.to, std::move(sums), {});
+      const std::vector<Piece> from = memory.read(from_output, site_), to = memory.read(output, site_);
+      check_same(from_output, from, from_lse, memory.read(from_lse, site_));
+      check_same(output, to, lse, memory.read(lse, site_));
+      for (const Piece& part : from) {
+        if (part.set.count > 0) continue;
+        refute(Proof::dataflow, site_, "merges ", describe(from_output), ", which holds no segment in rows ",
+               describe(part.rows));
+      }
+      const std::vector<Piece> sums = sums_of(to, from);
+      write(rank, output, sums, {});
+      write(rank, lse, sums, {});
+      memory.require(output, site_);  // the log-sum-exp may have been written over it
+    }
+  }
+
+  void step(size_t rank, const Delta& delta) {
+    MemoryMap& memory = machines_[rank].memory;
+    for (const DeltaRows& rows : delta.rows) {
+      check_apart({rows.delta, rows.output});
+      check_apart({rows.delta, rows.grad_output});
+      const std::vector<Piece> output = memory.read(rows.output, site_);
+      memory.require(rows.grad_output, site_);
+      require_finished(rows.output, output);
+      write(rank, rows.delta, output, {});
     }
   }
 
@@ -210,6 +231,27 @@ class Prover {
     for (const Block* block : {&segment.query, &segment.key, &segment.value}) {
       machines_[rank].memory.require(*block, site_);
     }
+  }
+
+  void require_finished(const Block& block, const std::vector<Piece>& pieces) const {
+    for (const Piece& piece : pieces) {
+      FinishedSets::Difference difference;
+      if (is_finished(block, piece, &difference)) continue;
+      refute(Proof::result, site_, "backward reads ", describe(block),
+             ", which is not final: ", compare(piece, difference));
+    }
+  }
+
+  // What two partials of the same rows and heads hold together.
+  static std::vector<Piece> sums_of(const std::vector<Piece>& to, const std::vector<Piece>& from) {
+    std::vector<Piece> sums;
+    for (const Piece& a : to) {
+      for (const Piece& b : from) {
+        const Piece sum{a.rows.intersect(b.rows), a.heads.intersect(b.heads), a.set + b.set};
+        if (!sum.rows.empty() && !sum.heads.empty()) sums.push_back(sum);
+      }
+    }
+    return sums;
   }
 
   void write_whole(size_t rank, const Block& block, const Contributions& set) {
@@ -237,20 +279,20 @@ class Prover {
   }
 
   // A partial output and its log-sum-exp are of the same segments, or folding them means nothing.
-  void check_same(const Segment& segment, const std::vector<Piece>& output, const std::vector<Piece>& lse) const {
-    for (const Piece& a : output) {
-      for (const Piece& b : lse) {
+  void check_same(const Block& output, const std::vector<Piece>& outputs, const Block& lse,
+                  const std::vector<Piece>& lses) const {
+    for (const Piece& a : outputs) {
+      for (const Piece& b : lses) {
         if (!a.rows.overlaps(b.rows) || !a.heads.overlaps(b.heads) || a.set == b.set) continue;
-        refute(Proof::dataflow, site_, "folds into ", describe(segment.output), " of ", a.set.count, " segments and ",
-               describe(segment.lse), " of ", b.set.count, " or of others, in rows ",
-               describe(a.rows.intersect(b.rows)));
+        refute(Proof::dataflow, site_, "folds ", describe(output), " of ", a.set.count, " segments and ", describe(lse),
+               " of ", b.set.count, " or of others, in rows ", describe(a.rows.intersect(b.rows)));
       }
     }
   }
 
   void check_apart(const BlockPair& pair) const {
     const auto& [to, from] = pair;
-    const bool same_space = to.storage == from.storage;  // the tensors are the same
+    const bool same_space = to.storage == from.storage && (to.storage != Storage::home || to.tensor == from.tensor);
     if (same_space && overlap(sizes_.area(to), sizes_.area(from)).count > 0) {
       refute(Proof::dataflow, site_, "reads ", describe(from), " while writing over it ", describe(to));
     }

@@ -46,9 +46,11 @@ struct Area {
 };
 
 constexpr bool is_partial(TensorName tensor) {
-  return tensor == TensorName::output || tensor == TensorName::lse || tensor >= TensorName::grad_query;
+  return (tensor >= TensorName::output && tensor <= TensorName::delta) || tensor >= TensorName::grad_query;
 }
 constexpr bool is_gradient(TensorName tensor) { return tensor >= TensorName::grad_query; }
+// One number per row and head, of the accumulation type.
+constexpr bool is_number(TensorName tensor) { return tensor == TensorName::lse || tensor == TensorName::delta; }
 constexpr bool has_kv_heads(TensorName tensor) {
   return tensor == TensorName::key || tensor == TensorName::value || tensor == TensorName::grad_key ||
          tensor == TensorName::grad_value;
@@ -60,7 +62,7 @@ class Sizes {
   explicit Sizes(const AttentionShape& shape);
 
   int32_t num_heads(TensorName tensor) const { return has_kv_heads(tensor) ? num_kv_heads_ : num_heads_; }
-  int64_t width(TensorName tensor) const { return tensor == TensorName::lse ? 1 : head_dim_; }
+  int64_t width(TensorName tensor) const { return is_number(tensor) ? 1 : head_dim_; }
   int64_t element_bytes(Precision precision) const { return element_bytes_[static_cast<size_t>(precision)]; }
   int64_t head_bytes(TensorName tensor, Precision precision) const { return width(tensor) * element_bytes(precision); }
   // Whether Precision::input loses digits of what Precision::accumulation holds.

@@ -78,6 +78,12 @@ class Checker {
     if (std::holds_alternative<AttendGradient>(operation.body) && !site_.backward) {
       refute(Proof::coverage, site_, "attends backward in the forward program");
     }
+    if (std::holds_alternative<Merge>(operation.body) && site_.backward) {
+      refute(Proof::dataflow, site_, "merges outputs in the backward program, where they are final");
+    }
+    if (std::holds_alternative<Delta>(operation.body) && !site_.backward) {
+      refute(Proof::dataflow, site_, "computes delta in the forward program, where there are no gradients");
+    }
     for_each_block(operation, [this](const Block& block, Access access) { check_block(block, access); });
     std::visit(Overloaded{[&](const Exchange& exchange) { check_exchange(exchange, exchanges); },
                           [&](const Attend& attend) {
@@ -97,6 +103,12 @@ class Checker {
                                        "; only gradients are added, outputs fold with their log-sum-exp");
                               }
                             }
+                          },
+                          [&](const Merge& merge) {
+                            for (const PartialPair& pair : merge.pairs) check_partial_pair(pair);
+                          },
+                          [&](const Delta& delta) {
+                            for (const DeltaRows& rows : delta.rows) check_delta_rows(rows);
                           },
                           [&](const Clear& clear) {
                             for (const Block& block : clear.blocks) {
@@ -125,8 +137,8 @@ class Checker {
     if (block.heads.begin < 0 || block.heads.empty() || block.heads.end > num_heads) {
       refute(Proof::dataflow, site_, describe(block), ": heads are empty or outside the tensor's ", num_heads);
     }
-    if (block.tensor == TensorName::lse && block.precision != Precision::accumulation) {
-      refute(Proof::dataflow, site_, describe(block), ": log-sum-exp has the accumulation type");
+    if (is_number(block.tensor) && block.precision != Precision::accumulation) {
+      refute(Proof::dataflow, site_, describe(block), ": log-sum-exp and delta have the accumulation type");
     }
     check_address(block);
     if (block.storage == Storage::home) check_home(block, access);
@@ -216,6 +228,29 @@ class Checker {
     }
   }
 
+  // As check_operand, of any precision, for operations on rows that are no segment.
+  void check_part(const Block& block, TensorName tensor, const Block& like) const {
+    if (block.tensor == tensor && block.document == like.document && block.rows == like.rows &&
+        block.heads == like.heads) {
+      return;
+    }
+    refute(Proof::dataflow, site_, describe(block), " is not the ", to_string(tensor), " of the rows and heads of ",
+           describe(like));
+  }
+
+  void check_partial_pair(const PartialPair& pair) const {
+    check_part(pair.output, TensorName::output, pair.output);
+    check_part(pair.lse, TensorName::lse, pair.output);
+    check_part(pair.from_output, TensorName::output, pair.output);
+    check_part(pair.from_lse, TensorName::lse, pair.output);
+  }
+
+  void check_delta_rows(const DeltaRows& rows) const {
+    check_part(rows.output, TensorName::output, rows.output);
+    check_part(rows.grad_output, TensorName::grad_output, rows.output);
+    check_part(rows.delta, TensorName::delta, rows.output);
+  }
+
   // What kernels demand, see design.md: none empty, causal ones square, whole kv groups or a part of one, no row
   // without a key.
   void check_segment(const Segment& segment) const {
@@ -223,7 +258,11 @@ class Checker {
     check_operand(segment.query, TensorName::query, Precision::input, segment.query);
     check_operand(segment.key, TensorName::key, Precision::input, segment.key);
     check_operand(segment.value, TensorName::value, Precision::input, segment.key);
-    check_operand(segment.output, TensorName::output, output_precision, segment.query);
+    if (site_.backward && segment.output.tensor == TensorName::delta) {
+      check_operand(segment.output, TensorName::delta, Precision::accumulation, segment.query);
+    } else {
+      check_operand(segment.output, TensorName::output, output_precision, segment.query);
+    }
     check_operand(segment.lse, TensorName::lse, Precision::accumulation, segment.query);
     const Block& query = segment.query;
     const Block& key = segment.key;
