@@ -30,8 +30,9 @@ constexpr const char* kExamples = R"(Examples:
   evenspan plan --lengths lengths.txt --ranks 8 --mask window:4096 --text plan.txt --verify
 
 Work is modelled with the constants of a 7B model (FlexSP), or from the profile that is given. The strategy auto takes
-the plan whose step is simulated shortest on the profile's machine, for a model with the sizes of Llama 3 8B. The defaults of heads and head dimension are those of
-Llama 3 8B. Sent bytes are the payload of one layer's forward. Files are written whole or not at all.
+the plan whose step is simulated shortest on the profile's machine, for a model with the sizes of Llama 3 8B, whose
+heads and head dimension are the defaults. Sent bytes are the payload of one layer's forward. Files are written whole or
+not at all.
 Exit code: 0 planned, 1 --verify refused the plan, 2 bad arguments or input.)";
 
 struct PlanArguments {

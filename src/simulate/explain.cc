@@ -47,6 +47,7 @@ class Grouping {
       all.most_ranks = std::max(all.most_ranks, one.most_ranks);
     }
     std::vector<DocumentGroup> list;
+    list.reserve(groups.size());
     for (const auto& [key, group] : groups) list.push_back(group);
     return list;
   }
