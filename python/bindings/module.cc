@@ -7,6 +7,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -136,6 +137,11 @@ class Planner {
   PlanHandle plan(const std::vector<int64_t>& lengths, const MaskArgument& mask) {
     return PlanHandle(cache_.get(request_of(lengths, mask)));
   }
+  // What a user should know of the last choice and was not told; empty mostly.
+  std::string take_note() {
+    const std::lock_guard lock(note_mutex_);
+    return std::exchange(note_, "");
+  }
   std::map<std::string, int64_t> counts() const {
     const plan::PlanCache::Counts counts = cache_.counts();
     return {{"made", counts.made},
@@ -161,12 +167,19 @@ class Planner {
     request.documents = make_documents(lengths, mask);
     return request;
   }
-  std::shared_ptr<const plan::Plan> make(const plan::Request& request) const {
-    return simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr).plan;
+  std::shared_ptr<const plan::Plan> make(const plan::Request& request) {
+    simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr);
+    if (!planned.note.empty()) {
+      const std::lock_guard lock(note_mutex_);
+      note_ = std::move(planned.note);
+    }
+    return std::move(planned.plan);
   }
 
   plan::Request request_;  // without documents
   const std::optional<simulate::Scenario> scenario_;
+  std::mutex note_mutex_;
+  std::string note_;
   plan::PlanCache cache_;  // last: its thread uses the rest
 };
 
@@ -222,6 +235,7 @@ void bind_plan(py::module_& m) {
            py::arg("capacity"))
       .def("prefetch", &Planner::prefetch, Unlocked(), py::arg("lengths"), py::arg("mask"))
       .def("plan", &Planner::plan, Unlocked(), py::arg("lengths"), py::arg("mask"))
+      .def("take_note", &Planner::take_note)
       .def_property_readonly("counts", &Planner::counts);
 }
 

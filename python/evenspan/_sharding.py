@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from collections.abc import Sequence
 
@@ -101,7 +102,8 @@ def plan(
         head_dim: Elements of a head.
         ranks_per_node: Consecutive ranks on one machine, the last may have fewer; 0 puts all on one.
         strategy: A name that `evenspan strategies` lists, or "auto": the one whose step is simulated shortest on the
-            machine of `profile`, for a model with the sizes of Llama 3 8B; `Plan.strategy` names it.
+            machine of `profile`, for a model with the sizes of Llama 3 8B; `Plan.strategy` names it. Beyond 64 ranks
+            some strategies are modelled by a formula and not planned; a warning says when the shortest step is theirs.
         dtype: Element type of queries, keys and values: a torch type or bf16, f16, f32, f64.
         mask: "causal", "full", "window:W" or "prefix:N"; one for all documents or one for each.
         token_slack: A planned placement keeps tokens max / mean at most 1 + token_slack where possible.
@@ -115,7 +117,7 @@ def plan(
             profile, or the profile was not measured for the shape.
         ResourceError: No plan keeps the memory budget.
     """
-    return planner(
+    made_by = planner(
         ranks,
         heads=heads,
         kv_heads=kv_heads,
@@ -127,7 +129,16 @@ def plan(
         ranks_per_group=ranks_per_group,
         memory_budget=memory_budget,
         profile=profile,
-    ).plan([int(length) for length in lengths], mask if isinstance(mask, str) else list(mask))
+    )
+    made = made_by.plan([int(length) for length in lengths], mask if isinstance(mask, str) else list(mask))
+    warn_of_choice(made_by)
+    return made
+
+
+def warn_of_choice(made_by: _evenspan.Planner) -> None:
+    """Warn when "auto" planned another strategy than the one with the shortest step, of which no plan is written."""
+    if note := made_by.take_note():
+        warnings.warn(f"[plan] {note}", stacklevel=3)
 
 
 def bind(

@@ -422,6 +422,7 @@ class Context:
         upcoming = self._take(loader)
         while (batch := upcoming()) is not None:
             plan = self._planner.plan(batch.lengths, "causal")
+            _sharding.warn_of_choice(self._planner)
             sharded = self._shard_one(batch, plan)
             upcoming = self._take(loader)
             yield sharded

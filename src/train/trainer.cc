@@ -229,8 +229,10 @@ void Run::start() {
 }
 
 plan::PlanCache::Make Run::planner() const {
-  return [this](const plan::Request& request) {
-    return simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr).plan;
+  return [this](const plan::Request& request) -> std::shared_ptr<const plan::Plan> {
+    simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr);
+    if (!planned.note.empty() && leads()) std::printf("note: %s\n", planned.note.c_str());
+    return std::move(planned.plan);
   };
 }
 

@@ -66,6 +66,15 @@ def test_auto_takes_the_shortest_step_and_the_plan_says_which(tmp_path: Path) ->
     )
 
 
+def test_a_choice_without_a_plan_is_told(tmp_path: Path) -> None:
+    """Where links cost nothing ulysses is the shortest, and on 72 ranks a formula."""
+    with pytest.warns(UserWarning, match="of which no plan is written on 72 ranks; this is the plan of"):
+        plan = make_plan(
+            [5000, 100], 72, heads=72, kv_heads=72, ranks_per_node=0, strategy="auto", profile=profile(tmp_path, 1e15)
+        )
+    assert plan.ranks == 72
+
+
 def test_a_profile_weighs_work(tmp_path: Path) -> None:
     by_profile = make_plan([900, 30], 2, profile=profile(tmp_path, 1e9))
     assert by_profile.work != make_plan([900, 30], 2).work
