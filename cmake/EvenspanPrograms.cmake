@@ -1,31 +1,17 @@
 # The command line: bin/evenspan starts without torch; src/cli/<name>/ becomes bin/evenspan-<name> beside it, which
 # evenspan starts for the commands that need torch.
 
-# evenspan_embed_files(<result>): a source that holds the files of profiles/ and the page, so that the program needs no
-# folder.
-function(evenspan_embed_files result)
-  file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/profiles/*.json)
+# evenspan_embed_page(<result>): a source that holds the page, so that the program needs no folder.
+function(evenspan_embed_page result)
   set(page_file ${PROJECT_SOURCE_DIR}/src/cli/page/page.html)
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${files} ${page_file})
-  set(entries "")
-  foreach(file IN LISTS files)
-    cmake_path(GET file STEM name)
-    file(READ ${file} text)
-    string(APPEND entries "    {\"${name}\", R\"profile(${text})profile\"},\n")
-  endforeach()
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${page_file})
   file(READ ${page_file} page)
   set(source ${PROJECT_BINARY_DIR}/embedded_files.cc)
   file(CONFIGURE OUTPUT ${source} @ONLY CONTENT [[
-// Made from profiles/*.json and src/cli/page/page.html.
+// Made from src/cli/page/page.html.
 #include "cli/embedded_files.h"
 
 namespace evenspan::cli {
-
-const std::map<std::string, std::string>& shipped_profiles() {
-  static const std::map<std::string, std::string> profiles = {
-@entries@  };
-  return profiles;
-}
 
 const char* const kPage = R"page(@page@)page";
 
@@ -38,9 +24,9 @@ file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.cc)
 if(sources)
   evenspan_find_edges("the program evenspan" with_cli nlohmann_json cli11 zlib)
   if(with_cli)
-    evenspan_embed_files(embedded)
+    evenspan_embed_page(embedded)
     add_executable(evenspan ${sources} ${embedded})
-    target_link_libraries(evenspan PRIVATE evenspan_simulate edge_nlohmann_json edge_cli11 edge_zlib)
+    target_link_libraries(evenspan PRIVATE evenspan_machine edge_nlohmann_json edge_cli11 edge_zlib)
     evenspan_finish(evenspan)
     list(APPEND EVENSPAN_PROGRAMS evenspan)
   endif()

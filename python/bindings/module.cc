@@ -2,9 +2,12 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -14,10 +17,14 @@
 
 #include "evenspan/comm/communicator.h"
 #include "evenspan/core/error.h"
-#include "evenspan/plan/plan.h"
+#include "evenspan/plan/plan_cache.h"
 #include "evenspan/plan/program.h"
 #include "evenspan/plan/text.h"
 #include "evenspan/run/executable.h"
+#include "evenspan/simulate/planner.h"
+#ifdef EVENSPAN_WITH_MACHINE
+#include "evenspan/machine/machine_files.h"
+#endif
 #ifdef EVENSPAN_WITH_TRAIN
 #include <malloc.h>
 
@@ -33,10 +40,18 @@ namespace {
 namespace py = pybind11;
 using Unlocked = py::call_guard<py::gil_scoped_release>;
 
-// A plan as Python holds it, measured once.
-struct PlanHandle {
-  std::shared_ptr<const plan::Plan> plan;
-  plan::Metrics metrics;
+// A plan as Python holds it, measured once, when something of it is asked for.
+class PlanHandle {
+ public:
+  explicit PlanHandle(std::shared_ptr<const plan::Plan> its_plan) : plan(std::move(its_plan)) {}
+  const plan::Metrics& metrics() const {
+    if (!metrics_) metrics_ = plan::measure(*plan);
+    return *metrics_;
+  }
+  const std::shared_ptr<const plan::Plan> plan;
+
+ private:
+  mutable std::optional<plan::Metrics> metrics_;  // under the interpreter's lock
 };
 
 const char* exception_name(ErrorKind kind) {
@@ -73,8 +88,9 @@ void translate(std::exception_ptr thrown) {
   throw py::error_already_set();
 }
 
-plan::Documents make_documents(const std::vector<int64_t>& lengths,
-                               const std::variant<std::string, std::vector<std::string>>& mask) {
+using MaskArgument = std::variant<std::string, std::vector<std::string>>;
+
+plan::Documents make_documents(const std::vector<int64_t>& lengths, const MaskArgument& mask) {
   if (const auto* one = std::get_if<std::string>(&mask)) return {lengths, plan::parse_mask(*one)};
   const auto& masks = std::get<std::vector<std::string>>(mask);
   if (masks.size() != lengths.size()) {
@@ -86,23 +102,86 @@ plan::Documents make_documents(const std::vector<int64_t>& lengths,
   return plan::Documents(std::move(documents));
 }
 
-PlanHandle make_plan(const std::vector<int64_t>& lengths, int32_t ranks, int32_t ranks_per_node,
-                     const std::string& strategy, int32_t heads, int32_t kv_heads, int32_t head_dim,
-                     const std::string& dtype, const std::variant<std::string, std::vector<std::string>>& mask,
-                     double token_slack, int32_t ranks_per_group, int64_t memory_budget) {
-  plan::Request request;
-  request.documents = make_documents(lengths, mask);
-  request.shape = {heads, kv_heads, head_dim, plan::parse_element_type(dtype)};
-  request.topology = plan::make_topology(ranks, ranks_per_node);
-  request.options.strategy = strategy;
-  request.options.token_slack = token_slack;
-  request.options.ranks_per_group = ranks_per_group;
-  request.options.memory_budget_bytes = memory_budget;
-  PlanHandle out;
-  out.plan = plan::make_plan(std::move(request));
-  out.metrics = plan::measure(*out.plan);
-  return out;
+simulate::Profile read_profile(const std::string& name_or_file) {
+#ifdef EVENSPAN_WITH_MACHINE
+  return machine::read_profile(name_or_file);
+#else
+  fail(ErrorKind::unsupported, "[plan] this build reads no profiles, ", name_or_file,
+       " was given; build evenspan with nlohmann-json");
+#endif
 }
+
+using ModelSizes = std::tuple<int32_t, int64_t, int64_t, int64_t>;  // layers, hidden, intermediate, vocabulary
+// Plans batches that differ in their documents only, and the next one in the background.
+class Planner {
+ public:
+  Planner(int32_t ranks, int32_t ranks_per_node, const std::string& strategy, int32_t heads, int32_t kv_heads,
+          int32_t head_dim, const std::string& dtype, double token_slack, int32_t ranks_per_group,
+          int64_t memory_budget, const std::optional<std::string>& profile, const std::optional<ModelSizes>& model,
+          int64_t capacity)
+      : scenario_(make_scenario(profile, model, {heads, kv_heads, head_dim, plan::parse_element_type(dtype)}, ranks,
+                                ranks_per_node)),
+        cache_([this](const plan::Request& request) { return make(request); },
+               static_cast<size_t>(std::max<int64_t>(capacity, 1))) {
+    request_.shape = {heads, kv_heads, head_dim, plan::parse_element_type(dtype)};
+    request_.topology = plan::make_topology(ranks, ranks_per_node);
+    request_.options.strategy = strategy;
+    request_.options.token_slack = token_slack;
+    request_.options.ranks_per_group = ranks_per_group;
+    request_.options.memory_budget_bytes = memory_budget;
+  }
+
+  void prefetch(const std::vector<int64_t>& lengths, const MaskArgument& mask) {
+    cache_.prefetch(request_of(lengths, mask));
+  }
+  PlanHandle plan(const std::vector<int64_t>& lengths, const MaskArgument& mask) {
+    return PlanHandle(cache_.get(request_of(lengths, mask)));
+  }
+  // What a user should know of the last choice and was not told; empty mostly.
+  std::string take_note() {
+    const std::lock_guard lock(note_mutex_);
+    return std::exchange(note_, "");
+  }
+  std::map<std::string, int64_t> counts() const {
+    const plan::PlanCache::Counts counts = cache_.counts();
+    return {{"made", counts.made},
+            {"made_ahead", counts.made_ahead},
+            {"hits", counts.hits},
+            {"ready", counts.ready},
+            {"waits", counts.waits}};
+  }
+
+ private:
+  static std::optional<simulate::Scenario> make_scenario(const std::optional<std::string>& profile,
+                                                         const std::optional<ModelSizes>& sizes,
+                                                         const plan::AttentionShape& shape, int32_t ranks,
+                                                         int32_t ranks_per_node) {
+    if (!profile) return std::nullopt;
+    simulate::Model model;
+    if (sizes) std::tie(model.num_layers, model.hidden, model.intermediate, model.vocabulary) = *sizes;
+    model.shape = shape;
+    return simulate::scenario_of_run(read_profile(*profile), model, ranks, ranks_per_node);
+  }
+  plan::Request request_of(const std::vector<int64_t>& lengths, const MaskArgument& mask) const {
+    plan::Request request = request_;
+    request.documents = make_documents(lengths, mask);
+    return request;
+  }
+  std::shared_ptr<const plan::Plan> make(const plan::Request& request) {
+    simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr);
+    if (!planned.note.empty()) {
+      const std::lock_guard lock(note_mutex_);
+      note_ = std::move(planned.note);
+    }
+    return std::move(planned.plan);
+  }
+
+  plan::Request request_;  // without documents
+  const std::optional<simulate::Scenario> scenario_;
+  std::mutex note_mutex_;
+  std::string note_;
+  plan::PlanCache cache_;  // last: its thread uses the rest
+};
 
 std::vector<std::vector<std::tuple<int64_t, int64_t, int64_t>>> placement(const PlanHandle& self) {
   std::vector<std::vector<std::tuple<int64_t, int64_t, int64_t>>> ranks;
@@ -132,24 +211,32 @@ void bind_plan(py::module_& m) {
                              [](const PlanHandle& p) { return std::string(to_string(p.plan->request.shape.element)); })
       .def_property_readonly("num_tokens", [](const PlanHandle& p) { return p.plan->request.documents.total_tokens(); })
       .def_property_readonly("placement", placement)
-      .def_property_readonly("tokens", [](const PlanHandle& p) { return p.metrics.tokens; })
-      .def_property_readonly("work", [](const PlanHandle& p) { return p.metrics.work_seconds; })
-      .def_property_readonly("sent_bytes", [](const PlanHandle& p) { return p.metrics.sent_bytes; })
+      .def_property_readonly("tokens", [](const PlanHandle& p) { return p.metrics().tokens; })
+      .def_property_readonly("work", [](const PlanHandle& p) { return p.metrics().work_seconds; })
+      .def_property_readonly("sent_bytes", [](const PlanHandle& p) { return p.metrics().sent_bytes; })
       .def_property_readonly("metrics",
                              [](const PlanHandle& p) {
                                py::dict out;
-                               out["tokens_max_over_mean"] = p.metrics.tokens_max_over_mean;
-                               out["work_max_over_mean"] = p.metrics.work_max_over_mean;
-                               out["sent_bytes_total"] = p.metrics.sent_bytes_total;
-                               out["ring_bytes_total"] = p.metrics.ring_bytes_total;
+                               out["tokens_max_over_mean"] = p.metrics().tokens_max_over_mean;
+                               out["work_max_over_mean"] = p.metrics().work_max_over_mean;
+                               out["sent_bytes_total"] = p.metrics().sent_bytes_total;
+                               out["ring_bytes_total"] = p.metrics().ring_bytes_total;
                                return out;
                              })
       .def_property_readonly("hash", [](const PlanHandle& p) { return p.plan->hash.combined(); })
       .def(
           "text", [](const PlanHandle& p) { return plan::print(plan::lower_all(*p.plan)); }, Unlocked());
-  m.def("plan", make_plan, Unlocked(), py::arg("lengths"), py::kw_only(), py::arg("ranks"), py::arg("ranks_per_node"),
-        py::arg("strategy"), py::arg("heads"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("dtype"),
-        py::arg("mask"), py::arg("token_slack"), py::arg("ranks_per_group"), py::arg("memory_budget"));
+  py::class_<Planner, std::shared_ptr<Planner>>(m, "Planner")
+      .def(py::init<int32_t, int32_t, const std::string&, int32_t, int32_t, int32_t, const std::string&, double,
+                    int32_t, int64_t, const std::optional<std::string>&, const std::optional<ModelSizes>&, int64_t>(),
+           Unlocked(), py::kw_only(), py::arg("ranks"), py::arg("ranks_per_node"), py::arg("strategy"),
+           py::arg("heads"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("dtype"), py::arg("token_slack"),
+           py::arg("ranks_per_group"), py::arg("memory_budget"), py::arg("profile"), py::arg("model"),
+           py::arg("capacity"))
+      .def("prefetch", &Planner::prefetch, Unlocked(), py::arg("lengths"), py::arg("mask"))
+      .def("plan", &Planner::plan, Unlocked(), py::arg("lengths"), py::arg("mask"))
+      .def("take_note", &Planner::take_note)
+      .def_property_readonly("counts", &Planner::counts);
 }
 
 void bind_run(py::module_& m) {

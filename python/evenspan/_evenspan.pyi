@@ -37,6 +37,35 @@ class Plan:
     def hash(self) -> int: ...
     def text(self) -> str: ...
 
+class Planner:
+    """Plans batches that differ in their documents only, caches the plans, and plans ahead on a thread of its own.
+
+    `model` is (layers, hidden, intermediate, vocabulary) of the model that `auto` simulates; Llama 3 8B's by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        ranks: int,
+        ranks_per_node: int,
+        strategy: str,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: str,
+        token_slack: float,
+        ranks_per_group: int,
+        memory_budget: int,
+        profile: str | None,
+        model: tuple[int, int, int, int] | None,
+        capacity: int,
+    ) -> None: ...
+    def prefetch(self, lengths: Sequence[int], mask: str | Sequence[str]) -> None: ...
+    def plan(self, lengths: Sequence[int], mask: str | Sequence[str]) -> Plan: ...
+    def take_note(self) -> str: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+
 class Communicator:
     def __init__(self, group_name: str | None, timeout: float) -> None: ...
     @property
@@ -65,21 +94,6 @@ class Summary:
     seconds: float
     checkpoint: str
 
-def plan(
-    lengths: Sequence[int],
-    *,
-    ranks: int,
-    ranks_per_node: int,
-    strategy: str,
-    heads: int,
-    kv_heads: int,
-    head_dim: int,
-    dtype: str,
-    mask: str | Sequence[str],
-    token_slack: float,
-    ranks_per_group: int,
-    memory_budget: int,
-) -> Plan: ...
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, executable: Executable) -> torch.Tensor: ...
 def train(config: str, overrides: Sequence[tuple[str, str]], communicator: Communicator) -> Summary: ...
 def describe_keys() -> str: ...

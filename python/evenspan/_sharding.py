@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 import weakref
 from collections.abc import Sequence
 
@@ -19,6 +21,61 @@ _executables: weakref.WeakKeyDictionary[_evenspan.Plan, dict[_Key, _evenspan.Exe
 _rows: weakref.WeakKeyDictionary[_evenspan.Plan, dict[int, torch.Tensor]] = weakref.WeakKeyDictionary()
 
 
+def planner(
+    ranks: int,
+    *,
+    heads: int,
+    kv_heads: int | None = None,
+    head_dim: int,
+    ranks_per_node: int = 0,
+    strategy: str = "sequence_aware",
+    dtype: torch.dtype | str = torch.bfloat16,
+    token_slack: float = 0.1,
+    ranks_per_group: int = 0,
+    memory_budget: int = 0,
+    profile: str | os.PathLike[str] | None = None,
+    model: tuple[int, int, int, int] | None = None,
+    capacity: int = 1,
+) -> _evenspan.Planner:
+    """Return what plans batches for these ranks and this shape; arguments as of `plan`.
+
+    Args:
+        ranks: Ranks that share a batch.
+        heads: Query heads.
+        kv_heads: Key and value heads.
+        head_dim: Elements of a head.
+        ranks_per_node: Consecutive ranks on one machine.
+        strategy: A name, or "auto".
+        dtype: Element type.
+        token_slack: Of planned placements.
+        ranks_per_group: Ranks that split heads.
+        memory_budget: Bytes of a rank.
+        profile: The machine's profile.
+        model: Layers, hidden size, intermediate size and vocabulary of the model that is simulated; those of Llama 3 8B
+            by default.
+        capacity: Plans that are kept, the ones used last.
+    """
+    if isinstance(dtype, torch.dtype):
+        if dtype not in DTYPES:
+            raise InvalidArgumentError(f"[plan] dtype must be one of {', '.join(map(str, DTYPES))}, it is {dtype}")
+        dtype = DTYPES[dtype]
+    return _evenspan.Planner(
+        ranks=ranks,
+        ranks_per_node=ranks_per_node,
+        strategy=strategy,
+        heads=heads,
+        kv_heads=heads if kv_heads is None else kv_heads,
+        head_dim=head_dim,
+        dtype=dtype,
+        token_slack=token_slack,
+        ranks_per_group=ranks_per_group,
+        memory_budget=memory_budget,
+        profile=None if profile is None else os.fspath(profile),
+        model=model,
+        capacity=capacity,
+    )
+
+
 def plan(
     lengths: Sequence[int],
     ranks: int,
@@ -33,6 +90,7 @@ def plan(
     token_slack: float = 0.1,
     ranks_per_group: int = 0,
     memory_budget: int = 0,
+    profile: str | os.PathLike[str] | None = None,
 ) -> _evenspan.Plan:
     """Plan one batch of packed documents: deterministic, so that every rank makes the same plan from the same input.
 
@@ -43,35 +101,44 @@ def plan(
         kv_heads: Key and value heads, a divisor of `heads`; as many as `heads` by default.
         head_dim: Elements of a head.
         ranks_per_node: Consecutive ranks on one machine, the last may have fewer; 0 puts all on one.
-        strategy: A name that `evenspan strategies` lists.
+        strategy: A name that `evenspan strategies` lists, or "auto": the one whose step is simulated shortest on the
+            machine of `profile`, for a model with the sizes of Llama 3 8B; `Plan.strategy` names it. Beyond 64 ranks
+            some strategies are modelled by a formula and not planned; a warning says when the shortest step is theirs.
         dtype: Element type of queries, keys and values: a torch type or bf16, f16, f32, f64.
         mask: "causal", "full", "window:W" or "prefix:N"; one for all documents or one for each.
         token_slack: A planned placement keeps tokens max / mean at most 1 + token_slack where possible.
         ranks_per_group: For `hierarchical` and `usp`: ranks that split heads, a divisor of `ranks`; 0 chooses.
         memory_budget: Most bytes of buffers and saved operands on a rank; 0 for no limit.
+        profile: What the machine costs, for "auto" and for the work of a pair and a token: the name of a shipped
+            profile (h100-sxm, a100-40gb-ib, flexsp-7b) or a JSON file (docs/simulator.md). Its links join the ranks.
 
     Raises:
-        InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name.
+        InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; "auto" has no
+            profile, or the profile was not measured for the shape.
         ResourceError: No plan keeps the memory budget.
     """
-    if isinstance(dtype, torch.dtype):
-        if dtype not in DTYPES:
-            raise InvalidArgumentError(f"[plan] dtype must be one of {', '.join(map(str, DTYPES))}, it is {dtype}")
-        dtype = DTYPES[dtype]
-    return _evenspan.plan(
-        [int(length) for length in lengths],
-        ranks=ranks,
+    made_by = planner(
+        ranks,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
         ranks_per_node=ranks_per_node,
         strategy=strategy,
-        heads=heads,
-        kv_heads=heads if kv_heads is None else kv_heads,
-        head_dim=head_dim,
         dtype=dtype,
-        mask=mask if isinstance(mask, str) else list(mask),
         token_slack=token_slack,
         ranks_per_group=ranks_per_group,
         memory_budget=memory_budget,
+        profile=profile,
     )
+    made = made_by.plan([int(length) for length in lengths], mask if isinstance(mask, str) else list(mask))
+    warn_of_choice(made_by)
+    return made
+
+
+def warn_of_choice(made_by: _evenspan.Planner) -> None:
+    """Warn when "auto" planned another strategy than the one with the shortest step, of which no plan is written."""
+    if note := made_by.take_note():
+        warnings.warn(f"[plan] {note}", stacklevel=3)
 
 
 def bind(

@@ -12,7 +12,8 @@ Example:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from evenspan._groups import CALLER, communicator_of, tell_all
 NAME = "evenspan"  # of the attention function; also the key under which a batch carries its step to it
 NO_LABEL = -100
 BUCKET_ELEMENTS = 1 << 24  # of gradients summed at once
+CACHED_PLANS = 16  # of a context
 
 _DROPOUTS = ("attention_dropout", "attn_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 _LAYER_TYPES = ("full_attention", "sliding_attention")
@@ -141,6 +143,7 @@ def attach(
     ranks_per_node: int = 0,
     ranks_per_group: int = 0,
     token_slack: float = 0.1,
+    profile: str | os.PathLike[str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Context:
     """Make a Hugging Face causal language model train on packed documents that are spread over a group of ranks.
@@ -152,17 +155,19 @@ def attach(
         group: The ranks that share a batch; None is the default group, or this process alone.
         average: None when `Context.reduce_gradients` sums the gradients; "ddp" or "fsdp" when such a wrapper over the
             same ranks averages them: the loss is then multiplied by the number of ranks.
-        strategy: As in `evenspan.plan`.
+        strategy: As in `evenspan.plan`; "auto" simulates this model's steps.
         ranks_per_node: As in `evenspan.plan`.
         ranks_per_group: As in `evenspan.plan`.
         token_slack: As in `evenspan.plan`.
+        profile: As in `evenspan.plan`.
         dtype: Type of queries, keys and values, the model's by default; give it under autocast.
 
     Raises:
         UnsupportedError: The model has dropout in attention, soft caps, sinks, rotary embeddings that depend on the
             sequence length, layers other than attention, a loss over its router, or attention of its own that does
             not go through the interface.
-        InvalidArgumentError: `average` is something else.
+        InvalidArgumentError: `average` is something else, or the profile does not suit the model, as in
+            `evenspan.plan`.
         Error: transformers is not installed.
     """
     try:
@@ -178,6 +183,7 @@ def attach(
         "ranks_per_node": ranks_per_node,
         "ranks_per_group": ranks_per_group,
         "token_slack": token_slack,
+        "profile": profile,
     }
     context = Context(model, config, group, average, options, dtype or model.dtype)
     AttentionInterface.register(NAME, attention_function)
@@ -237,6 +243,19 @@ def _refuse_unsupported(model: Any, config: Any) -> None:
     for rule, value, remedy in refused:
         if value:
             raise UnsupportedError(f"[attach] {rule}; the model has {value}; {remedy}")
+
+
+def _sizes_of(config: Any) -> tuple[int, int, int, int]:
+    """Return layers, hidden size, intermediate size and vocabulary, for the simulator."""
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+    missing = [name for name in names if not isinstance(getattr(config, name, None), int)]
+    if missing:
+        raise UnsupportedError(
+            f"[attach] a profile simulates the model by its sizes, its configuration has no {', '.join(missing)}; "
+            "attach without a profile"
+        )
+    layers, hidden, intermediate, vocabulary = (int(getattr(config, name)) for name in names)
+    return layers, hidden, intermediate, vocabulary
 
 
 class _Batch:
@@ -342,13 +361,16 @@ class Context:
         self._group = group
         self._communicator = communicator_of(group)
         self._average = average
-        self._request = {
-            "heads": heads,
-            "kv_heads": int(getattr(config, "num_key_value_heads", None) or heads),
-            "head_dim": int(getattr(config, "head_dim", None) or config.hidden_size // heads),
-            "dtype": dtype,
+        self._planner = _sharding.planner(
+            self._communicator.size,
+            heads=heads,
+            kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+            head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+            dtype=dtype,
+            model=_sizes_of(config) if options["profile"] is not None else None,
+            capacity=CACHED_PLANS,
             **options,
-        }
+        )
         self._plan: _evenspan.Plan | None = None
         self._shift_labels = torch.empty(0, dtype=torch.int64)
         self._num_labels = 0
@@ -377,6 +399,9 @@ class Context:
     def shard(self, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """Yield this rank's part of every batch, for `model(**batch)`.
 
+        While a batch runs, the next one, taken from the loader before, is planned on a thread. What the loader or the
+        planning raises is raised in its batch's turn. A loop that ends early has taken one batch more than it used.
+
         Args:
             batches: A loader that gives every rank of the group the same batches. A batch is a list of documents (each
                 a list or tensor of token ids), or a dictionary with `input_ids` [1, T], optionally `labels` [1, T] (not
@@ -393,11 +418,41 @@ class Context:
             UnsupportedError: A batch has an attention mask.
             CommunicationError: The ranks got different batches.
         """
-        for batch in batches:
-            yield self._shard_one(_read_batch(batch))
+        loader = iter(batches)
+        upcoming = self._take(loader)
+        while (batch := upcoming()) is not None:
+            plan = self._planner.plan(batch.lengths, "causal")
+            _sharding.warn_of_choice(self._planner)
+            sharded = self._shard_one(batch, plan)
+            upcoming = self._take(loader)
+            yield sharded
 
-    def _shard_one(self, batch: _Batch) -> dict[str, Any]:
-        plan = _sharding.plan(batch.lengths, self._communicator.size, **self._request)
+    def _take(self, loader: Iterator[Any]) -> Callable[[], _Batch | None]:
+        """Take the loader's next batch and begin to plan it; the result gives it (None at the end) or raises."""
+        try:
+            batch = _read_batch(next(loader))
+            self._planner.prefetch(batch.lengths, "causal")
+        except StopIteration:
+            return lambda: None
+        except Exception as error:
+            raised = error
+
+            def fail() -> _Batch | None:
+                raise raised
+
+            return fail
+        return lambda: batch
+
+    @property
+    def planning(self) -> dict[str, int]:
+        """Counts of `shard` so far.
+
+        `made` plans, `made_ahead` of these while another batch ran or was awaited, `hits`: batches of lengths that were
+        planned already; `ready` and `waits`: batches whose plan was there or was waited for when its turn came.
+        """
+        return self._planner.counts
+
+    def _shard_one(self, batch: _Batch, plan: _evenspan.Plan) -> dict[str, Any]:
         device = self._model.device
         executable = _sharding.bind(plan, self._group, device=device)
         rows = _sharding.rows_of(plan, self._communicator.rank)

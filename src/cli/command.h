@@ -18,6 +18,7 @@ using Arguments = std::vector<std::string>;
 int plan_command(const Arguments& arguments);
 int verify_command(const Arguments& arguments);
 int simulate_command(const Arguments& arguments);
+int explain_command(const Arguments& arguments);
 int strategies_command(const Arguments& arguments);
 
 // Calls the command and turns what it throws into one message on standard error and the exit code; `name` is what the

@@ -28,6 +28,7 @@ constexpr Command kCommands[] = {
     {"verify", "prove a plan in text form, or say what is wrong with it", verify_command},
     {"simulate", "compare what a training step costs with each strategy, on a machine described by a profile",
      simulate_command},
+    {"explain", "say why documents go where they go on a machine, and what limits the step", explain_command},
     {"strategies", "list the strategies and what they send", strategies_command},
     {"train", "train a language model on packed documents, ranks as threads", nullptr},
 };

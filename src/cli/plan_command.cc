@@ -1,6 +1,7 @@
 // evenspan plan: who holds which tokens, who computes which tiles, who sends what to whom.
 #include <chrono>
 #include <iostream>
+#include <optional>
 
 #include "cli/command.h"
 #include "cli/files.h"
@@ -8,10 +9,12 @@
 #include "cli/plan_json.h"
 #include "cli/plan_page.h"
 #include "cli/plan_table.h"
-#include "cli/request_options.h"
+#include "cli/scenario_options.h"
 #include "evenspan/core/error.h"
+#include "evenspan/machine/machine_files.h"
 #include "evenspan/plan/text.h"
 #include "evenspan/plan/verify.h"
+#include "evenspan/simulate/planner.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::cli {
@@ -23,15 +26,18 @@ constexpr const char* kSummary =
 constexpr const char* kExamples = R"(Examples:
   seq 100 100 2000 | evenspan plan --lengths - --ranks 4
   evenspan plan --lengths lengths.txt.gz --ranks 64 --ranks-per-node 8 --strategy hierarchical --json plan.json
+  evenspan plan --lengths lengths.txt --ranks 16 --ranks-per-node 8 --strategy auto --profile h100-sxm
   evenspan plan --lengths lengths.txt --ranks 8 --mask window:4096 --text plan.txt --verify
 
-Work is modelled with the constants of a 7B model (FlexSP). The defaults of heads and head dimension are those of
-Llama 3 8B. Sent bytes are the payload of one layer's forward. Files are written whole or not at all.
+Work is modelled with the constants of a 7B model (FlexSP), or from the profile that is given. The strategy auto takes
+the plan whose step is simulated shortest on the profile's machine, for a model with the sizes of Llama 3 8B, whose
+heads and head dimension are the defaults. Sent bytes are the payload of one layer's forward. Files are written whole or
+not at all.
 Exit code: 0 planned, 1 --verify refused the plan, 2 bad arguments or input.)";
 
 struct PlanArguments {
   RequestArguments request;
-  std::string json, text, html;
+  std::string profile = kDefaultProfile, json, text, html;
   bool verify = false;
 };
 
@@ -39,8 +45,13 @@ void declare(Options* options, PlanArguments* arguments) {
   declare_batch(options, &arguments->request);
   options->integer("--ranks-per-node", "Ranks of a node, the last may have fewer; 0: all ranks are on one node",
                    &arguments->request.ranks_per_node);
-  options->text("--strategy", "NAME", "One of " + strategy_names() + "; evenspan strategies describes them",
+  options->text("--strategy", "NAME",
+                "One of " + strategy_names() + ", auto; evenspan strategies describes them; auto needs --profile",
                 &arguments->request.knobs.strategy);
+  options->text("--profile", "NAME|FILE",
+                "The machine's profile, shipped or as JSON, for auto, for the work of a pair and a token, and for the "
+                "modelled seconds of --json; only these last have a default",
+                &arguments->profile);
   declare_attention(options, &arguments->request);
   declare_knobs(options, &arguments->request);
   options->text("--json", "OUT", "Write the plan as JSON; - is standard output", &arguments->json);
@@ -48,6 +59,32 @@ void declare(Options* options, PlanArguments* arguments) {
   options->text("--html", "OUT", "Write a page with pictures: placement, tokens, work, bytes; - is standard output",
                 &arguments->html);
   options->flag("--verify", "Prove the plan before a file is written", &arguments->verify);
+}
+
+std::string shipped_names() {
+  std::string names;
+  for (const auto& [name, text] : machine::shipped_profiles()) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
+
+simulate::Scenario make_scenario(const PlanArguments& arguments, const plan::Request& request) {
+  simulate::Model model;
+  model.shape = request.shape;
+  return simulate::scenario_of_run(machine::read_profile(arguments.profile, read_input), model, request.num_ranks(),
+                                   arguments.request.ranks_per_node);
+}
+
+// Of a plan without --profile too, if the default profile was measured for its shape.
+PlanForecast forecast_of(const PlanArguments& arguments, std::optional<simulate::Scenario> scenario,
+                         const plan::Plan& plan) {
+  if (!scenario) {
+    try {
+      scenario = make_scenario(arguments, plan.request);
+    } catch (const Error& error) {
+      std::cerr << "evenspan plan: note: no modelled seconds: " << error.what() << "\n";
+    }
+  }
+  return forecast(plan, scenario ? &*scenario : nullptr);
 }
 
 }  // namespace
@@ -59,15 +96,25 @@ int plan_command(const Arguments& words) {
   if (!options.parse(words)) return kDone;
   refuse_same_output({{"--json", arguments.json}, {"--text", arguments.text}, {"--html", arguments.html}});
   const RequestArguments& wanted = arguments.request;
-  plan::find_strategy(wanted.knobs.strategy);  // before the lengths, which may come from a terminal
+  const bool has_profile = options.given("--profile");
+  if (wanted.knobs.strategy != simulate::kAuto) {
+    plan::find_strategy(wanted.knobs.strategy);  // before the lengths, which may come from a terminal
+  } else if (!has_profile) {
+    fail_invalid("[options] --strategy auto simulates the machine and needs its --profile; name a shipped one (",
+                 shipped_names(), ") or a file");
+  }
   check_idle_knobs(options, {wanted.knobs.strategy}, "evenspan plan");
   const plan::Mask mask = plan::parse_mask(wanted.mask);
   plan::Request request = read_request(wanted, mask);
   request.topology = plan::make_topology(wanted.ranks, wanted.ranks_per_node);
+  plan::validate(request);
+  std::optional<simulate::Scenario> scenario;
+  if (has_profile) scenario = make_scenario(arguments, request);
 
   // What a rank spends: the plan, and its own program.
   const auto start = std::chrono::steady_clock::now();
-  const auto plan = plan::make_plan(request);
+  const simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario ? &*scenario : nullptr);
+  const auto& plan = planned.plan;
   plan::lower(*plan, Rank(0));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
@@ -75,11 +122,15 @@ int plan_command(const Arguments& words) {
   const std::string table = plan_table(*plan, metrics, mask, seconds);
   const bool to_stdout = arguments.json == "-" || arguments.text == "-" || arguments.html == "-";
   (to_stdout ? std::cerr : std::cout) << table;
+  if (!planned.note.empty()) std::cerr << "evenspan plan: note: " << planned.note << "\n";
   std::vector<std::pair<std::string, std::string>> outputs;
-  if (!arguments.json.empty()) outputs.emplace_back(arguments.json, plan_json(*plan, metrics, mask, seconds));
+  if (!arguments.json.empty()) {
+    const PlanForecast forecast = forecast_of(arguments, scenario, *plan);
+    outputs.emplace_back(arguments.json, plan_json(*plan, metrics, forecast, mask, seconds));
+  }
   if (!arguments.html.empty()) {
     outputs.emplace_back(arguments.html, plan_page({"A plan", table.substr(0, table.find('\n')), {}, ""},
-                                                   {{request.options.strategy, plan, {}}}));
+                                                   {{plan->request.options.strategy, plan, {}}}));
   }
   if (arguments.verify || !arguments.text.empty()) {
     const plan::LoweredPlan lowered = plan::lower_all(*plan);

@@ -2,7 +2,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cstdio>
+
+#include "evenspan/plan/program.h"
+#include "evenspan/simulate/bound.h"
 
 namespace evenspan::cli {
 namespace {
@@ -37,10 +41,33 @@ std::string hex(uint64_t value) {
   return text;
 }
 
+Json number_or_null(const std::optional<double>& number) { return number ? Json(*number) : Json(nullptr); }
+
 }  // namespace
 
-std::string plan_json(const plan::Plan& plan, const plan::Metrics& metrics, const plan::Mask& mask,
-                      double planning_seconds) {
+PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario) {
+  PlanForecast out;
+  const plan::Topology& topology = plan.request.topology;
+  out.sent_bytes_by_level.assign(topology.levels.size(), 0);
+  for (const plan::Move& move : plan.moves) {
+    out.sent_bytes_by_level[topology.level_between(move.from, move.to)] += payload_bytes(move, plan.request.shape);
+  }
+  if (scenario != nullptr) {
+    const simulate::Prediction prediction = simulate::predict(plan, *scenario);
+    out.modelled_seconds = prediction.step_seconds;
+    out.lower_bound_seconds = simulate::step_lower_bound(plan.request, *scenario);
+    out.peak_arena_bytes = prediction.peak_arena_bytes;
+    return out;
+  }
+  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+    const plan::RankProgram program = plan::lower(plan, Rank(r));
+    out.peak_arena_bytes = std::max({out.peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
+  }
+  return out;
+}
+
+std::string plan_json(const plan::Plan& plan, const plan::Metrics& metrics, const PlanForecast& forecast,
+                      const plan::Mask& mask, double planning_seconds) {
   const plan::Request& request = plan.request;
   Json documents = Json::array();
   for (const plan::Document& document : request.documents.all()) documents.push_back(document.length);
@@ -49,6 +76,7 @@ std::string plan_json(const plan::Plan& plan, const plan::Metrics& metrics, cons
       {"ranks", request.num_ranks()},
       {"ranks_per_node", request.topology.ranks_per_node()},
       {"strategy", request.options.strategy},
+      {"ranks_per_group", request.options.ranks_per_group},
       {"heads", request.shape.num_heads},
       {"kv_heads", request.shape.num_kv_heads},
       {"head_dim", request.shape.head_dim},
@@ -62,11 +90,15 @@ std::string plan_json(const plan::Plan& plan, const plan::Metrics& metrics, cons
       {"tokens", metrics.tokens},
       {"work_seconds", metrics.work_seconds},
       {"sent_bytes", metrics.sent_bytes},
+      {"sent_bytes_by_level", forecast.sent_bytes_by_level},
       {"metrics",
        {{"tokens_max_over_mean", metrics.tokens_max_over_mean},
         {"work_max_over_mean", metrics.work_max_over_mean},
         {"sent_bytes_total", metrics.sent_bytes_total},
         {"ring_bytes_total", metrics.ring_bytes_total},
+        {"modelled_seconds", number_or_null(forecast.modelled_seconds)},
+        {"lower_bound_seconds", number_or_null(forecast.lower_bound_seconds)},
+        {"peak_arena_bytes", forecast.peak_arena_bytes},
         {"planning_seconds", planning_seconds}}},
       {"bound",
        {{"work_max_over_mean", metrics.bound.limits.work_max_over_mean},

@@ -5,15 +5,14 @@
 
 #include "cli/command.h"
 #include "cli/files.h"
-#include "cli/machine_files.h"
 #include "cli/plan_page.h"
-#include "cli/request_options.h"
+#include "cli/scenario_options.h"
 #include "cli/simulate_output.h"
 #include "cli/table.h"
 #include "evenspan/core/error.h"
 #include "evenspan/simulate/bound.h"
-#include "evenspan/simulate/choose.h"
 #include "evenspan/simulate/formula.h"
+#include "evenspan/simulate/planner.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::cli {
@@ -32,23 +31,17 @@ ranks uniform strategies are modelled by a formula. docs/simulator.md says what 
 8B. A trace is read by Perfetto (ui.perfetto.dev) and chrome://tracing. Files are written whole or not at all.
 Exit code: 0 simulated, 2 bad arguments or input.)";
 
-constexpr const char* kAuto = "auto";
+using simulate::kAuto;
 
 struct SimulateArguments {
   RequestArguments request;
-  std::string topology, profile = "h100-sxm", model, strategies = "auto,sequence_aware,hierarchical", json, trace, html;
+  ScenarioArguments scenario;
+  std::string strategies = "auto,sequence_aware,hierarchical", json, trace, html;
 };
 
 void declare(Options* options, SimulateArguments* arguments) {
   declare_batch(options, &arguments->request);
-  options->integer("--ranks-per-node", "Ranks of a node, the last may have fewer; 0: as the profile's machine",
-                   &arguments->request.ranks_per_node);
-  options->text("--topology", "FILE", "The machine as JSON, instead of --ranks and --ranks-per-node",
-                &arguments->topology);
-  options->text("--profile", "NAME|FILE", "A shipped profile (a100-40gb-ib, flexsp-7b, h100-sxm) or one as JSON",
-                &arguments->profile);
-  options->text("--model", "FILE", "A Hugging Face config.json, instead of --heads, --kv-heads and --head-dim",
-                &arguments->model);
+  declare_scenario(options, &arguments->request, &arguments->scenario);
   options->text("--strategy", "NAME,...",
                 "Some of " + strategy_names() +
                     ", with commas; evenspan strategies describes them; auto takes the one with the shortest step",
@@ -75,30 +68,6 @@ std::vector<std::string> split_strategies(const std::string& text) {
   return names;
 }
 
-void refuse_beside(const Options& options, const char* name, std::initializer_list<const char*> others) {
-  for (const char* other : others) {
-    if (options.given(name) && options.given(other)) {
-      fail_invalid("[options] ", name, " and ", other, " say the same twice; give one of them");
-    }
-  }
-}
-
-simulate::Scenario make_scenario(const Options& options, SimulateArguments* arguments) {
-  simulate::Scenario scenario;
-  scenario.profile = read_profile(arguments->profile);
-  RequestArguments& wanted = arguments->request;
-  scenario.machine = options.given("--topology")
-                         ? read_topology(arguments->topology, scenario.profile)
-                         : simulate::make_machine(scenario.profile, wanted.ranks, wanted.ranks_per_node);
-  if (options.given("--model")) {
-    scenario.model = read_model(arguments->model);
-    wanted.shape = scenario.model.shape;
-  }
-  scenario.model.shape = wanted.shape;
-  scenario.model.shape.element = plan::parse_element_type(wanted.dtype);
-  return scenario;
-}
-
 }  // namespace
 
 int simulate_command(const Arguments& words) {
@@ -106,19 +75,13 @@ int simulate_command(const Arguments& words) {
   Options options("evenspan simulate", kSummary, kExamples, {"--lengths"});
   declare(&options, &arguments);
   if (!options.parse(words)) return kDone;
-  refuse_beside(options, "--topology", {"--ranks", "--ranks-per-node"});
-  refuse_beside(options, "--model", {"--heads", "--kv-heads", "--head-dim"});
-  if (!options.given("--topology") && !options.given("--ranks")) {
-    fail_invalid("[options] --ranks or --topology is missing; see evenspan simulate --help");
-  }
+  check_scenario(options, "evenspan simulate");
   refuse_same_output({{"--json", arguments.json}, {"--html", arguments.html}, {"--trace", arguments.trace}});
   const std::vector<std::string> strategies = split_strategies(arguments.strategies);
   check_idle_knobs(options, strategies, "evenspan simulate");
   const plan::Mask mask = plan::parse_mask(arguments.request.mask);
-  const simulate::Scenario scenario = make_scenario(options, &arguments);
-  plan::Request request = read_request(arguments.request, mask);
-  request.topology = scenario.machine.topology;
-  request.cost = simulate::cost_model(scenario.profile, scenario.model);
+  const simulate::Scenario scenario = read_scenario(options, arguments.scenario, &arguments.request);
+  plan::Request request = read_request_for(arguments.request, mask, scenario);
 
   const bool draws = !arguments.trace.empty() || !arguments.html.empty();
   const auto timeline = draws ? simulate::Timeline::record : simulate::Timeline::skip;
@@ -128,7 +91,7 @@ int simulate_command(const Arguments& words) {
   for (const std::string& strategy : strategies) {
     simulate::PlannedPrediction planned;
     if (strategy == kAuto) {
-      choice = simulate::choose(request, scenario, timeline);
+      choice = simulate::choose_within_budget(request, scenario, timeline);
       planned = {choice->prediction, choice->plan};
       planned.prediction.strategy = kAuto;
     } else {

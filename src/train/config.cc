@@ -9,6 +9,7 @@
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
+#include "evenspan/machine/machine_files.h"
 #include "evenspan/nn/safetensors.h"
 #include "train/config_text.h"
 
@@ -75,6 +76,7 @@ void check_value(const Key& key, const std::string& source) {
 void resolve_path(const Key& key, const fs::path& folder) {
   auto& path = *std::get<std::string*>(key.value);
   if (path.empty() || (path == "latest" && key.name == "run.resume") || fs::path(path).is_absolute()) return;
+  if (key.name == "parallel.profile" && machine::shipped_profiles().contains(path)) return;
   path = (folder / path).lexically_normal().string();
 }
 
@@ -193,6 +195,10 @@ void validate(const Config& c) {
   require(c.optimizer.decay_steps == 0 || c.optimizer.warmup_steps <= c.optimizer.decay_steps,
           "optimizer.warmup_steps must be at most optimizer.decay_steps, they are ", c.optimizer.warmup_steps, " and ",
           c.optimizer.decay_steps);
+  require(
+      c.parallel.strategy != "auto" || !c.parallel.profile.empty(),
+      "parallel.strategy = \"auto\" simulates the machine, and parallel.profile is empty; name a shipped profile or a "
+      "file");
   require(c.run.checkpoint_interval == 0 || !c.run.folder.empty(), "run.checkpoint_interval is ",
           c.run.checkpoint_interval, "; checkpoints need run.folder");
   require(c.run.resume != "latest" || !c.run.folder.empty(),

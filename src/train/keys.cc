@@ -61,7 +61,12 @@ std::vector<Key> bind_keys(Config& c) {
   number("optimizer.clip_norm", &c.optimizer.clip_norm, 0, kMany,
          "greatest global norm of the gradients; 0: no clipping");
 
-  add("parallel.strategy", &c.parallel.strategy, "how a batch is planned: a name of `evenspan plan --help`");
+  add("parallel.strategy", &c.parallel.strategy,
+      "how a batch is planned: a name of `evenspan plan --help`; auto: the plan whose step is simulated shortest");
+  path(
+      "parallel.profile", &c.parallel.profile,
+      "the machine's profile, a shipped name or a JSON file, by which work is weighed and auto chooses; empty: work is "
+      "counted in operations");
   number("parallel.ranks_per_node", &c.parallel.ranks_per_node, 0, 1e6, "ranks that share a fast link; 0: all of them");
   number("parallel.ranks_per_group", &c.parallel.ranks_per_group, 0, 1e6,
          "hierarchical, usp: ranks that split heads; 0: as many as divide the ranks and share a node");

@@ -71,6 +71,8 @@ void MetricsFile::write(const StepReport& r, const std::vector<int64_t>* batch_l
                {"gradient_norm", r.gradient_norm},
                {"seconds", r.seconds},
                {"plan_seconds", r.plan_seconds},
+               {"planned_ahead", r.planned_ahead},
+               {"plan_strategy", r.plan_strategy},
                {"tokens_per_second", static_cast<double>(r.tokens) / r.seconds},
                {"tokens_max_over_mean", r.tokens_max_over_mean},
                {"work_max_over_mean", r.work_max_over_mean},
@@ -97,6 +99,13 @@ void MetricsFile::write(const Summary& s) {
   if (!out_.is_open()) return;
   Json json = {{"final", true},      {"steps", s.steps},     {"first_loss", s.first_loss}, {"last_loss", s.last_loss},
                {"tokens", s.tokens}, {"seconds", s.seconds}, {"checkpoint", s.checkpoint}};
+  const plan::PlanCache::Counts& plans = s.plans;
+  json["plans"] = {{"made", plans.made},
+                   {"made_ahead", plans.made_ahead},
+                   {"ready", plans.ready},
+                   {"waits", plans.waits},
+                   {"evaluation_made", s.evaluation_plans.made},
+                   {"evaluation_hits", s.evaluation_plans.hits}};
   json["held_out_loss"] = std::isnan(s.held_out_loss) ? Json(nullptr) : Json(s.held_out_loss);
   out_ << json.dump() << std::endl;
 }

@@ -11,14 +11,17 @@
 #include <cstdio>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <thread>
 
 #include "evenspan/core/error.h"
+#include "evenspan/machine/machine_files.h"
 #include "evenspan/nn/decoder.h"
 #include "evenspan/nn/loss.h"
 #include "evenspan/nn/safetensors.h"
-#include "evenspan/plan/plan.h"
+#include "evenspan/plan/plan_cache.h"
 #include "evenspan/run/executable.h"
+#include "evenspan/simulate/planner.h"
 #include "evenspan/train/batches.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/optimizer.h"
@@ -56,6 +59,25 @@ plan::CostModel cost_model(const nn::ModelConfig& m) {
   return cost;
 }
 
+// What `auto` simulates; none without a profile.
+std::optional<simulate::Scenario> load_scenario(const ParallelConfig& parallel, const nn::ModelConfig& m,
+                                                plan::ElementType element, int32_t num_ranks) {
+  if (parallel.profile.empty()) return std::nullopt;
+  simulate::Model model;
+  model.shape = {static_cast<int32_t>(m.num_attention_heads), static_cast<int32_t>(m.num_key_value_heads),
+                 static_cast<int32_t>(m.head_dim), element};
+  model.num_layers = static_cast<int32_t>(m.num_hidden_layers);
+  model.hidden = m.hidden_size;
+  model.intermediate = m.intermediate_size;
+  model.vocabulary = m.vocab_size;
+  return simulate::scenario_of_run(machine::read_profile(parallel.profile), model, num_ranks,
+                                   static_cast<int32_t>(parallel.ranks_per_node));
+}
+
+// Training batches seldom come again, so few of their plans are kept; those of the evaluation come again each time.
+constexpr size_t kTrainingPlans = 4;
+constexpr size_t kMostEvaluationPlans = 64;
+
 nn::ModelConfig load_model(const Config& config, const Corpus& corpus) {
   const nn::ModelConfig model = nn::load_model_config(config.model.config);
   if (config.data.max_document_tokens > model.max_position_embeddings) {
@@ -85,7 +107,14 @@ class Run {
  private:
   bool leads() const { return communicator_.rank() == 0; }
   void start();
-  std::shared_ptr<const plan::Plan> make_plan(const Batch& batch) const;
+  plan::PlanCache::Make planner() const;
+  plan::Request request(const Batch& batch) const;
+  // The batch at the cursor, and where the cursor stands after it.
+  struct Upcoming {
+    Batch batch;
+    Cursor after;
+  };
+  Upcoming upcoming() const;
   at::Tensor loss(const Batch& batch, const run::Executable& executable, int64_t labels) const;
   StepReport step(int64_t number);
   void fill_traffic(StepReport* report, const run::Executable& executable, double local_loss);
@@ -102,7 +131,10 @@ class Run {
   ShardedAdamW optimizer_;
   nn::Decoder decoder_;
   MetricsFile metrics_;
+  std::optional<simulate::Scenario> scenario_;
+  plan::PlanCache plans_, evaluation_plans_;
   Cursor cursor_;
+  std::optional<Upcoming> next_;  // whose plan was asked for
   int64_t first_step_ = 1;
   int64_t tokens_seen_ = 0;
   Summary summary_;
@@ -115,7 +147,10 @@ Run::Run(const Config& config, const comm::Communicator& communicator)
       model_(load_model(config, batches_.corpus())),
       type_(compute_type(config.model.dtype)),
       optimizer_(nn::parameter_specs(model_), type_, config.optimizer, communicator_),
-      decoder_(model_, optimizer_.parameters()) {
+      decoder_(model_, optimizer_.parameters()),
+      scenario_(load_scenario(config.parallel, model_, element_type(type_), communicator_.size())),
+      plans_(planner(), kTrainingPlans),
+      evaluation_plans_(planner(), std::min(kMostEvaluationPlans, static_cast<size_t>(config.run.eval_batches))) {
   start();
 }
 
@@ -193,7 +228,15 @@ void Run::start() {
   std::fflush(stdout);
 }
 
-std::shared_ptr<const plan::Plan> Run::make_plan(const Batch& batch) const {
+plan::PlanCache::Make Run::planner() const {
+  return [this](const plan::Request& request) -> std::shared_ptr<const plan::Plan> {
+    simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr);
+    if (!planned.note.empty() && leads()) std::printf("note: %s\n", planned.note.c_str());
+    return std::move(planned.plan);
+  };
+}
+
+plan::Request Run::request(const Batch& batch) const {
   plan::Request request;
   request.documents = plan::Documents(lengths(batch), plan::Mask{});
   request.shape = plan::AttentionShape{static_cast<int32_t>(model_.num_attention_heads),
@@ -204,7 +247,13 @@ std::shared_ptr<const plan::Plan> Run::make_plan(const Batch& batch) const {
   request.options.strategy = config_.parallel.strategy;
   request.options.token_slack = config_.parallel.token_slack;
   request.options.ranks_per_group = static_cast<int32_t>(config_.parallel.ranks_per_group);
-  return plan::make_plan(std::move(request));
+  return request;
+}
+
+Run::Upcoming Run::upcoming() const {
+  Cursor cursor = cursor_;
+  Batch batch = batches_.next(&cursor);
+  return {std::move(batch), cursor};
 }
 
 // This rank's share of the mean over the labels of all ranks.
@@ -219,10 +268,20 @@ at::Tensor Run::loss(const Batch& batch, const run::Executable& executable, int6
 StepReport Run::step(int64_t number) {
   const auto start = Clock::now();
   StepReport report;
-  const Batch batch = batches_.next(&cursor_);
+  report.planned_ahead = next_.has_value();
+  if (!next_) next_ = upcoming();
+  const Batch batch = std::move(next_->batch);
+  cursor_ = next_->after;
+  next_.reset();
   const std::vector<int64_t> batch_lengths = lengths(batch);
-  const auto plan = make_plan(batch);
-  report.plan_seconds = seconds_since(start);
+  const auto asked = Clock::now();
+  const auto plan = plans_.get(request(batch));
+  report.plan_seconds = seconds_since(asked);
+  report.plan_strategy = plan->request.options.strategy;
+  if (number < config_.run.steps) {
+    next_ = upcoming();
+    plans_.prefetch(request(next_->batch));
+  }
   const run::Executable executable(plan, communicator_);
   report.step = number;
   report.labels = num_labels(batch);
@@ -288,7 +347,11 @@ double Run::evaluate(int64_t step) {
   int64_t labels = 0;
   for (const Batch& batch : batches) labels += num_labels(batch);
   at::Tensor sum = at::zeros({}, at::kDouble);
-  for (const Batch& batch : batches) sum.add_(loss(batch, run::Executable(make_plan(batch), communicator_), labels));
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const auto plan = evaluation_plans_.get(request(batches[i]));
+    if (i + 1 < batches.size()) evaluation_plans_.prefetch(request(batches[i + 1]));
+    sum.add_(loss(batches[i], run::Executable(plan, communicator_), labels));
+  }
   const double mean = comm::all_reduce(communicator_, sum, "train: evaluation").item<double>();
   recorded_->sends.clear();
   if (leads()) {
@@ -331,6 +394,8 @@ Summary Run::finish() {
   }
   summary_.held_out_loss = evaluate(summary_.steps);
   summary_.seconds = seconds_since(start);
+  summary_.plans = plans_.counts();
+  summary_.evaluation_plans = evaluation_plans_.counts();
   if (leads()) metrics_.write(summary_);
   return summary_;
 }

@@ -200,6 +200,14 @@ def test_flexsp_reproduces_its_cost_model(evenspan: Run, tmp_path: Path) -> None
         ),
         (["--lengths", "-", "--ranks", 65, "--strategy", "ring", "--mask", "window:4"], "knows causal and full masks"),
         (["--lengths", "absent", "--ranks", 2], '"absent" cannot be read'),
+        (
+            ["--lengths", "-", "--ranks", 2, "--memory-budget", "1KiB", "--strategy", "auto"],
+            "no candidate of auto keeps the memory budget of 1024 bytes; the least is local, which needs",
+        ),
+        (
+            ["--lengths", "-", "--ranks", 2, "--memory-budget", "1KiB", "--strategy", "ring"],
+            "more than the memory budget of 1024 bytes; raise the budget",
+        ),
     ],
 )
 def test_bad_arguments(evenspan: Run, tmp_path: Path, words: list, message: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import evenspan
@@ -30,6 +33,70 @@ def test_a_plan_tells_what_it_is() -> None:
     assert plan.hash == make_plan([100, 3, 50], 4, strategy="zigzag").hash
     assert plan.hash != make_plan([100, 3, 51], 4, strategy="zigzag").hash
     assert "rank" in plan.text()
+
+
+def profile(tmp_path: Path, bytes_per_second: float) -> Path:
+    """A machine of one node whose kernels were measured for the heads of make_plan."""
+    times = {"operation_seconds": 0, "segment_seconds": 0, "seconds": [[1e-6]]}
+    attention = {"head_dim": 8, "dtypes": ["f32"], "tile": 1, "queries": [10], "keys": [10]}
+    text = {
+        "name": "test",
+        "attention": [{**attention, "forward": times, "backward": times}],
+        "memory_bytes_per_second": 1e12,
+        "memory_operation_seconds": 0,
+        "forward_flops_per_second": 1e15,
+        "backward_flops_per_second": 1e15,
+        "ranks_per_node": 4,
+        "links": [{"latency_seconds": 0, "bytes_per_second": bytes_per_second}],
+    }
+    path = tmp_path / f"{bytes_per_second:g}.json"
+    path.write_text(json.dumps(text))
+    return path
+
+
+def test_auto_takes_the_shortest_step_and_the_plan_says_which(tmp_path: Path) -> None:
+    slow = make_plan([900, 30, 20], 4, strategy="auto", profile=profile(tmp_path, 1.0))
+    assert slow.strategy == "local"  # a byte a second: nothing may travel
+    fast = make_plan([900, 30, 20], 4, strategy="auto", profile=profile(tmp_path, 1e15))
+    assert fast.strategy not in ("auto", "local")
+    again = make_plan([900, 30, 20], 4, strategy="auto", profile=str(profile(tmp_path, 1e15)))
+    assert again.hash == fast.hash
+    assert (
+        evenspan.plan([3000] * 3, 4, heads=32, kv_heads=8, head_dim=128, strategy="auto", profile="h100-sxm").ranks == 4
+    )
+
+
+def test_a_choice_without_a_plan_is_told(tmp_path: Path) -> None:
+    """Where links cost nothing ulysses is the shortest, and on 72 ranks a formula."""
+    with pytest.warns(UserWarning, match="of which no plan is written on 72 ranks; this is the plan of"):
+        plan = make_plan(
+            [5000, 100], 72, heads=72, kv_heads=72, ranks_per_node=0, strategy="auto", profile=profile(tmp_path, 1e15)
+        )
+    assert plan.ranks == 72
+
+
+def test_a_profile_weighs_work(tmp_path: Path) -> None:
+    by_profile = make_plan([900, 30], 2, profile=profile(tmp_path, 1e9))
+    assert by_profile.work != make_plan([900, 30], 2).work
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"strategy": "auto"},
+            "[plan] the strategy auto simulates the machine, and no profile is given; name a profile",
+        ),
+        ({"profile": "h100"}, 'no shipped profile and no file "h100"'),
+        ({"profile": "h100-sxm"}, "h100-sxm has no attention times of head dimension 8 in f32"),
+        ({"strategy": "auto", "profile": "slow", "memory_budget": 1}, "no candidate of auto keeps the memory budget"),
+    ],
+)
+def test_profiles_that_are_refused(tmp_path: Path, options: dict[str, Any], text: str) -> None:
+    if options.get("profile") == "slow":
+        options = {**options, "profile": profile(tmp_path, 1.0)}
+    with pytest.raises(evenspan.Error, match=re.escape(text)):
+        make_plan([50, 20], 2, **options)
 
 
 def test_shards_hold_every_token_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import evenspan
@@ -135,3 +136,49 @@ def test_labels_are_shifted_inside_documents() -> None:
     assert batch["shift_labels"].tolist() == [[2, 3, -100, -100, 6, -100]]
     assert context.num_labels == 3
     assert context.plan.lengths == [3, 1, 2]
+
+
+def test_the_next_batch_is_planned_while_one_runs() -> None:
+    batches = [[[1, 2, 3], [4, 5]], [[6, 7]], [[1, 2], [3, 4, 5]], [[8, 9]]]  # the last has the lengths of the second
+    context = evenspan.attach(llama())
+    seen = []
+    for batch in context.shard(batches):
+        assert context.plan is not None
+        seen.append(context.plan.lengths)
+        assert batch["input_ids"].numel() == sum(seen[-1])
+    assert seen == [[3, 2], [2], [2, 3], [2]]
+    counts = context.planning
+    assert (counts["made"], counts["made_ahead"], counts["hits"]) == (3, 3, 1)
+    assert counts["ready"] + counts["waits"] == 4
+
+
+class LoaderError(Exception):
+    """Of a test's loader."""
+
+
+@pytest.mark.parametrize("bad", ["loader", "batch", "plan"])
+def test_errors_of_the_next_batch_come_in_its_turn(bad: str) -> None:
+    def loader() -> Iterator[Any]:
+        yield [[1, 2, 3]]
+        if bad == "loader":
+            raise LoaderError
+        yield [] if bad == "plan" else {"input_ids": [[1, 2]], "colour": 1}
+
+    context = evenspan.attach(llama())
+    done = 0
+    expected = LoaderError if bad == "loader" else evenspan.InvalidArgumentError
+    with pytest.raises(expected):
+        for batch in context.shard(loader()):
+            context.loss(torch.zeros(1, batch["input_ids"].numel(), 11)).item()
+            done += 1
+    assert done == 1
+
+
+def test_a_profile_simulates_the_model() -> None:
+    with pytest.raises(evenspan.InvalidArgumentError, match="no attention times of head dimension 8 in f32"):
+        evenspan.attach(llama(), strategy="auto", profile="h100-sxm")
+    context = evenspan.attach(
+        make("LlamaConfig", head_dim=128), strategy="auto", profile="h100-sxm", dtype=torch.bfloat16
+    )
+    next(context.shard([[[1, 2, 3]]]))
+    assert context.plan is not None and context.plan.strategy != "auto"

@@ -7,8 +7,10 @@
 
 #include <cmath>
 #include <fstream>
+#include <set>
 
 #include "evenspan/comm/communicator.h"
+#include "evenspan/core/error.h"
 #include "evenspan/nn/safetensors.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/report.h"
@@ -92,6 +94,77 @@ INSTANTIATE_TEST_SUITE_P(Ranks, Equality,
                          ::testing::Values(std::tuple{2, "sequence_aware"}, std::tuple{3, "sequence_aware"},
                                            std::tuple{4, "sequence_aware"}, std::tuple{4, "hierarchical"},
                                            std::tuple{3, "ulysses"}, std::tuple{2, "zigzag"}));
+
+// A machine whose profile was measured for the model's heads: ranks that compute slowly beside fast or slow links.
+std::string profile_json(double bytes_per_second) {
+  const std::string pass = R"({"operation_seconds": 0, "segment_seconds": 0, "seconds": [[1e-3]]})";
+  return R"({"name": "test", "attention": [{"head_dim": 4, "dtypes": ["f64"], "tile": 1, "queries": [10], "keys": [10],
+             "forward": )" +
+         pass + R"(, "backward": )" + pass + R"(}], "memory_bytes_per_second": 1e12, "memory_operation_seconds": 0,
+             "forward_flops_per_second": 1e12, "backward_flops_per_second": 1e12, "ranks_per_node": 2, "links": [)" +
+         R"({"latency_seconds": 0, "bytes_per_second": )" + std::to_string(bytes_per_second) + "}]}";
+}
+
+std::vector<nlohmann::json> metrics_of(const Scratch& s, const std::string& run) {
+  std::vector<nlohmann::json> lines;
+  std::ifstream in(s.path(run) + "/metrics.jsonl");
+  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+// Ranks choose for themselves: another choice on one of them would be refused before the first exchange.
+TEST(Trainer, AutoTrainsWhatOneRankTrains) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  const Summary one = run(make_config(s, "one"), 1);
+  std::vector<std::set<std::string>> strategies;
+  for (const double bytes_per_second : {1.0, 1e12}) {
+    s.write("profile.json", profile_json(bytes_per_second));
+    Config config = make_config(s, join_text("auto ", bytes_per_second));
+    config.parallel.strategy = "auto";
+    config.parallel.profile = s.path("profile.json");
+    const Summary many = run(config, 2);
+    EXPECT_LE(weight_distance(many.checkpoint, one.checkpoint), 1e-8);
+    auto& seen = strategies.emplace_back();
+    for (const nlohmann::json& line : metrics_of(s, join_text("auto ", bytes_per_second))) {
+      if (line.contains("plan_strategy")) seen.insert(line["plan_strategy"].get<std::string>());
+    }
+  }
+  EXPECT_THAT(strategies[0], ::testing::ElementsAre("local"));  // a byte a second: nothing may travel
+  EXPECT_THAT(strategies[1], ::testing::Not(::testing::Contains("auto")));
+  EXPECT_NE(strategies[0], strategies[1]);
+}
+
+TEST(Trainer, RefusesAutoWithoutAProfileAndProfilesOfOtherShapes) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "run");
+  config.parallel.strategy = "auto";
+  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("parallel.profile is empty"));
+  config.parallel.profile = "h100-sxm";
+  EXPECT_THAT(error_of([&] { run(config, 1); }),
+              HasSubstr("h100-sxm has no attention times of head dimension 4 in f64"));
+  config.parallel.profile = "h100";
+  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("did you mean 'h100-sxm'?"));
+}
+
+TEST(Trainer, PlansTheNextBatchWhileOneRuns) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "run");
+  config.run.eval_interval = 2;
+  const Summary summary = run(config, 2);
+  EXPECT_EQ(summary.plans.ready + summary.plans.waits, 6);
+  EXPECT_EQ(summary.plans.made + summary.plans.hits, 6);
+  EXPECT_EQ(summary.plans.made - summary.plans.made_ahead, 1);  // the first step's
+  const auto& evaluation = summary.evaluation_plans;
+  const int64_t times = 3;  // after steps 2, 4 and 6
+  EXPECT_EQ(evaluation.hits, (times - 1) * evaluation.made);
+  EXPECT_GT(evaluation.made, 0);
+  int64_t ahead = 0;
+  for (const nlohmann::json& line : metrics_of(s, "run")) ahead += line.value("planned_ahead", false) ? 1 : 0;
+  EXPECT_EQ(ahead, 5);
+}
 
 TEST(Trainer, RepackedDocumentsAreTheSameMathematics) {
   const Scratch s;

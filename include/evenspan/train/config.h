@@ -46,6 +46,7 @@ struct OptimizerConfig {
 
 struct ParallelConfig {
   std::string strategy = "sequence_aware";
+  std::string profile;
   int64_t ranks_per_node = 0;
   int64_t ranks_per_group = 0;
   double token_slack = 0.1;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "evenspan/comm/communicator.h"
+#include "evenspan/plan/plan_cache.h"
 #include "evenspan/train/config.h"
 
 namespace evenspan::train {
@@ -17,7 +18,10 @@ struct StepReport {
   int64_t tokens = 0, labels = 0, documents = 0;
   double learning_rate = 0;
   double gradient_norm = 0;  // before clipping
-  double seconds = 0, plan_seconds = 0;
+  double seconds = 0;
+  double plan_seconds = 0;     // in which the step waited for its plan
+  bool planned_ahead = false;  // the plan was asked for while the step before ran
+  std::string plan_strategy;   // that made the plan, also where the configuration says auto
   double tokens_max_over_mean = 1, work_max_over_mean = 1;
   std::vector<int64_t> rank_tokens;                   // [rank]
   std::vector<double> rank_work;                      // [rank], modelled seconds
@@ -35,7 +39,8 @@ struct Summary {
   double held_out_loss = 0;  // not a number if nothing is held out
   int64_t tokens = 0;        // trained on in this call
   double seconds = 0;
-  std::string checkpoint;  // the last one written; empty if none
+  std::string checkpoint;                           // the last one written; empty if none
+  plan::PlanCache::Counts plans, evaluation_plans;  // of this rank
 };
 
 // Trains as the configuration says. Every rank of the communicator calls it with the same configuration and reads the

@@ -1,4 +1,4 @@
-#include "cli/json_fields.h"
+#include "machine/json_fields.h"
 
 #include <algorithm>
 #include <limits>
@@ -7,7 +7,7 @@
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"
 
-namespace evenspan::cli {
+namespace evenspan::machine {
 
 using Json = nlohmann::json;
 
@@ -123,4 +123,4 @@ Json parse_json(const std::string& text, const std::string& what, const std::str
   }
 }
 
-}  // namespace evenspan::cli
+}  // namespace evenspan::machine

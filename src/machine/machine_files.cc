@@ -1,16 +1,18 @@
-#include "cli/machine_files.h"
+#include "evenspan/machine/machine_files.h"
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
 
-#include "cli/embedded_files.h"
-#include "cli/files.h"
-#include "cli/json_fields.h"
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"
+#include "machine/json_fields.h"
 
-namespace evenspan::cli {
+namespace evenspan::machine {
 namespace {
 
 using simulate::AttentionTimes;
@@ -72,7 +74,14 @@ simulate::Profile parse_profile(const std::string& text, const std::string& file
 
 }  // namespace
 
-simulate::Profile read_profile(const std::string& name_or_file) {
+std::string read_text_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (!in) fail(ErrorKind::resource, "[input] ", quoted(path, 200), " cannot be read: ", std::strerror(errno));
+  return text;
+}
+
+simulate::Profile read_profile(const std::string& name_or_file, const ReadFile& read) {
   const auto& shipped = shipped_profiles();
   const auto at = shipped.find(name_or_file);
   if (at != shipped.end()) return parse_profile(at->second, name_or_file);
@@ -87,11 +96,11 @@ simulate::Profile read_profile(const std::string& name_or_file) {
     fail_invalid("[profile] there is no shipped profile and no file ", quoted(name_or_file, 200), "; shipped are ",
                  list, did_you_mean(name_or_file, names));
   }
-  return parse_profile(read_input(name_or_file), name_or_file);
+  return parse_profile(read(name_or_file), name_or_file);
 }
 
-simulate::Machine read_topology(const std::string& file, const simulate::Profile& profile) {
-  const nlohmann::json json = parse_json(read_input(file), "topology", file);
+simulate::Machine parse_topology(const std::string& text, const std::string& file, const simulate::Profile& profile) {
+  const nlohmann::json json = parse_json(text, "topology", file);
   const Fields in(json, "topology", file);
   in.refuse_others({"about", "ranks", "nodes", "ranks_per_node", "levels"});
   const int32_t num_ranks = count(in, "ranks");
@@ -126,8 +135,8 @@ simulate::Machine read_topology(const std::string& file, const simulate::Profile
   return machine;
 }
 
-simulate::Model read_model(const std::string& file) {
-  const nlohmann::json json = parse_json(read_input(file), "model config", file);
+simulate::Model parse_model(const std::string& text, const std::string& file) {
+  const nlohmann::json json = parse_json(text, "model config", file);
   const Fields in(json, "model config", file);
   simulate::Model model;
   model.hidden = in.whole("hidden_size");
@@ -142,4 +151,4 @@ simulate::Model read_model(const std::string& file) {
   return model;
 }
 
-}  // namespace evenspan::cli
+}  // namespace evenspan::machine

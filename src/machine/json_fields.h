@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace evenspan::cli {
+namespace evenspan::machine {
 
 // An object of a file. Lives no longer than the JSON that it was made from.
 class Fields {
@@ -45,4 +45,4 @@ class Fields {
 // for numbers that no double holds.
 nlohmann::json parse_json(const std::string& text, const std::string& what, const std::string& file);
 
-}  // namespace evenspan::cli
+}  // namespace evenspan::machine

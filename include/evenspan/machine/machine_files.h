@@ -1,0 +1,29 @@
+// Profiles, topologies and models as JSON files. docs/simulator.md describes them.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "evenspan/simulate/profile.h"
+
+namespace evenspan::machine {
+
+// Texts of the files in profiles/ by name, without .json; the build puts them into the library.
+const std::map<std::string, std::string>& shipped_profiles();
+
+// The text of a file. Throws resource for one that cannot be read.
+using ReadFile = std::function<std::string(const std::string& path)>;
+std::string read_text_file(const std::string& path);
+
+// The shipped profile of that name, or the profile in a file. Throws for a name that is neither, listing the shipped.
+simulate::Profile read_profile(const std::string& name_or_file, const ReadFile& read = read_text_file);
+
+// The machine that the text of a topology file describes; links that it leaves out are the profile's. `file` is the
+// file's name, for errors.
+simulate::Machine parse_topology(const std::string& text, const std::string& file, const simulate::Profile& profile);
+
+// The model of a Hugging Face config.json; its shape has the default element type.
+simulate::Model parse_model(const std::string& text, const std::string& file);
+
+}  // namespace evenspan::machine

@@ -1,0 +1,67 @@
+#include "cli/scenario_options.h"
+
+#include "cli/files.h"
+#include "evenspan/core/error.h"
+#include "evenspan/machine/machine_files.h"
+
+namespace evenspan::cli {
+namespace {
+
+void refuse_beside(const Options& options, const char* name, std::initializer_list<const char*> others) {
+  for (const char* other : others) {
+    if (options.given(name) && options.given(other)) {
+      fail_invalid("[options] ", name, " and ", other, " say the same twice; give one of them");
+    }
+  }
+}
+
+}  // namespace
+
+void declare_profile(Options* options, std::string* profile) {
+  options->text("--profile", "NAME|FILE", "A shipped profile (a100-40gb-ib, flexsp-7b, h100-sxm) or one as JSON",
+                profile);
+}
+
+void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments) {
+  options->integer("--ranks-per-node", "Ranks of a node, the last may have fewer; 0: as the profile's machine",
+                   &request->ranks_per_node);
+  options->text("--topology", "FILE", "The machine as JSON, instead of --ranks and --ranks-per-node",
+                &arguments->topology);
+  declare_profile(options, &arguments->profile);
+  options->text("--model", "FILE", "A Hugging Face config.json, instead of --heads, --kv-heads and --head-dim",
+                &arguments->model);
+}
+
+void check_scenario(const Options& options, const std::string& command) {
+  refuse_beside(options, "--topology", {"--ranks", "--ranks-per-node"});
+  refuse_beside(options, "--model", {"--heads", "--kv-heads", "--head-dim"});
+  if (!options.given("--topology") && !options.given("--ranks")) {
+    fail_invalid("[options] --ranks or --topology is missing; see ", command, " --help");
+  }
+}
+
+simulate::Scenario read_scenario(const Options& options, const ScenarioArguments& arguments,
+                                 RequestArguments* request) {
+  simulate::Scenario scenario;
+  scenario.profile = machine::read_profile(arguments.profile, read_input);
+  scenario.machine = options.given("--topology")
+                         ? machine::parse_topology(read_input(arguments.topology), arguments.topology, scenario.profile)
+                         : simulate::make_machine(scenario.profile, request->ranks, request->ranks_per_node);
+  if (options.given("--model")) {
+    scenario.model = machine::parse_model(read_input(arguments.model), arguments.model);
+    request->shape = scenario.model.shape;
+  }
+  scenario.model.shape = request->shape;
+  scenario.model.shape.element = plan::parse_element_type(request->dtype);
+  return scenario;
+}
+
+plan::Request read_request_for(const RequestArguments& arguments, const plan::Mask& mask,
+                               const simulate::Scenario& scenario) {
+  plan::Request request = read_request(arguments, mask);
+  request.topology = scenario.machine.topology;
+  request.cost = simulate::cost_model(scenario.profile, scenario.model);
+  return request;
+}
+
+}  // namespace evenspan::cli

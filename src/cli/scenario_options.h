@@ -1,0 +1,33 @@
+// The options that say on what machine a step of what model is simulated, the same for every command that simulates.
+#pragma once
+
+#include <string>
+
+#include "cli/request_options.h"
+#include "evenspan/simulate/prediction.h"
+
+namespace evenspan::cli {
+
+constexpr const char* kDefaultProfile = "h100-sxm";
+
+struct ScenarioArguments {
+  std::string topology, profile = kDefaultProfile, model;
+};
+
+// --profile.
+void declare_profile(Options* options, std::string* profile);
+// --ranks-per-node, --topology, --profile and --model.
+void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments);
+
+// Throws for what contradicts itself or is missing among --ranks, --topology and the shape; `command` is "evenspan
+// simulate". For options that declare_scenario() and declare_attention() declared.
+void check_scenario(const Options& options, const std::string& command);
+
+// Reads the files. Sets the request's shape where --model gives it.
+simulate::Scenario read_scenario(const Options& options, const ScenarioArguments& arguments, RequestArguments* request);
+
+// The request for the scenario's machine. Reads the lengths.
+plan::Request read_request_for(const RequestArguments& arguments, const plan::Mask& mask,
+                               const simulate::Scenario& scenario);
+
+}  // namespace evenspan::cli
