@@ -107,7 +107,7 @@ def plan(
         dtype: Element type of queries, keys and values: a torch type or bf16, f16, f32, f64.
         mask: "causal", "full", "window:W" or "prefix:N"; one for all documents or one for each.
         token_slack: A planned placement keeps tokens max / mean at most 1 + token_slack where possible.
-        ranks_per_group: For `hierarchical` and `usp`: ranks that split heads, a divisor of `ranks`; 0 chooses.
+        ranks_per_group: For `mixed`, `hierarchical` and `usp`: ranks that split heads, a divisor of `ranks`; 0 chooses.
         memory_budget: Most bytes of buffers and saved operands on a rank; 0 for no limit.
         profile: What the machine costs, for "auto" and for the work of a pair and a token: the name of a shipped
             profile (h100-sxm, a100-40gb-ib, flexsp-7b) or a JSON file (docs/simulator.md). Its links join the ranks.

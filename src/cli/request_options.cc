@@ -31,7 +31,7 @@ void declare_knobs(Options* options, RequestArguments* arguments) {
                   &knobs->token_slack);
   options->integer(
       "--ranks-per-group",
-      "hierarchical and usp: ranks that split heads; 0: the largest divisor of the ranks that fits in a node",
+      "mixed, hierarchical and usp: ranks that split heads; 0: the largest divisor of the ranks that fits in a node",
       &knobs->ranks_per_group);
   options->integer("--stripe-tokens", "striped: tokens of a stripe", &knobs->stripe_tokens);
   options->bytes("--memory-budget",
@@ -60,7 +60,7 @@ void check_idle_knobs(const Options& options, const std::vector<std::string>& st
   const auto refuse = [&](const char* name, bool used) {
     if (options.given(name) && !used) fail_invalid("[options] ", name, of_these, "; leave it out");
   };
-  refuse("--ranks-per-group", uses({"hierarchical", "usp"}));
+  refuse("--ranks-per-group", uses({"mixed", "hierarchical", "usp"}));
   refuse("--stripe-tokens", uses({"striped"}));
   if (options.given("--token-slack") && !uses({"sequence_aware", "hierarchical", "auto"})) {
     std::cerr << command << ": note: --token-slack" << of_these << "\n";

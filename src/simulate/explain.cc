@@ -80,7 +80,8 @@ class Grouping {
     if (group.most_ranks > bound_.limits.work_max_over_mean) return Reason::work;
     const double mean_tokens = static_cast<double>(request.documents.total_tokens()) / request.num_ranks();
     if (static_cast<double>(group.longest) > mean_tokens * bound_.limits.tokens_max_over_mean) return Reason::tokens;
-    return group.spread == Spread::by_heads ? Reason::strategy : Reason::balance;
+    return request.options.strategy == "hierarchical" && group.spread == Spread::by_heads ? Reason::strategy
+                                                                                          : Reason::balance;
   }
 
   const plan::Plan& plan_;

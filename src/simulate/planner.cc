@@ -24,8 +24,8 @@ std::string name_of(const Candidate& candidate) {
              : candidate.strategy;
 }
 
-// The rank that needs most memory, when operands are kept for backward and when they are moved again, whichever is
-// less.
+// The rank that needs most memory, when operands are kept for backward or moved again, and fetched for all stages at
+// once or for one ahead, whichever is least.
 struct Memory {
   int64_t bytes = 0;
   int32_t rank = 0;
@@ -40,12 +40,15 @@ Memory least_memory(const plan::Plan& plan) {
     }
     return memory;
   };
-  const Memory as_planned = most(plan);
-  if (!plan.keep_operands) return as_planned;
-  plan::Plan again = plan;
-  again.keep_operands = false;
-  const Memory moved_again = most(again);
-  return moved_again.bytes < as_planned.bytes ? moved_again : as_planned;
+  Memory least = most(plan);
+  plan::Plan frugal = plan;
+  for (bool plan::Plan::*luxury : {&plan::Plan::keep_operands, &plan::Plan::prefetch_all}) {
+    if (!(frugal.*luxury)) continue;
+    frugal.*luxury = false;
+    const Memory memory = most(frugal);
+    if (memory.bytes < least.bytes) least = memory;
+  }
+  return least;
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ std::vector<Key> bind_keys(Config& c) {
       "counted in operations");
   number("parallel.ranks_per_node", &c.parallel.ranks_per_node, 0, 1e6, "ranks that share a fast link; 0: all of them");
   number("parallel.ranks_per_group", &c.parallel.ranks_per_group, 0, 1e6,
-         "hierarchical, usp: ranks that split heads; 0: as many as divide the ranks and share a node");
+         "mixed, hierarchical, usp: ranks that split heads; 0: as many as divide the ranks and share a node");
   number("parallel.token_slack", &c.parallel.token_slack, 0, 1e6,
          "tokens of a rank stay below (1 + this) x the mean where possible");
   number("parallel.threads_per_rank", &c.parallel.threads_per_rank, 0, 4096,

@@ -99,6 +99,7 @@ def test_strategies(evenspan: Run) -> None:
         "disaggregated",
         "sequence_aware",
         "hierarchical",
+        "mixed",
     ):
         assert f"{name} " in done.stdout
     assert "(P-1) N 2KDe" in done.stdout

@@ -58,7 +58,7 @@ def test_uniform_strategies_and_heads(evenspan: Run) -> None:
     assert "2 documents of 100 to 5,000 tokens: split by heads over 4 ranks, since ulysses spreads" in text
 
 
-@pytest.mark.parametrize("strategy", ["auto", "ring", "usp", "sequence_aware", "hierarchical"])
+@pytest.mark.parametrize("strategy", ["auto", "ring", "usp", "sequence_aware", "hierarchical", "mixed"])
 def test_figures_add_up(evenspan: Run, strategy: str) -> None:
     lengths = [30000, 8000, 2000, 700, 700, 64]
     words = ["--ranks", 8, "--ranks-per-node", 4, "--strategy", strategy]

@@ -19,6 +19,7 @@ STRATEGIES = [
     "disaggregated",
     "sequence_aware",
     "hierarchical",
+    "mixed",
 ]
 PROLONG = ROOT / "tests" / "data" / "prolong_100.txt"
 
@@ -133,7 +134,7 @@ def simulated(evenspan: Run, lengths: list[int], *words: object) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("strategy", ["local", "zigzag", "ulysses", "hierarchical"])
+@pytest.mark.parametrize("strategy", ["local", "zigzag", "ulysses", "hierarchical", "mixed"])
 def test_modelled_seconds_are_those_of_simulate(evenspan: Run, tmp_path: Path, strategy: str) -> None:
     lengths, words = [9000, 3000, 700, 64], ["--ranks-per-node", 4, "--strategy", strategy]
     got = plan(evenspan, tmp_path, lengths, 8, *words, "--profile", "a100-40gb-ib")

@@ -81,7 +81,7 @@ struct CostModel {
 struct Options {
   std::string strategy = "sequence_aware";  // a name of the strategy table
   double token_slack = 0.1;         // a planned placement keeps tokens max/mean at most 1 + token_slack where possible
-  int32_t ranks_per_group = 0;      // hierarchical, usp: ranks that split heads; divides num_ranks. 0: the largest
+  int32_t ranks_per_group = 0;      // mixed, hierarchical, usp: ranks of a group; divides num_ranks. 0: the largest
                                     // divisor of num_ranks not above the ranks of a node
   int64_t stripe_tokens = 128;      // striped: tokens of a stripe
   int64_t memory_budget_bytes = 0;  // most bytes of arena and saved operands on a rank; 0: no limit
