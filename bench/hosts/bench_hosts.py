@@ -25,7 +25,7 @@ from prediction import ROOT, predict
 RANKS_PER_HOST = 2
 UNIFORM = ["ring", "zigzag", "all_gather", "ulysses"]
 PLANNED = ["sequence_aware", "hierarchical"]
-SHAPE = {"heads": 8, "kv_heads": 2, "head_dim": 64}
+SHAPE = {"heads": 8, "kv_heads": 4, "head_dim": 64}
 POINTS = [32, 128, 512, 2048]  # rows and keys of the measured kernels
 
 
@@ -181,10 +181,10 @@ def main() -> int:
             "points": POINTS,
         }
         print(
-            f"{len(lengths)} documents of ProLong, {sum(lengths):,} tokens, longest {max(lengths):,} (seed {given.seed}); "
-            f"{SHAPE['heads']} heads, {SHAPE['kv_heads']} kv heads of {SHAPE['head_dim']}, f32, causal. "
-            f"{RANKS_PER_HOST} ranks a host, one thread each, on {os.cpu_count()} cores; {given.repetitions} repetitions "
-            f"in turn, after one to warm up.",
+            f"{len(lengths)} documents of ProLong, {sum(lengths):,} tokens, longest {max(lengths):,}; "
+            f"{SHAPE['heads']} heads, {SHAPE['kv_heads']} kv heads of {SHAPE['head_dim']}, f32, causal.\n"
+            f"{RANKS_PER_HOST} ranks a host, one thread each, {os.cpu_count()} cores; {given.repetitions} repetitions"
+            " in turn after one to warm up.",
             flush=True,
         )
         for num_hosts in given.hosts:

@@ -116,15 +116,18 @@ def hosts(network: Network) -> Iterator[Network]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for command in network.creation():
             run(command)
         yield network
     finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second interrupt does not stop the removal
         for command in network.removal():
             subprocess.run(command.split(), capture_output=True, timeout=30)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":  # says whether this user may, for scripts/bench_hosts.sh

@@ -1,6 +1,7 @@
 """What of `make bench-hosts` needs no root: the arithmetic of bytes, the commands, the removal, what it refuses."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_commands_stay_in_the_namespaces_that_they_made() -> None:
     assert net.inside(1) == ["ip", "netns", "exec", "test-1-1"]
 
 
-@pytest.mark.parametrize("how", ["fails", "interrupted", "ends"])
+@pytest.mark.parametrize("how", ["fails", "SIGINT", "SIGTERM", "ends"])
 def test_the_hosts_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     log = tmp_path / "log"
     for program in ("ip", "tc"):
@@ -102,7 +103,7 @@ def test_the_hosts_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     else:
         expected = network.HostsError if how == "fails" else KeyboardInterrupt
         with pytest.raises(expected) as caught, network.hosts(net):
-            os.kill(os.getpid(), 15)
+            os.kill(os.getpid(), signal.Signals[how])
         assert how != "fails" or "ended with 2: no tbf" in str(caught.value)
     lines = log.read_text().splitlines()
     assert lines[-len(net.removal()) :] == net.removal()
