@@ -1,6 +1,8 @@
 """What of `make bench-hosts` needs no root: the arithmetic of bytes, the commands, the removal, what it refuses."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,26 +39,33 @@ def test_bytes_of_hosts() -> None:
     assert accounting.between_hosts(sent, 4) == [[0]]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_bytes_of_a_plan_are_those_of_the_simulator(evenspan: Run, tmp_path: Path, strategy: str) -> None:
+def written(evenspan: Run, command: str, *words: object) -> None:
+    """Runs a command for three documents on two hosts."""
     shape = ["--heads", 4, "--kv-heads", 2, "--head-dim", 128, "--dtype", "bf16"]
-    words = ["--lengths", "-", "--ranks", 4, "--ranks-per-node", 2, *shape, "--strategy", strategy]
-    (tmp_path / "model.json").write_text(
-        '{"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 1, "num_attention_heads": 4,'
-        ' "num_key_value_heads": 2, "head_dim": 128, "vocab_size": 0}'
-    )
-    text = evenspan("plan", *words, "--text", "-", stdin="3000\n700\n90\n").stdout
-    sent = accounting.matrix(text[text.index("evenspan plan 1") :])
-    simulated = evenspan("simulate", *words, "--json", "out.json", stdin="3000\n700\n90\n")
-    assert simulated.returncode == 0, simulated.stderr
-    levels = "".join((tmp_path / "out.json").read_text().split())
-    inside = sent[0][1] + sent[1][0] + sent[2][3] + sent[3][2]
+    machine = ["--ranks", 4, "--ranks-per-node", 2]
+    done = evenspan(command, "--lengths", "-", *machine, *shape, *words, stdin="3000\n700\n90\n")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_forward_bytes_of_a_plan_in_text_form(evenspan: Run, tmp_path: Path, strategy: str) -> None:
+    written(evenspan, "plan", "--strategy", strategy, "--text", "plan.txt", "--json", "plan.json")
+    text = (tmp_path / "plan.txt").read_text()
+    forward = re.sub(r"^backward .*?(?=^rank |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+    sent = [sum(row) for row in accounting.matrix(forward)]
+    assert sent == json.loads((tmp_path / "plan.json").read_text())["sent_bytes"]
+    assert sum(sent) > 0
+
+
+@pytest.mark.parametrize("strategy", bench_hosts.UNIFORM)
+def test_all_bytes_of_a_plan_are_those_of_the_simulator(evenspan: Run, tmp_path: Path, strategy: str) -> None:
+    written(evenspan, "plan", "--strategy", strategy, "--text", "plan.txt")
+    written(evenspan, "simulate", "--strategy", strategy, "--json", "step.json")
+    sent = accounting.matrix((tmp_path / "plan.txt").read_text())
     across = sum(map(sum, accounting.between_hosts(sent, 2)))
-    assert inside + across == sum(map(sum, sent)) > 0
-    if strategy in ("sequence_aware", "hierarchical"):
-        return  # The simulator plans these with another machine's costs.
-    found = [list(map(int, part.split("]")[0].split(","))) for part in levels.split('"sent_bytes_by_level":[')[1:]]
-    assert [sum(level) for level in zip(*found, strict=True)] == [inside, across]
+    step = json.loads((tmp_path / "step.json").read_text())["strategies"][0]
+    simulated = [step[way]["sent_bytes_by_level"] for way in ("forward", "backward")]
+    assert [sum(level) for level in zip(*simulated, strict=True)] == [sum(map(sum, sent)) - across, across]
 
 
 def test_a_text_that_is_no_plan() -> None:
