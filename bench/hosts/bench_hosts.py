@@ -157,7 +157,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--longest", type=int, default=4096, help="documents are cut to so many tokens")
     parser.add_argument("--repetitions", type=int, default=5, help="of each strategy, interleaved")
     parser.add_argument("--seed", type=int, default=7, help="of the batch")
-    parser.add_argument("--limit", type=float, default=300, help="seconds that the ranks of one network may take")
+    parser.add_argument("--limit", type=float, default=600, help="seconds that the ranks of one network may take")
     given = parser.parse_args()
     if not all(2 <= n <= 16 for n in given.hosts) or not all(1 <= rate <= 100_000 for rate in given.megabits):
         parser.error(f"--hosts are 2 to 16 and --megabits 1 to 100000, not {given.hosts} and {given.megabits}")
