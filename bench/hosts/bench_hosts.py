@@ -1,0 +1,219 @@
+"""Attention over hosts with real links between them: a Markdown table on standard output.
+
+Makes hosts out of network namespaces, shapes their links, starts two Gloo ranks on each, and runs attention forward and
+backward with every strategy in turn. Needs root and iproute2. Run: python bench/hosts/bench_hosts.py --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from accounting import between_hosts, expected_bytes, matrix
+from network import INTERFACE, HostsError, Network, hosts, require_root
+from prediction import ROOT, predict
+
+RANKS_PER_HOST = 2
+UNIFORM = ["ring", "zigzag", "all_gather", "ulysses"]
+PLANNED = ["sequence_aware", "hierarchical"]
+SHAPE = {"heads": 8, "kv_heads": 4, "head_dim": 64}
+POINTS = [32, 128, 512, 2048]  # rows and keys of the measured kernels
+
+
+def draw(tokens: int, longest: int, seed: int) -> list[int]:
+    """Draw lengths of ProLong, none above `longest`, that sum to `tokens`."""
+    lengths = list(map(int, (ROOT / "bench/data/prolong_20000.txt").read_text().split()))
+    generator = random.Random(seed)
+    batch: list[int] = []
+    while (left := tokens - sum(batch)) > 0:
+        batch.append(min(generator.choice(lengths), longest, left))
+    return batch
+
+
+def strategies() -> list[str]:
+    """Those to run: with `auto` where the installed package plans with it."""
+    import evenspan
+
+    try:
+        evenspan.plan([64], 2, heads=1, head_dim=8, strategy="auto")
+    except evenspan.Error:
+        return UNIFORM + PLANNED
+    return [*UNIFORM, *PLANNED, "auto"]
+
+
+def run_ranks(network: Network, job: dict, folder: Path, limit_seconds: float) -> list[dict]:
+    """Run rank.py on every host, and return what each rank wrote. No process outlives the call."""
+    num_ranks = network.num_hosts * RANKS_PER_HOST
+    (folder / "job.json").write_text(json.dumps(job))
+    ranks = []
+    try:
+        for rank in range(num_ranks):
+            environment = {
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": str(num_ranks),
+                "MASTER_ADDR": network.address(0),
+                "MASTER_PORT": "29400",
+                "GLOO_SOCKET_IFNAME": INTERFACE,
+                "OMP_NUM_THREADS": "1",
+            }
+            program = [sys.executable, str(Path(__file__).with_name("rank.py"))]
+            words = [*network.inside(rank // RANKS_PER_HOST), *program, folder / "job.json", folder / f"{rank}.json"]
+            with (folder / f"{rank}.log").open("w") as log:
+                ranks.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True))
+        deadline = time.monotonic() + limit_seconds
+        while any(rank.poll() is None for rank in ranks):
+            failed = [i for i, rank in enumerate(ranks) if rank.poll() not in (None, 0)]
+            if failed or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        bad = [i for i, rank in enumerate(ranks) if rank.poll() != 0]
+        if bad:
+            failed = [i for i in bad if ranks[i].poll() is not None]
+            why = f"rank {failed[0]} ended with {ranks[failed[0]].poll()}" if failed else "they run"
+            log = (folder / f"{(failed or bad)[0]}.log").read_text()
+            raise RuntimeError(f"[bench-hosts] ranks end within {limit_seconds:.0f} s, {why}:\n{log[-2000:]}")
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(num_ranks)]
+
+
+def summary(strategy: str, found: list[dict], predicted: dict) -> dict:
+    """One row of the table."""
+    runs = [[run for run in rank["repetitions"] if run["strategy"] == strategy] for rank in found]
+    seconds = [max(r["end"] for r in run) - min(r["start"] for r in run) for run in zip(*runs, strict=True)]
+    # Both ranks of a host read the same interface: the first one's count stands for the host.
+    counted = [
+        statistics.median(run["sent_bytes"] for run in runs[rank]) for rank in range(0, len(runs), RANKS_PER_HOST)
+    ]
+    crossing = between_hosts(matrix(found[0]["plans"][strategy]), RANKS_PER_HOST)
+    expected = expected_bytes(crossing)
+    return {
+        "strategy": strategy,
+        "predicted": predicted["seconds"],
+        "least": min(seconds),
+        "median": statistics.median(seconds),
+        "payload": sum(map(sum, crossing)),
+        "simulated_payload": predicted["payload"],
+        "expected": sum(expected),
+        "counted": sum(counted),
+        "worst": max((abs(c / e - 1) for c, e in zip(counted, expected, strict=True) if e), default=0.0),
+    }
+
+
+def inversions(rows: list[dict]) -> list[str]:
+    """Pairs of strategies that the prediction orders otherwise than the medians; within 5 % there is no order."""
+    return [
+        f"{a['strategy']}/{b['strategy']}"
+        for a, b in itertools.combinations(rows, 2)
+        if (a["predicted"] - b["predicted"]) * (a["median"] - b["median"]) < 0
+        and all(max(a[key], b[key]) > 1.05 * min(a[key], b[key]) for key in ("predicted", "median"))
+    ]
+
+
+def report(network: Network, rows: list[dict], waiting_bytes: float) -> None:
+    """Print the table of one network."""
+    print(f"\n### {network.num_hosts} hosts, {network.megabits_per_second:,} Mbit/s\n")
+    print("| strategy | least s | median s | predicted s | plan MB | expected MB | counted MB | counted / expected |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in sorted(rows, key=lambda row: row["median"]):
+        ratio = f"{row['counted'] / row['expected']:.3f} (worst link {row['worst']:.1%} off)" if row["payload"] else "-"
+        print(
+            f"| {row['strategy']} | {row['least']:.3f} | {row['median']:.3f} | {row['predicted']:.3f} | "
+            f"{row['payload'] / 1e6:.3f} | {row['expected'] / 1e6:.3f} | {row['counted'] / 1e6:.3f} | {ratio} |"
+        )
+    best_uniform = min((row for row in rows if row["strategy"] in UNIFORM), key=lambda row: row["median"])
+    best = min(rows, key=lambda row: row["median"])
+    wrong = inversions(rows)
+    print(
+        f"\nFastest: {best['strategy']}; {best_uniform['strategy']}, the fastest of {', '.join(UNIFORM)}, takes "
+        f"{best_uniform['median'] / best['median']:.2f} times as long. "
+        f"Predicted order: {'right' if not wrong else 'wrong for ' + ', '.join(wrong)}. "
+        f"Waiting alone (barriers) sent {waiting_bytes / 1e3:.1f} kB."
+    )
+    other = [row["strategy"] for row in rows if row["payload"] != row["simulated_payload"]]
+    if other:
+        print(f"The simulator planned with measured costs and sends other bytes for {', '.join(other)}.")
+    sys.stdout.flush()
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hosts", type=int, nargs="+", default=[2, 4], help="numbers of hosts, 2 to 16")
+    parser.add_argument("--megabits", type=int, nargs="+", default=[100, 1000], help="rates of the links in Mbit/s")
+    parser.add_argument("--tokens", type=int, default=16384, help="tokens of the batch")
+    parser.add_argument("--longest", type=int, default=4096, help="documents are cut to so many tokens")
+    parser.add_argument("--repetitions", type=int, default=5, help="of each strategy, interleaved")
+    parser.add_argument("--seed", type=int, default=7, help="of the batch")
+    parser.add_argument("--limit", type=float, default=600, help="seconds that the ranks of one network may take")
+    given = parser.parse_args()
+    if not all(2 <= n <= 16 for n in given.hosts) or not all(1 <= rate <= 100_000 for rate in given.megabits):
+        parser.error(f"--hosts are 2 to 16 and --megabits 1 to 100000, not {given.hosts} and {given.megabits}")
+    if min(given.tokens, given.longest, given.repetitions) < 1:
+        parser.error("--tokens, --longest and --repetitions are at least 1")
+    return given
+
+
+def main() -> int:
+    """Print a table for each network."""
+    given = arguments()
+    try:
+        require_root()
+        lengths = draw(given.tokens, given.longest, given.seed)
+        job = {
+            "lengths": lengths,
+            "shape": SHAPE,
+            "strategies": strategies(),
+            "repetitions": given.repetitions,
+            "ranks_per_host": RANKS_PER_HOST,
+            "points": POINTS,
+        }
+        print(
+            f"{len(lengths)} documents of ProLong, {sum(lengths):,} tokens, longest {max(lengths):,}; "
+            f"{SHAPE['heads']} heads, {SHAPE['kv_heads']} kv heads of {SHAPE['head_dim']}, f32, causal.\n"
+            f"{RANKS_PER_HOST} ranks a host, one thread each, {os.cpu_count()} cores; {given.repetitions} repetitions"
+            " in turn after one to warm up.",
+            flush=True,
+        )
+        for num_hosts in given.hosts:
+            for rate in given.megabits:
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    hosts(Network(f"evenspan-{os.getpid()}", num_hosts, rate)) as network,
+                ):
+                    found = run_ranks(network, job, Path(folder), given.limit)
+                    machines = [rank["machine"] for rank in found]
+                    predicted = {
+                        strategy: predict(strategy, job, machines, rate, Path(folder)) for strategy in job["strategies"]
+                    }
+                waiting = [
+                    r["sent_bytes"]
+                    for rank in found[::RANKS_PER_HOST]
+                    for r in rank["repetitions"]
+                    if not r["strategy"]
+                ]
+                rows = [summary(strategy, found, predicted[strategy]) for strategy in job["strategies"]]
+                report(network, rows, statistics.median(waiting) * num_hosts)
+    except HostsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("[bench-hosts] interrupted; the hosts are removed", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

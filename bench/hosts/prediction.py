@@ -1,0 +1,137 @@
+"""What the simulator says about hosts whose kernels and links were measured in the same run."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+from pathlib import Path
+
+from accounting import goodput
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(os.environ.get("EVENSPAN_BIN", ROOT / "build" / "bin" / "evenspan"))
+
+# The planner weighs a token like so many (query, key) pairs of all heads and layers: evenspan.plan plans with the
+# constants of FlexSP, so the simulated model's token-wise layers get a rate at which it makes the same placements.
+PAIRS_PER_TOKEN = 0.1839576e-3 / (2 * 5.128e-9)
+TILE = 32
+
+
+def median(machines: list[dict], link: str, key: str) -> float:
+    """Of the ranks."""
+    return statistics.median(machine[link][key] for machine in machines)
+
+
+def rising(seconds: list[list[float]], factor: float) -> list[list[float]]:
+    """Times `factor` as long, and none below one with fewer rows or keys."""
+    table = [[factor * value for value in row] for row in seconds]
+    for q, row in enumerate(table):
+        for k in range(len(row)):
+            row[k] = max([row[k], *row[max(0, k - 1) : k], *(above[k] for above in table[max(0, q - 1) : q])])
+    return table
+
+
+def model(shape: dict[str, int]) -> dict[str, int]:
+    """A model of one layer with these heads."""
+    return {
+        "hidden_size": shape["heads"] * shape["head_dim"],
+        "intermediate_size": 4 * shape["heads"] * shape["head_dim"],
+        "num_hidden_layers": 1,
+        "num_attention_heads": shape["heads"],
+        "num_key_value_heads": shape["kv_heads"],
+        "head_dim": shape["head_dim"],
+        "vocab_size": 0,
+    }
+
+
+def profile(machines: list[dict], job: dict, megabits_per_second: int, factor: float) -> dict:
+    """A profile of the measurements; computing takes `factor` times as long as on one rank alone."""
+    shape, points = job["shape"], job["points"]
+    forward, backward = (rising(machines[0][way], factor) for way in ("forward", "backward"))
+    pair_seconds = shape["heads"] * (forward[-1][-1] + backward[-1][-1]) / points[-1] ** 2
+    hidden = shape["heads"] * shape["head_dim"]
+    weights = hidden * (2 * hidden + 2 * shape["kv_heads"] * shape["head_dim"] + 3 * model(shape)["intermediate_size"])
+    rate = 3 * 2 * weights / (pair_seconds * PAIRS_PER_TOKEN)
+    shaped = goodput(megabits_per_second * 1e6)  # of a host's link, which its ranks share
+    return {
+        "name": "hosts",
+        "attention": [
+            {
+                "head_dim": shape["head_dim"],
+                "dtypes": ["f32"],
+                "tile": TILE,
+                "queries": points,
+                "keys": points,
+                "forward": {"operation_seconds": 0, "segment_seconds": 0, "seconds": forward},
+                "backward": {"operation_seconds": 0, "segment_seconds": 0, "seconds": backward},
+            }
+        ],
+        "memory_bytes_per_second": machines[0]["copied_bytes_per_second"] / factor,
+        "memory_operation_seconds": 0,
+        "forward_flops_per_second": rate,
+        "backward_flops_per_second": rate,
+        "ranks_per_node": job["ranks_per_host"],
+        "links": [
+            {key: median(machines, "inside", key) for key in ("latency_seconds", "bytes_per_second")},
+            {
+                "latency_seconds": median(machines, "between", "latency_seconds"),
+                "bytes_per_second": shaped,
+                "cards": 1,
+                "card_bytes_per_second": shaped,
+            },
+        ],
+    }
+
+
+def topology(num_ranks: int, ranks_per_host: int) -> dict:
+    """Hosts with the profile's links."""
+    levels = [{"group_size": ranks_per_host}, {"group_size": num_ranks}]
+    return {"ranks": num_ranks, "ranks_per_node": ranks_per_host, "levels": levels}
+
+
+def simulate(strategy: str, job: dict, files: dict[str, dict], folder: Path) -> dict:
+    """Return what `evenspan simulate` says of a strategy."""
+    words = ["simulate", "--lengths", "-", "--dtype", "f32", "--strategy", strategy, "--json", "-"]
+    for name, content in files.items():
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(content))
+        words += [f"--{name}", str(path)]
+    lengths = "\n".join(map(str, job["lengths"]))
+    done = subprocess.run([PROGRAM, *words], input=lengths, text=True, capture_output=True, timeout=300)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout)["strategies"][0]
+
+
+def predict(strategy: str, job: dict, machines: list[dict], megabits_per_second: int, folder: Path) -> dict:
+    """Return `seconds` of forward and backward, and the bytes that the simulated plan sends between hosts.
+
+    Where ranks share cores, computing takes as much longer as makes the busiest rank as slow as all the work on all the
+    cores; and nothing is faster than the processor time of all ranks, transfers included, on the cores.
+    """
+    machine = topology(len(machines), job["ranks_per_host"])
+    num_cores = os.cpu_count() or 1
+
+    def results(factor: float) -> list[dict]:
+        files = {
+            "profile": profile(machines, job, megabits_per_second, factor),
+            "topology": machine,
+            "model": model(job["shape"]),
+        }
+        result = simulate(strategy, job, files, folder)
+        return [result["forward"], result["backward"]]
+
+    alone = results(1)
+    compute = [sum(way["ranks"][r]["compute_seconds"] for way in alone) for r in range(len(machines))]
+    shared = results(max(1.0, sum(compute) / max(compute) / num_cores))
+    by_level = [sum(way["sent_bytes_by_level"][level] for way in shared) for level in range(2)]
+    transfers = sum(
+        sent * median(machines, link, "processor_seconds_per_byte")
+        for sent, link in zip(by_level, ("inside", "between"), strict=True)
+    )
+    return {
+        "seconds": max(sum(way["makespan_seconds"] for way in shared), (sum(compute) + transfers) / num_cores),
+        "payload": by_level[1],
+    }
