@@ -49,9 +49,9 @@ PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario
   PlanForecast out;
   const plan::Topology& topology = plan.request.topology;
   out.sent_bytes_by_level.assign(topology.levels.size(), 0);
-  for (const plan::Move& move : plan.moves) {
-    out.sent_bytes_by_level[topology.level_between(move.from, move.to)] += payload_bytes(move, plan.request.shape);
-  }
+  plan::for_each_transfer(plan, [&](const auto& sent, int64_t bytes) {
+    out.sent_bytes_by_level[topology.level_between(sent.from, sent.to)] += bytes;
+  });
   if (scenario != nullptr) {
     const simulate::Prediction prediction = simulate::predict(plan, *scenario);
     out.modelled_seconds = prediction.step_seconds;

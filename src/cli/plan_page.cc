@@ -35,14 +35,10 @@ Json plan_json(const PagePlan& page) {
   }
   std::map<std::pair<int32_t, int32_t>, int64_t> sent;
   std::vector<int64_t> by_level(topology.levels.size(), 0);
-  const auto add = [&](const auto& moved) {
-    if (moved.from == moved.to) return;
-    const int64_t bytes = plan::payload_bytes(moved, plan.request.shape);
+  plan::for_each_transfer(plan, [&](const auto& moved, int64_t bytes) {
     sent[{static_cast<int32_t>(moved.from.value), static_cast<int32_t>(moved.to.value)}] += bytes;
     by_level[topology.level_between(moved.from, moved.to)] += bytes;
-  };
-  for (const plan::Move& move : plan.moves) add(move);
-  for (const plan::Partial& partial : plan.partials) add(partial);
+  });
   Json pairs = Json::array();
   for (const auto& [ranks, bytes] : sent) pairs.push_back({ranks.first, ranks.second, bytes});
   Json levels = Json::array();

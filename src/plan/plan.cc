@@ -327,17 +327,10 @@ Metrics measure(const Plan& plan) {
   metrics.tokens_max_over_mean =
       static_cast<double>(most_tokens) * ranks / static_cast<double>(request.documents.total_tokens());
   metrics.work_max_over_mean = most_work * ranks / work;
-  for (const Move& move : plan.moves) {
-    const int64_t bytes = payload_bytes(move, request.shape);
-    metrics.sent_bytes[static_cast<size_t>(move.from.value)] += bytes;
+  for_each_transfer(plan, [&metrics](const auto& sent, int64_t bytes) {
+    metrics.sent_bytes[static_cast<size_t>(sent.from.value)] += bytes;
     metrics.sent_bytes_total += bytes;
-  }
-  for (const Partial& partial : plan.partials) {
-    if (partial.from == partial.to) continue;
-    const int64_t bytes = payload_bytes(partial, request.shape);
-    metrics.sent_bytes[static_cast<size_t>(partial.from.value)] += bytes;
-    metrics.sent_bytes_total += bytes;
-  }
+  });
   metrics.ring_bytes_total = (request.num_ranks() - 1) * request.documents.total_tokens() * 2 *
                              request.shape.num_kv_heads * request.shape.head_dim * num_bytes(request.shape.element);
   metrics.bound = lower_bound(request, BalanceLimits{1.01, 1 + request.options.token_slack});

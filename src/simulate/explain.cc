@@ -26,9 +26,9 @@ class Grouping {
       ranks_[d].insert(task.rank.value);
       if (task.tile.heads.size() < plan.request.shape.num_heads) by_heads_[d] = true;
     }
-    for (const plan::Move& move : plan.moves) {
-      sent_bytes_[static_cast<size_t>(move.document.value)] += payload_bytes(move, plan.request.shape);
-    }
+    plan::for_each_transfer(plan, [this](const auto& sent, int64_t bytes) {
+      sent_bytes_[static_cast<size_t>(sent.document.value)] += bytes;
+    });
   }
 
   std::vector<DocumentGroup> groups() const {

@@ -95,6 +95,15 @@ struct Plan {
 // no plan keeps the memory budget (the text names the tightest constraint).
 std::shared_ptr<const Plan> make_plan(Request request);
 
+// Calls f(what, bytes) for each move and partial that leaves its rank: `what` has from, to, document, rows and heads.
+template <class F>
+void for_each_transfer(const Plan& plan, F&& f) {
+  for (const Move& move : plan.moves) f(move, payload_bytes(move, plan.request.shape));
+  for (const Partial& partial : plan.partials) {
+    if (partial.from != partial.to) f(partial, payload_bytes(partial, plan.request.shape));
+  }
+}
+
 struct Metrics {
   double tokens_max_over_mean = 1;
   double work_max_over_mean = 1;     // by the request's cost model
