@@ -9,7 +9,7 @@ namespace evenspan::plan {
 namespace {
 
 // Unevenness that is not worth another cut or another shared document.
-constexpr double kTolerance = 2e-3;
+constexpr double kTolerance = 5e-4;
 
 // What groups get: documents whole, and shares of cut ones.
 struct Share {
