@@ -24,7 +24,7 @@ from prediction import ROOT, predict
 
 RANKS_PER_HOST = 2
 UNIFORM = ["ring", "zigzag", "all_gather", "ulysses"]
-PLANNED = ["sequence_aware", "hierarchical"]
+PLANNED = ["sequence_aware", "hierarchical", "mixed", "auto"]
 SHAPE = {"heads": 8, "kv_heads": 4, "head_dim": 64}
 POINTS = [32, 128, 512, 2048]  # rows and keys of the measured kernels
 
@@ -37,17 +37,6 @@ def draw(tokens: int, longest: int, seed: int) -> list[int]:
     while (left := tokens - sum(batch)) > 0:
         batch.append(min(generator.choice(lengths), longest, left))
     return batch
-
-
-def strategies() -> list[str]:
-    """Those to run: with `auto` where the installed package plans with it."""
-    import evenspan
-
-    try:
-        evenspan.plan([64], 2, heads=1, head_dim=8, strategy="auto")
-    except evenspan.Error:
-        return UNIFORM + PLANNED
-    return [*UNIFORM, *PLANNED, "auto"]
 
 
 def run_ranks(network: Network, job: dict, folder: Path, limit_seconds: float) -> list[dict]:
@@ -175,7 +164,7 @@ def main() -> int:
         job = {
             "lengths": lengths,
             "shape": SHAPE,
-            "strategies": strategies(),
+            "strategies": UNIFORM + PLANNED,
             "repetitions": given.repetitions,
             "ranks_per_host": RANKS_PER_HOST,
             "points": POINTS,
@@ -193,10 +182,13 @@ def main() -> int:
                     tempfile.TemporaryDirectory() as folder,
                     hosts(Network(f"evenspan-{os.getpid()}", num_hosts, rate)) as network,
                 ):
+                    job["megabits_per_second"] = rate
                     found = run_ranks(network, job, Path(folder), given.limit)
                     machines = [rank["machine"] for rank in found]
+                    chosen = found[0]["auto"]
                     predicted = {
-                        strategy: predict(strategy, job, machines, rate, Path(folder)) for strategy in job["strategies"]
+                        strategy: predict(chosen if strategy == "auto" else (strategy, 0), job, machines, Path(folder))
+                        for strategy in job["strategies"]
                     }
                 waiting = [
                     r["sent_bytes"]
@@ -206,6 +198,7 @@ def main() -> int:
                 ]
                 rows = [summary(strategy, found, predicted[strategy]) for strategy in job["strategies"]]
                 report(network, rows, statistics.median(waiting) * num_hosts)
+                print(f"auto is {chosen[0]}" + (f" with {chosen[1]} ranks a group." if chosen[1] else "."), flush=True)
     except HostsError as error:
         print(error, file=sys.stderr)
         return 1

@@ -46,7 +46,7 @@ def model(shape: dict[str, int]) -> dict[str, int]:
     }
 
 
-def profile(machines: list[dict], job: dict, megabits_per_second: int, factor: float) -> dict:
+def profile(machines: list[dict], job: dict, factor: float) -> dict:
     """A profile of the measurements; computing takes `factor` times as long as on one rank alone."""
     shape, points = job["shape"], job["points"]
     forward, backward = (rising(machines[0][way], factor) for way in ("forward", "backward"))
@@ -54,7 +54,7 @@ def profile(machines: list[dict], job: dict, megabits_per_second: int, factor: f
     hidden = shape["heads"] * shape["head_dim"]
     weights = hidden * (2 * hidden + 2 * shape["kv_heads"] * shape["head_dim"] + 3 * model(shape)["intermediate_size"])
     rate = 3 * 2 * weights / (pair_seconds * PAIRS_PER_TOKEN)
-    shaped = goodput(megabits_per_second * 1e6)  # of a host's link, which its ranks share
+    shaped = goodput(job["megabits_per_second"] * 1e6)  # of a host's link, which its ranks share
     return {
         "name": "hosts",
         "attention": [
@@ -91,9 +91,11 @@ def topology(num_ranks: int, ranks_per_host: int) -> dict:
     return {"ranks": num_ranks, "ranks_per_node": ranks_per_host, "levels": levels}
 
 
-def simulate(strategy: str, job: dict, files: dict[str, dict], folder: Path) -> dict:
-    """Return what `evenspan simulate` says of a strategy."""
-    words = ["simulate", "--lengths", "-", "--dtype", "f32", "--strategy", strategy, "--json", "-"]
+def simulate(chosen: tuple[str, int], job: dict, files: dict[str, dict], folder: Path) -> dict:
+    """Return what `evenspan simulate` says of a strategy with so many ranks a group (0: the default)."""
+    words = ["simulate", "--lengths", "-", "--dtype", "f32", "--strategy", chosen[0], "--json", "-"]
+    if chosen[1]:
+        words += ["--ranks-per-group", str(chosen[1])]
     for name, content in files.items():
         path = folder / f"{name}.json"
         path.write_text(json.dumps(content))
@@ -105,7 +107,7 @@ def simulate(strategy: str, job: dict, files: dict[str, dict], folder: Path) -> 
     return json.loads(done.stdout)["strategies"][0]
 
 
-def predict(strategy: str, job: dict, machines: list[dict], megabits_per_second: int, folder: Path) -> dict:
+def predict(chosen: tuple[str, int], job: dict, machines: list[dict], folder: Path) -> dict:
     """Return `seconds` of forward and backward, and the bytes that the simulated plan sends between hosts.
 
     Where ranks share cores, computing takes as much longer as makes the busiest rank as slow as all the work on all the
@@ -116,11 +118,11 @@ def predict(strategy: str, job: dict, machines: list[dict], megabits_per_second:
 
     def results(factor: float) -> list[dict]:
         files = {
-            "profile": profile(machines, job, megabits_per_second, factor),
+            "profile": profile(machines, job, factor),
             "topology": machine,
             "model": model(job["shape"]),
         }
-        result = simulate(strategy, job, files, folder)
+        result = simulate(chosen, job, files, folder)
         return [result["forward"], result["backward"]]
 
     alone = results(1)

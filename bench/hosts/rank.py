@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import sys
 import time
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 from accounting import counted_bytes
 from network import INTERFACE
+from prediction import profile
 
 SETTLE_SECONDS = 0.1  # for the last, delayed acknowledgements
 
@@ -94,22 +96,34 @@ def machine(points: list[int], head_dim: int) -> dict:
     return {**found, "inside": link(rank ^ 1), "between": link((rank + num_ranks // 2) % num_ranks)}
 
 
-def main(job: dict) -> dict:
-    """Return the measurements of this rank."""
+def main(job: dict, measured: str) -> dict:
+    """Return the measurements of this rank; `measured` is where it writes the profile that `auto` plans with."""
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
     ranks_per_host, shape = job["ranks_per_host"], job["shape"]
     found: dict = {
         "machine": machine(job["points"], shape["head_dim"]),
         "repetitions": [],
     }
+    # Every rank chooses for itself, from what all measured.
+    machines: list[dict] = [{}] * num_ranks
+    dist.all_gather_object(machines, found["machine"])
+    Path(measured).write_text(json.dumps(profile(machines, job, 1)))
     plans = {
         strategy: evenspan.plan(
-            job["lengths"], num_ranks, ranks_per_node=ranks_per_host, strategy=strategy, dtype="f32", **shape
+            job["lengths"],
+            num_ranks,
+            ranks_per_node=ranks_per_host,
+            strategy=strategy,
+            dtype="f32",
+            profile=measured if strategy == "auto" else None,
+            **shape,
         )
         for strategy in job["strategies"]
     }
     if rank == 0:
         found["plans"] = {strategy: plan.text() for strategy, plan in plans.items()}
+        options = re.search(r"^options strategy=(\S+) .*ranks_per_group=(\d+)", found["plans"]["auto"], re.MULTILINE)
+        found["auto"] = [options[1], int(options[2])]
 
     def attention(strategy: str) -> None:
         plan = plans[strategy]
@@ -149,7 +163,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(int(os.environ["RANK"]))
     dist.init_process_group("gloo")
-    result = main(json.loads(Path(sys.argv[1]).read_text()))
+    result = main(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2] + ".profile")
     Path(sys.argv[2]).write_text(json.dumps(result))
     dist.barrier()
     os._exit(0)  # the peers' sockets may close first

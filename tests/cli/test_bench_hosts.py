@@ -17,7 +17,7 @@ import bench_hosts
 import network
 import prediction
 
-STRATEGIES = ["ring", "zigzag", "all_gather", "ulysses", "usp", "sequence_aware", "hierarchical"]
+STRATEGIES = ["ring", "zigzag", "all_gather", "ulysses", "usp", "sequence_aware", "hierarchical", "mixed"]
 
 
 def test_bytes_on_the_wire() -> None:
@@ -160,12 +160,18 @@ def test_the_prediction_takes_a_measured_machine(
         "between": link,
     }
     shape = {"heads": 4, "kv_heads": 2, "head_dim": 64}
-    job = {"lengths": [900, 400, 60], "shape": shape, "ranks_per_host": 2, "points": [32, 128]}
+    job = {
+        "lengths": [900, 400, 60],
+        "shape": shape,
+        "ranks_per_host": 2,
+        "points": [32, 128],
+        "megabits_per_second": 100,
+    }
     for strategy in STRATEGIES:
         seconds = []
         for num_cores in (1, 2, 8, 16):
             monkeypatch.setattr(os, "cpu_count", lambda n=num_cores: n)
-            found = prediction.predict(strategy, job, [machine] * 8, 100, tmp_path)
+            found = prediction.predict((strategy, 0), job, [machine] * 8, tmp_path)
             seconds.append(found["seconds"])
             # A link is shared by the ranks of its host, and nothing is faster than it.
             assert found["seconds"] >= found["payload"] / 4 / accounting.goodput(100e6)
