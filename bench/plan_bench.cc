@@ -71,7 +71,7 @@ void register_all() {
       {"print_and_parse", print_and_parse},
   };
   for (const auto& [name, function] : kBenchmarks) {
-    for (const char* strategy : {"sequence_aware", "hierarchical"}) {
+    for (const char* strategy : {"sequence_aware", "hierarchical", "mixed"}) {
       for (const auto& [lengths, file] :
            {std::pair{"prolong", "prolong_20000.txt"}, std::pair{"wikipedia", "wikipedia_20000.txt"}}) {
         const std::string title = std::string(name) + "/" + strategy + "/" + lengths;

@@ -22,10 +22,14 @@ class Chooser {
 
   Choice run() {
     const int32_t ranks = request_.num_ranks();
+    const int32_t node = std::min(ranks, request_.topology.ranks_per_node());
     for (const char* strategy : {"mixed", "hierarchical"}) {
-      for (int32_t size = std::min(ranks, request_.topology.ranks_per_node()); size > 1; --size) {
+      for (int32_t size = node; size > 1; --size) {
         if (ranks % size == 0) consider_planned(strategy, size);
       }
+    }
+    for (int32_t size = 2 * node; size <= ranks; size *= 2) {
+      if (ranks % size == 0) consider_planned("mixed", size);
     }
     for (const char* strategy : {"sequence_aware", "local", "disaggregated"}) consider_planned(strategy, 0);
     for (const plan::Strategy& strategy : plan::strategies()) {

@@ -53,9 +53,23 @@ def largest_errors(strategies: list[str]) -> list[float]:
 
 @pytest.mark.parametrize("num_ranks", [2, 3, 4])
 def test_attention_equals_every_document_alone(num_ranks: int) -> None:
-    strategies = ["ring", "zigzag", "ulysses", "sequence_aware", "hierarchical"]
+    strategies = ["ring", "zigzag", "ulysses", "token_ring", "disaggregated", "sequence_aware", "hierarchical", "mixed"]
     for errors in results(run_ranks(num_ranks, partial(largest_errors, strategies))):
         assert max(errors) < 1e-12, dict(zip(strategies, errors, strict=True))
+
+
+def bind_what_is_chosen() -> str:
+    """Bind the plan of `auto`, which compares it with the other ranks' choices."""
+    plan = evenspan.plan(
+        [3000, 700, 90, 31], dist.get_world_size(), heads=4, kv_heads=2, head_dim=128, ranks_per_node=2,
+        strategy="auto", profile="h100-sxm",
+    )  # fmt: skip
+    evenspan.bind(plan)
+    return plan.strategy
+
+
+def test_every_rank_chooses_the_same_strategy() -> None:
+    assert len(set(results(run_ranks(4, bind_what_is_chosen)))) == 1
 
 
 def bind_different_plans() -> None:

@@ -433,7 +433,7 @@ class Members {
   // Of the whole model's transfers: of shared tokens queries, keys, values and outputs, to other ranks; of divided ones
   // keys and values, to all. Backward moves about three times as much as forward.
   double transfer_seconds(double shared_tokens, double divided_tokens) const {
-    const Level& level = request_.topology.levels.front();
+    const Level& level = request_.topology.levels[request_.topology.level_between(Rank(0), Rank(num_ranks_ - 1))];
     if (level.bytes_per_second <= 0 || shared_tokens + divided_tokens <= 0) return 0;
     const AttentionShape& shape = request_.shape;
     const double heads = shared_tokens / num_ranks_ * (2.0 * shape.num_heads + 2.0 * shape.num_kv_heads) +
