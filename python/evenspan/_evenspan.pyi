@@ -65,6 +65,31 @@ class Summary:
     seconds: float
     checkpoint: str
 
+class Calibration:
+    """What `calibrate` measured: a profile for the simulator."""
+
+    @property
+    def json(self) -> str: ...
+    def predict(self, plan: Plan) -> tuple[float, float]:
+        """Modelled seconds of one layer's attention, forward and backward, each begun by all ranks together."""
+
+class CalibrateCommand:
+    """The words after `calibrate`."""
+
+    ranks_per_node: int
+
+    def __init__(self, words: Sequence[str]) -> None: ...
+    @property
+    def help(self) -> bool: ...
+    @property
+    def ranks(self) -> int | None: ...
+    @property
+    def device(self) -> str: ...
+    @staticmethod
+    def describe_options() -> str: ...
+    def run(self, communicator: Communicator) -> str: ...
+    def calibrate(self, communicator: Communicator) -> Calibration: ...
+
 def plan(
     lengths: Sequence[int],
     *,

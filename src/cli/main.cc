@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"simulate", "compare what a training step costs with each strategy, on a machine described by a profile",
      simulate_command},
     {"strategies", "list the strategies and what they send", strategies_command},
+    {"calibrate", "measure this machine and write a profile of it for simulate", nullptr},
     {"train", "train a language model on packed documents, ranks as threads", nullptr},
 };
 

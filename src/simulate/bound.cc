@@ -1,6 +1,7 @@
 #include "evenspan/simulate/bound.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace evenspan::simulate {
 namespace {
@@ -18,14 +19,19 @@ std::vector<int64_t> corners(const std::vector<int64_t>& axis, int64_t most) {
 // The least seconds per pair and head of a tile inside a document of `length`.
 double best_pair_seconds(const AttentionTimes& times, Pass pass, int64_t length) {
   const int64_t whole = (length + times.tile - 1) / times.tile * times.tile;
-  const double overhead = times.times(pass).segment_seconds;
-  double best = 0;
+  double best = std::numeric_limits<double>::max();
+  const auto look_at = [&](plan::TileKind kind, int64_t q, int64_t k, double num_pairs) {
+    const double seconds = segment_seconds(times, pass, kind, q, k, 1) - times.times(pass).segment_seconds;
+    best = std::min(best, seconds / num_pairs);
+  };
   for (const int64_t q : corners(times.queries, whole)) {
     for (const int64_t k : corners(times.keys, whole)) {
-      const double seconds = segment_seconds(times, pass, plan::TileKind::full, q, k, 1) - overhead;
-      const double per_pair = seconds / (static_cast<double>(q) * static_cast<double>(k));
-      best = best == 0 ? per_pair : std::min(best, per_pair);
+      look_at(plan::TileKind::full, q, k, static_cast<double>(q) * static_cast<double>(k));
     }
+  }
+  if (times.squares.empty()) return best;
+  for (const int64_t n : corners(times.squares, whole)) {
+    look_at(plan::TileKind::causal, n, n, static_cast<double>(n) * static_cast<double>(n + 1) / 2);
   }
   return best;
 }

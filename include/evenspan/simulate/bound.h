@@ -13,7 +13,9 @@ namespace evenspan::simulate {
 // head, q' and k' being q and k in whole tiles, and allows at most q' k' pairs (a causal square of n rows takes
 // f(n', (n' + tile) / 2) and allows n (n + 1) / 2 <= n' (n' + tile) / 2). Between the points of the grid f is
 // a + b q + c k + d q k, so f / (q k) is monotone in q for any k and in k for any q, and least at the ends of a cell:
-// the least over all q', k' <= s' is met where each is a point of the grid or s'. REQUIRES: as predict().
+// the least over all q', k' <= s' is met where each is a point of the grid or s'. Where causal squares are measured, one
+// takes n' (a + b n') between two of them, for at most n' (n' + 1) / 2 pairs: the ratio 2 (a + b n') / (n' + 1) is
+// monotone, so the least over n' <= s' is met at a measured square or s'. REQUIRES: as predict().
 double step_lower_bound(const plan::Request& request, const Scenario& scenario);
 
 }  // namespace evenspan::simulate
