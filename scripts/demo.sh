@@ -9,7 +9,7 @@ program=build/bin/evenspan-train
 library=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')
 
 if [[ ! -x $program ]]; then
-  echo "evenspan: $program is not there; it needs nlohmann-json3-dev, libtomlplusplus-dev and libcli11-dev, then make build" >&2
+  echo "evenspan: $program is not there; it needs nlohmann-json3-dev and libtomlplusplus-dev, then make build" >&2
   exit 1
 fi
 rm -rf "$folder"

@@ -1,4 +1,4 @@
-"""The command line: `python -m evenspan train` and `python -m evenspan tokenize`."""
+"""The command line: `python -m evenspan train`, `python -m evenspan calibrate` and `python -m evenspan tokenize`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from pathlib import Path
 USAGE = """python -m evenspan train CONFIG [--KEY VALUE ...]
     Trains a model, a process a rank: torchrun --nproc-per-node N -m evenspan train CONFIG. One rank without torchrun.
     CONFIG is a TOML file, every key of which can be overridden; train --help lists the keys.
+python -m evenspan calibrate --out FILE [OPTIONS]
+    Measures this machine, a process a rank: torchrun --nproc-per-node N -m evenspan calibrate --out FILE. Writes a
+    profile for evenspan simulate; calibrate --help lists the options.
 python -m evenspan tokenize IN --tokenizer FOLDER --out PREFIX [--end-of-document TOKEN]
     Writes PREFIX.bin and PREFIX.idx (Megatron indexed data) for data.path of a training run.
     IN                  a text file, a .jsonl file (key "text"), or a folder of such files; a text file is a document
@@ -42,8 +45,22 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], 
     return words, options, False
 
 
-def _train(arguments: Sequence[str]) -> int:
+def _init_process_group() -> bool:
+    """Make the default process group when torchrun or the like started this process; return whether it did."""
     import torch
+    import torch.distributed as dist
+
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
+    return True
+
+
+def _train(arguments: Sequence[str]) -> int:
     import torch.distributed as dist
 
     from evenspan import Error, InvalidArgumentError, _evenspan
@@ -60,13 +77,7 @@ def _train(arguments: Sequence[str]) -> int:
     for name, _ in options:
         if name == "ranks":
             raise InvalidArgumentError("[command line] the ranks are processes here: torchrun --nproc-per-node N")
-    distributed = "WORLD_SIZE" in os.environ and "RANK" in os.environ
-    if distributed:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            dist.init_process_group("cpu:gloo,cuda:nccl")
-        else:
-            dist.init_process_group("gloo")
+    distributed = _init_process_group()
     communicator = communicator_of(None)
     try:
         summary = _evenspan.train(words[0], options, communicator)
@@ -80,6 +91,35 @@ def _train(arguments: Sequence[str]) -> int:
         print(f"{line}, {summary.tokens} tokens in {summary.seconds:.1f} s")
         if summary.checkpoint:
             print(f"checkpoint: {summary.checkpoint}")
+    if distributed:
+        dist.destroy_process_group()
+    return 0
+
+
+def _calibrate(arguments: Sequence[str]) -> int:
+    import torch.distributed as dist
+
+    from evenspan import Error, InvalidArgumentError, _evenspan
+    from evenspan._groups import communicator_of, tell_all
+
+    if not hasattr(_evenspan, "CalibrateCommand"):
+        raise Error("[calibrate] this build is without calibration; build evenspan with nlohmann-json")
+    command = _evenspan.CalibrateCommand(list(arguments))
+    if command.help:
+        print(USAGE + "\nOptions:\n" + command.describe_options(), end="")
+        return 0
+    if command.ranks is not None:
+        raise InvalidArgumentError("[options] the ranks are processes here: torchrun --nproc-per-node N")
+    distributed = _init_process_group()
+    if command.ranks_per_node == 0 and distributed:
+        command.ranks_per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    communicator = communicator_of(None)
+    try:
+        said = command.run(communicator)
+    except BaseException as error:
+        tell_all(communicator, "calibrate", error)
+        raise
+    print(said, end="", file=sys.stderr)
     if distributed:
         dist.destroy_process_group()
     return 0
@@ -132,9 +172,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     from evenspan import Error
 
-    commands = {"train": _train, "tokenize": _tokenize}
+    commands = {"train": _train, "calibrate": _calibrate, "tokenize": _tokenize}
     if arguments[0] not in commands:
-        print(f"evenspan: there is no command {arguments[0]!r}; there are train and tokenize", file=sys.stderr)
+        print(f"evenspan: there is no command {arguments[0]!r}; there are {', '.join(commands)}", file=sys.stderr)
         return 1
     try:
         return commands[arguments[0]](arguments[1:])

@@ -30,6 +30,7 @@ constexpr Command kCommands[] = {
      simulate_command},
     {"explain", "say why documents go where they go on a machine, and what limits the step", explain_command},
     {"strategies", "list the strategies and what they send", strategies_command},
+    {"calibrate", "measure this machine and write a profile of it for simulate", nullptr},
     {"train", "train a language model on packed documents, ranks as threads", nullptr},
 };
 

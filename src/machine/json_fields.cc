@@ -66,6 +66,15 @@ std::vector<int64_t> Fields::wholes(const std::string& key) const {
   return values;
 }
 
+std::vector<double> Fields::numbers(const std::string& key) const {
+  std::vector<double> values;
+  for (const Json& value : list(key)) {
+    if (!value.is_number()) refuse(key, "it is a list of numbers");
+    values.push_back(value.get<double>());
+  }
+  return values;
+}
+
 std::vector<double> Fields::table(const std::string& key) const {
   std::vector<double> values;
   const Json& rows = list(key);

@@ -22,6 +22,7 @@ class Fields {
   double number(const std::string& key, double otherwise) const;
   std::string text(const std::string& key) const;
   std::vector<int64_t> wholes(const std::string& key) const;
+  std::vector<double> numbers(const std::string& key) const;
   std::vector<double> table(const std::string& key) const;  // a list of lists of numbers, one after another
   std::vector<std::string> texts(const std::string& key) const;
   Fields object(const std::string& key) const;
@@ -34,9 +35,6 @@ class Fields {
  private:
   const nlohmann::json& at(const std::string& key) const;
   const nlohmann::json& list(const std::string& key) const;
-  template <class T>
-  std::vector<T> numbers(const std::string& key, const nlohmann::json& list) const;
-
   const nlohmann::json& json_;
   std::string what_, file_, path_;
 };

@@ -26,18 +26,25 @@ int32_t count(const Fields& in, const std::string& key, int64_t otherwise = 0) {
 }
 
 PassTimes read_pass(const Fields& in) {
-  in.refuse_others({"source", "operation_seconds", "segment_seconds", "seconds"});
-  return PassTimes{in.number("operation_seconds"), in.number("segment_seconds"), in.table("seconds")};
+  in.refuse_others({"source", "operation_seconds", "segment_seconds", "seconds", "square_seconds", "merge_seconds",
+                    "merge_row_seconds"});
+  return PassTimes{in.number("operation_seconds"),
+                   in.number("segment_seconds"),
+                   in.table("seconds"),
+                   in.has("square_seconds") ? in.numbers("square_seconds") : std::vector<double>{},
+                   in.number("merge_seconds", 0),
+                   in.number("merge_row_seconds", 0)};
 }
 
 AttentionTimes read_attention(const Fields& in) {
-  in.refuse_others({"source", "head_dim", "dtypes", "tile", "queries", "keys", "forward", "backward"});
+  in.refuse_others({"source", "head_dim", "dtypes", "tile", "queries", "keys", "squares", "forward", "backward"});
   AttentionTimes times;
   times.head_dim = count(in, "head_dim");
   for (const std::string& type : in.texts("dtypes")) times.elements.push_back(plan::parse_element_type(type));
   times.tile = in.whole("tile");
   times.queries = in.wholes("queries");
   times.keys = in.wholes("keys");
+  if (in.has("squares")) times.squares = in.wholes("squares");
   times.forward = read_pass(in.object("forward"));
   times.backward = read_pass(in.object("backward"));
   return times;
@@ -55,12 +62,16 @@ simulate::Profile parse_profile(const std::string& text, const std::string& file
   const nlohmann::json json = parse_json(text, "profile", file);
   const Fields in(json, "profile", file);
   in.refuse_others({"name", "about", "sources", "attention", "memory_bytes_per_second", "memory_operation_seconds",
+                    "memory_pair_seconds", "exchange_byte_seconds", "exchange_message_seconds",
                     "forward_flops_per_second", "backward_flops_per_second", "ranks_per_node", "links"});
   simulate::Profile profile;
   profile.name = in.text("name");
   for (const Fields& times : in.objects("attention")) profile.attention.push_back(read_attention(times));
   profile.memory_bytes_per_second = in.number("memory_bytes_per_second");
   profile.memory_operation_seconds = in.number("memory_operation_seconds");
+  profile.memory_pair_seconds = in.number("memory_pair_seconds", 0);
+  profile.exchange_byte_seconds = in.number("exchange_byte_seconds", 0);
+  profile.exchange_message_seconds = in.number("exchange_message_seconds", 0);
   profile.forward_flops_per_second = in.number("forward_flops_per_second");
   profile.backward_flops_per_second = in.number("backward_flops_per_second");
   profile.ranks_per_node = count(in, "ranks_per_node");

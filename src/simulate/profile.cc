@@ -35,6 +35,17 @@ double interpolated(const AttentionTimes& times, const std::vector<double>& seco
   return low + q.weight * (high - low);
 }
 
+double square_seconds(const AttentionTimes& times, const std::vector<double>& seconds, double num_rows) {
+  const std::vector<int64_t>& squares = times.squares;
+  size_t high = 1;
+  while (high + 1 < squares.size() && static_cast<double>(squares[high]) < num_rows) ++high;
+  const auto rows = [&](size_t point) { return static_cast<double>(squares[point]); };
+  const auto per_row = [&](size_t point) { return seconds[point] / rows(point); };
+  if (num_rows <= rows(0) || squares.size() == 1) return num_rows * per_row(0);
+  const double weight = (num_rows - rows(high - 1)) / (rows(high) - rows(high - 1));
+  return num_rows * (per_row(high - 1) + weight * (per_row(high) - per_row(high - 1)));
+}
+
 void check_axis(const Profile& profile, const char* what, const std::vector<int64_t>& points) {
   if (points.empty()) fail_invalid("[profile] ", profile.name, ": the grid has no ", what, "; give at least one");
   int64_t before = 0;
@@ -49,14 +60,23 @@ void check_axis(const Profile& profile, const char* what, const std::vector<int6
 
 void check_pass(const Profile& profile, const AttentionTimes& times, const char* what, const PassTimes& pass) {
   const size_t expected = times.queries.size() * times.keys.size();
+  if (pass.square_seconds.size() != times.squares.size()) {
+    fail_invalid("[profile] ", profile.name, ": ", what, " has ", pass.square_seconds.size(), " times for ",
+                 times.squares.size(), " causal squares; give one for each");
+  }
   if (pass.seconds.size() != expected) {
     fail_invalid("[profile] ", profile.name, ": ", what, " has ", pass.seconds.size(), " times for a grid of ",
                  times.queries.size(), " x ", times.keys.size(), "; give one for each point");
   }
-  for (const double seconds : pass.seconds) {
-    if (!(seconds > 0) || !(seconds < kMost)) {
+  for (const std::vector<double>* table : {&pass.seconds, &pass.square_seconds}) {
+    for (const double seconds : *table) {
+      if (seconds > 0 && seconds < kMost) continue;
       fail_invalid("[profile] ", profile.name, ": ", what, " has a time of ", seconds, " s; times are positive");
     }
+  }
+  if (!(pass.merge_seconds >= 0) || !(pass.merge_row_seconds >= 0)) {
+    fail_invalid("[profile] ", profile.name, ": ", what, " merges in ", pass.merge_seconds, " s and ",
+                 pass.merge_row_seconds, " s a row; neither is negative");
   }
   if (!(pass.operation_seconds >= 0) || !(pass.segment_seconds >= 0)) {
     fail_invalid("[profile] ", profile.name, ": ", what, " takes ", pass.operation_seconds, " s an operation and ",
@@ -71,6 +91,7 @@ void check_attention(const Profile& profile, const AttentionTimes& times) {
   }
   check_axis(profile, "queries", times.queries);
   check_axis(profile, "keys", times.keys);
+  if (!times.squares.empty()) check_axis(profile, "squares", times.squares);
   check_pass(profile, times, "forward", times.forward);
   check_pass(profile, times, "backward", times.backward);
 }
@@ -103,6 +124,9 @@ double segment_seconds(const AttentionTimes& times, Pass pass, plan::TileKind ki
   const double k = whole_tiles(num_keys);
   const bool square = kind == plan::TileKind::causal;
   const PassTimes& of_pass = times.times(pass);
+  if (square && !times.squares.empty()) {
+    return of_pass.segment_seconds + num_heads * square_seconds(times, of_pass.square_seconds, q);
+  }
   return of_pass.segment_seconds +
          num_heads * interpolated(times, of_pass.seconds, q, square ? (k + static_cast<double>(times.tile)) / 2 : k);
 }
@@ -110,12 +134,17 @@ double segment_seconds(const AttentionTimes& times, Pass pass, plan::TileKind ki
 void validate(const Profile& profile) {
   if (profile.attention.empty()) fail_invalid("[profile] ", profile.name, " has no attention times; give some");
   for (const AttentionTimes& times : profile.attention) check_attention(profile, times);
-  const bool memory = profile.memory_bytes_per_second > 0 && profile.memory_operation_seconds >= 0;
+  const bool memory =
+      profile.memory_bytes_per_second > 0 && profile.memory_operation_seconds >= 0 && profile.memory_pair_seconds >= 0;
   if (!memory || !(profile.forward_flops_per_second > 0) || !(profile.backward_flops_per_second > 0)) {
     fail_invalid("[profile] ", profile.name, " has ", profile.memory_bytes_per_second, " bytes of memory a second, ",
-                 profile.memory_operation_seconds, " s a copy, ", profile.forward_flops_per_second, " and ",
-                 profile.backward_flops_per_second,
-                 " operations a second; the time is not negative, rates are positive");
+                 profile.memory_operation_seconds, " s a copy, ", profile.memory_pair_seconds, " s a pair, ",
+                 profile.forward_flops_per_second, " and ", profile.backward_flops_per_second,
+                 " operations a second; times are not negative, rates are positive");
+  }
+  if (!(profile.exchange_byte_seconds >= 0) || !(profile.exchange_message_seconds >= 0)) {
+    fail_invalid("[profile] ", profile.name, ": exchanges take the compute engine ", profile.exchange_byte_seconds,
+                 " s a byte and ", profile.exchange_message_seconds, " s a message; neither is negative");
   }
   if (profile.ranks_per_node < 1) {
     fail_invalid("[profile] ", profile.name, " has ", profile.ranks_per_node, " ranks per node; give at least 1");

@@ -40,24 +40,36 @@ class Pricer {
     step->exchange = static_cast<int32_t>(schedule_.exchanges.size());
     exchanges_[exchange.id] = step->exchange;
     schedule_.exchanges.push_back({transfers(exchange.sends), transfers(exchange.receives)});
+    for (const auto* list : {&schedule_.exchanges.back().sends, &schedule_.exchanges.back().receives}) {
+      for (const Transfer& transfer : *list) {
+        step->seconds +=
+            profile_.exchange_message_seconds + profile_.exchange_byte_seconds * static_cast<double>(transfer.bytes);
+      }
+    }
   }
   void fill(const plan::Attend& attend, Step* step) {
     step->kind = StepKind::attend;
     step->seconds = times_.forward.operation_seconds;
-    for (const plan::Segment& segment : attend.segments) step->seconds += seconds(segment, Pass::forward);
+    for (const plan::Segment& segment : attend.segments) {
+      step->seconds += seconds(segment, Pass::forward);
+      if (segment.fold || is_widened(segment.output)) step->seconds += merge(segment.output, Pass::forward);
+    }
   }
   void fill(const plan::AttendGradient& attend, Step* step) {
     step->kind = StepKind::attend_gradient;
     step->seconds = times_.backward.operation_seconds;
     for (const plan::SegmentGradient& segment : attend.segments) {
       step->seconds += seconds(segment.forward, Pass::backward);
+      for (const plan::GradientTarget* target : {&segment.grad_query, &segment.grad_key, &segment.grad_value}) {
+        if (target->add || is_widened(target->block)) step->seconds += merge(target->block, Pass::backward);
+      }
     }
   }
   void fill(const plan::Copy& copy, Step* step) {
     step->kind = StepKind::copy;
     int64_t bytes = 0;
     for (const auto& [to, from] : copy.pairs) bytes += payload_bytes(to, shape_) + payload_bytes(from, shape_);
-    move(bytes, step);
+    move(bytes, copy.pairs.size(), step);
   }
   void fill(const plan::Accumulate& accumulate, Step* step) {
     step->kind = StepKind::accumulate;
@@ -65,7 +77,7 @@ class Pricer {
     for (const auto& [to, from] : accumulate.pairs) {
       bytes += 2 * payload_bytes(to, shape_) + payload_bytes(from, shape_);
     }
-    move(bytes, step);
+    move(bytes, accumulate.pairs.size(), step);
   }
   void fill(const plan::Merge& merge, Step* step) {
     step->kind = StepKind::merge;
@@ -74,7 +86,7 @@ class Pricer {
       bytes += 2 * (payload_bytes(output, shape_) + payload_bytes(lse, shape_));
       bytes += payload_bytes(from_output, shape_) + payload_bytes(from_lse, shape_);
     }
-    move(bytes, step);
+    move(bytes, merge.pairs.size(), step);
   }
   void fill(const plan::Delta& delta, Step* step) {
     step->kind = StepKind::delta;
@@ -82,21 +94,31 @@ class Pricer {
     for (const auto& [to, output, grad_output] : delta.rows) {
       bytes += payload_bytes(to, shape_) + payload_bytes(output, shape_) + payload_bytes(grad_output, shape_);
     }
-    move(bytes, step);
+    move(bytes, delta.rows.size(), step);
   }
   void fill(const plan::Clear& clear, Step* step) {
     step->kind = StepKind::clear;
     int64_t bytes = 0;
     for (const Block& block : clear.blocks) bytes += payload_bytes(block, shape_);
-    move(bytes, step);
+    move(bytes, clear.blocks.size(), step);
   }
 
   double seconds(const plan::Segment& segment, Pass pass) const {
     return segment_seconds(times_, pass, segment.kind, segment.query.rows.size(), segment.key.rows.size(),
                            segment.query.heads.size());
   }
-  void move(int64_t bytes, Step* step) const {
-    step->seconds = profile_.memory_operation_seconds + static_cast<double>(bytes) / profile_.memory_bytes_per_second;
+  // Whether a kernel's result, which has the input's type, is converted.
+  bool is_widened(const Block& block) const {
+    return block.precision == plan::Precision::accumulation &&
+           plan::accumulation_type(shape_.element) != shape_.element;
+  }
+  double merge(const Block& block, Pass pass) const {
+    const PassTimes& times = times_.times(pass);
+    return times.merge_seconds + times.merge_row_seconds * static_cast<double>(block.rows.size()) * block.heads.size();
+  }
+  void move(int64_t bytes, size_t num_pairs, Step* step) const {
+    step->seconds = profile_.memory_operation_seconds + profile_.memory_pair_seconds * static_cast<double>(num_pairs) +
+                    static_cast<double>(bytes) / profile_.memory_bytes_per_second;
   }
   std::vector<Transfer> transfers(const std::vector<plan::Message>& messages) const {
     std::vector<Transfer> list;

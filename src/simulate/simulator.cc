@@ -140,7 +140,7 @@ class Events {
         exchanges_[first + static_cast<size_t>(step.exchange)].step = static_cast<int32_t>(state.step);
         ++state.num_reached;
         start_exchange(rank);
-        continue;
+        if (step.seconds == 0) continue;
       }
       state.computing = true;
       run_.ranks[static_cast<size_t>(rank)].compute_seconds += step.seconds;

@@ -12,7 +12,7 @@ def test_help_lists_all_commands(evenspan: Run) -> None:
     for words in (["--help"], ["-h"], ["help"]):
         done = evenspan(*words)
         assert done.returncode == 0
-        for command in ("plan", "verify", "simulate", "strategies", "train"):
+        for command in ("plan", "verify", "simulate", "strategies", "calibrate", "train"):
             assert f"\n  {command} " in done.stdout
 
 

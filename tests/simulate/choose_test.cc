@@ -90,6 +90,25 @@ TEST(StepLowerBound, IsMetByOneTile) {
   EXPECT_NEAR(step_lower_bound(request, scenario) / step, 1, 1e-9);
 }
 
+// Measured squares may be faster for each pair than any full tile.
+TEST(StepLowerBound, LooksAtMeasuredSquares) {
+  Scenario scenario = scenario_of(1, 1e9);
+  AttentionTimes& times = scenario.profile.attention[0];
+  times.squares = {64, 4096};
+  times.forward.square_seconds = {1e-6, 1e-4};
+  times.backward.square_seconds = {2e-6, 2e-4};
+  for (PassTimes* pass : {&times.forward, &times.backward}) pass->operation_seconds = pass->segment_seconds = 0;
+  plan::Request request = request_of(scenario, 1, plan::MaskKind::causal);
+  request.options.strategy = "local";
+  for (const int64_t length : {40, 64, 1000, 4096}) {
+    request.documents = plan::Documents(std::vector<int64_t>{length}, plan::Mask{});
+    const double step = predict(*plan::make_plan(request), scenario).step_seconds;
+    EXPECT_LE(step_lower_bound(request, scenario), step * (1 + 1e-9)) << length;
+    if (length < 4096) continue;
+    EXPECT_NEAR(step_lower_bound(request, scenario) / step, 1, 1e-9);
+  }
+}
+
 TEST(Choose, LeavesOutWhatItsBoundForbids) {
   const Scenario scenario = scenario_of(8, 1e7);  // slow links: rings are hopeless
   const Choice choice = choose(request_of(scenario, 5, plan::MaskKind::causal), scenario);

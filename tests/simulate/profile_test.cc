@@ -71,6 +71,23 @@ TEST(SegmentSeconds, ACausalSquareCostsTheTilesThatItTouches) {
   EXPECT_DOUBLE_EQ(forward(times, TileKind::window, 16, 16), 16);
 }
 
+TEST(SegmentSeconds, OfMeasuredSquaresGoByTheirTimePerRow) {
+  AttentionTimes times = grid();
+  times.tile = 1;
+  times.squares = {4, 8, 16};
+  const auto of = [](double n) { return 2 * n + 0.5 * n * n; };
+  times.forward.square_seconds = {of(4), of(8), of(16)};
+  times.forward.segment_seconds = 3;
+  for (const int64_t n : {4, 5, 8, 11, 16, 40}) {
+    EXPECT_DOUBLE_EQ(forward(times, TileKind::causal, n, n, 2), 3 + 2 * of(static_cast<double>(n))) << n;
+  }
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::causal, 1, 1), 3 + of(4) / 4) << "constant per row below the first";
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::full, 4, 12), 3 + 2) << "other kinds have the grid's";
+  times.squares = {4};
+  times.forward.square_seconds = {8};
+  EXPECT_DOUBLE_EQ(forward(times, TileKind::causal, 10, 10), 3 + 20) << "one square";
+}
+
 TEST(SegmentSeconds, HaveAPartOfTheirOwn) {
   AttentionTimes times = grid();
   times.forward.segment_seconds = 10;
@@ -129,6 +146,21 @@ TEST(ProfileErrors, NameRuleValuesAndRemedy) {
       {[](Profile* p) { p->attention[0].backward.seconds = {-1}; }, "backward has a time of -1 s; times are positive"},
       {[](Profile* p) { p->attention[0].forward.operation_seconds = -2; }, "forward takes -2 s an operation"},
       {[](Profile* p) { p->attention[0].tile = 0; }, "tile 0"},
+      {[](Profile* p) { p->attention[0].squares = {8}; }, "forward has 0 times for 1 causal squares"},
+      {[](Profile* p) {
+         p->attention[0].squares = {8, 4};
+         p->attention[0].forward.square_seconds = p->attention[0].backward.square_seconds = {1, 2};
+       },
+       "squares has 4 after 8; the points"},
+      {[](Profile* p) {
+         p->attention[0].squares = {8};
+         p->attention[0].forward.square_seconds = {0};
+         p->attention[0].backward.square_seconds = {1};
+       },
+       "forward has a time of 0 s; times are positive"},
+      {[](Profile* p) { p->attention[0].backward.merge_row_seconds = -1; }, "backward merges in 0 s and -1 s a row"},
+      {[](Profile* p) { p->memory_pair_seconds = -1; }, "-1 s a pair"},
+      {[](Profile* p) { p->exchange_byte_seconds = -1; }, "exchanges take the compute engine -1 s a byte"},
       {[](Profile* p) { p->memory_bytes_per_second = 0; }, "has 0 bytes of memory a second"},
       {[](Profile* p) { p->ranks_per_node = 0; }, "has 0 ranks per node; give at least 1"},
       {[](Profile* p) { p->links.clear(); }, "has no links; give that inside a node"},

@@ -45,6 +45,18 @@ TEST(Simulator, AMessageBeginsWhenBothEndsAreThere) {
   EXPECT_DOUBLE_EQ(run.ranks[0].transfer_seconds, 6) << "waiting for the other end is no transfer";
 }
 
+TEST(Simulator, AnExchangeMayTakeTheComputeEngine) {
+  const Machine machine = machine_of(2, 2, {kInside});
+  const auto both = [&](double seconds) {
+    const Schedule one = ScheduleWriter().exchange({{1, 500}}, {{1, 500}}, {}, seconds).compute(4).compute(3, {0});
+    const Schedule other = ScheduleWriter().exchange({{0, 500}}, {{0, 500}}, {}, seconds).compute(4).compute(3, {0});
+    return run_on(machine, {one, other}).makespan_seconds;
+  };
+  EXPECT_DOUBLE_EQ(both(0), 6 + 3);
+  EXPECT_DOUBLE_EQ(both(1), 6 + 3) << "messages are under way from when the step starts";
+  EXPECT_DOUBLE_EQ(both(5), 5 + 4 + 3) << "and kernels come after it";
+}
+
 TEST(Simulator, ComputeHidesATransferUntilAStepWaits) {
   const Machine machine = machine_of(2, 2, {kInside});
   const Schedule sender = ScheduleWriter().exchange({{1, 500}}, {}).compute(2);

@@ -17,8 +17,9 @@ namespace evenspan::simulate {
 // In a causal document the pairs of a segment that is no causal square are all allowed, so its keys lie before its rows
 // and q + k <= s + 1, in whole tiles q' + k' <= s + 2 tile - 1 = m. Keys are divided at the points of the grid and at
 // 32 even parts of m: with k' between two neighbours K0 < K1, q' is at most m - K0, which makes a box. A causal square
-// of n rows takes f(n', (n' + tile) / 2) for n (n + 1) / 2 pairs, least for n = min(n', s): every whole number of tiles
-// up to s' is looked at. (Windows and prefixes are bounded as full masks are.) REQUIRES: as predict().
+// of n rows takes f(n', (n' + tile) / 2), or what was measured, for n (n + 1) / 2 pairs, least for n = min(n', s):
+// every whole number of tiles up to s' is looked at. (Windows and prefixes are bounded as full masks are.) REQUIRES: as
+// predict().
 double step_lower_bound(const plan::Request& request, const Scenario& scenario);
 
 // What the step of this plan takes at least: the busiest rank's token-wise layers, and its pairs at the best rate that

@@ -18,6 +18,11 @@ struct PassTimes {
   double operation_seconds = 0;  // of each Attend operation, whatever it holds: launches, the host's work
   double segment_seconds = 0;    // of each of its segments
   std::vector<double> seconds;   // all positive
+  // Measured causal squares: seconds of one head for each of AttentionTimes::squares, all positive.
+  std::vector<double> square_seconds = {};
+  // Of a result that is added to another after the kernel: each, and each of its rows of one head.
+  double merge_seconds = 0;
+  double merge_row_seconds = 0;
 };
 
 // Attention kernels of one head dimension. A time between the points of the grid is interpolated, linearly in queries
@@ -29,13 +34,16 @@ struct AttentionTimes {
   int64_t tile = 1;                         // rows and keys count in whole tiles of so many
   std::vector<int64_t> queries;             // ascending, positive
   std::vector<int64_t> keys;                // ascending, positive
+  std::vector<int64_t> squares;             // rows of measured causal squares, ascending, positive; may be empty
   PassTimes forward, backward;
 
   const PassTimes& times(Pass pass) const { return pass == Pass::forward ? forward : backward; }
 };
 
-// Seconds of one segment, without those of its operation. A causal square of n rows costs n rows and (n + tile) / 2
-// keys, the tiles that its pairs touch; window and band tiles cost their whole rectangle, since kernels mask it.
+// Seconds of one segment, without those of its operation and of merging its results. A causal square costs what was
+// measured, its seconds per row interpolated linearly in rows, exact where time is a n + b n^2, and constant below the
+// first square; without measured squares n rows and (n + tile) / 2 keys, the tiles that its pairs touch. Window and
+// band tiles cost their whole rectangle, since kernels mask it.
 double segment_seconds(const AttentionTimes& times, Pass pass, plan::TileKind kind, int64_t num_queries,
                        int64_t num_keys, int32_t num_heads);
 
@@ -53,6 +61,9 @@ struct Profile {
   std::vector<AttentionTimes> attention;
   double memory_bytes_per_second = 0;    // of Copy, Accumulate and Clear: bytes read and bytes written together
   double memory_operation_seconds = 0;   // of each such operation
+  double memory_pair_seconds = 0;        // of each of its blocks or pairs of blocks
+  double exchange_byte_seconds = 0;      // of the compute engine, for each byte that an exchange sends or receives:
+  double exchange_message_seconds = 0;   // and each message; 0 where others than the compute engine move them
   double forward_flops_per_second = 0;   // of the token-wise layers
   double backward_flops_per_second = 0;  // the same; their backward has twice the operations of their forward
   int32_t ranks_per_node = 0;            // of the machine that was measured, >= 1

@@ -14,10 +14,10 @@ namespace evenspan::simulate {
 enum class StepKind : uint8_t { exchange, attend, attend_gradient, copy, accumulate, merge, delta, clear };
 std::string_view to_string(StepKind kind);
 
-// An operation: it computes for `seconds`, or starts an exchange.
+// An operation: it computes for `seconds`, and an exchange starts when it begins.
 struct Step {
   StepKind kind = StepKind::attend;
-  double seconds = 0;          // of the compute engine; 0 for an exchange
+  double seconds = 0;          // of the compute engine
   int32_t exchange = -1;       // index in Schedule::exchanges, of an exchange
   std::vector<int32_t> waits;  // indices of earlier exchanges that must be complete before
   int64_t live_bytes = 0;      // of the arena while the step runs, when counted

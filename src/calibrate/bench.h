@@ -1,0 +1,38 @@
+// Measurements that take turns.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "evenspan/comm/communicator.h"
+
+namespace evenspan::calibrate {
+
+// What is timed. All ranks have the same tasks in the same order; `run` may exchange with the others.
+struct Task {
+  std::function<void()> run;
+  double times = 1;  // how often one call of `run` does what is measured
+};
+
+// A list of tasks and, once they are measured, their times.
+class Bench {
+ public:
+  // Returns the task's number.
+  size_t add(Task task);
+  // Rounds of all tasks, each begun by all ranks together: at least two, and more until `seconds` have passed. On a
+  // device, a task ends when the device has done it.
+  void measure(const comm::Communicator& communicator, c10::Device device, double seconds);
+  // Least of the rounds, mean of the ranks. REQUIRES: measured.
+  double seconds(size_t task) const { return seconds_[task]; }
+  int64_t num_rounds() const { return num_rounds_; }
+
+ private:
+  std::vector<Task> tasks_;
+  std::vector<double> seconds_;  // [task]
+  int64_t num_rounds_ = 0;
+};
+
+}  // namespace evenspan::calibrate

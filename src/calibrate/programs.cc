@@ -1,0 +1,121 @@
+#include "calibrate/programs.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+
+#include "run/entry.h"
+
+namespace evenspan::calibrate {
+
+using plan::Block;
+using plan::Precision;
+using plan::Storage;
+using plan::TensorName;
+
+namespace {
+
+bool of_keys(TensorName tensor) {
+  return tensor == TensorName::key || tensor == TensorName::value || tensor == TensorName::grad_key ||
+         tensor == TensorName::grad_value;
+}
+
+}  // namespace
+
+Workbench::Workbench(const plan::AttentionShape& shape, int64_t num_rows, c10::Device device,
+                     comm::Communicator communicator)
+    : shape_(shape), num_rows_(num_rows), communicator_(std::move(communicator)) {
+  const auto options = at::TensorOptions().device(device);
+  for (int t = 0; t < plan::kNumTensorNames; ++t) {
+    const auto tensor = static_cast<TensorName>(t);
+    if (tensor == TensorName::lse) continue;
+    const int64_t heads = of_keys(tensor) ? shape.num_kv_heads : shape.num_heads;
+    memory_.home[static_cast<size_t>(t)] =
+        at::randn({num_rows, heads, shape.head_dim}, options).to(run::scalar_type(shape.element));
+  }
+  const int64_t element = num_bytes(plan::accumulation_type(shape.element));
+  memory_.saved = at::zeros({num_rows * shape.num_heads * element}, options.dtype(at::kByte));
+  const int64_t widest = num_rows * shape.num_heads * shape.head_dim * element;
+  memory_.arena = at::zeros({plan::kNumTensorNames * widest}, options.dtype(at::kByte));
+}
+
+void Workbench::run(const plan::Program& program) const {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  run::run_program(program, shape_, memory_, communicator_, "calibrate");
+}
+
+Block Workbench::block(TensorName tensor, int64_t row, int64_t rows) const {
+  Block block;
+  block.tensor = tensor;
+  const bool is_lse = tensor == TensorName::lse;
+  block.storage = is_lse ? Storage::saved : Storage::home;
+  block.precision = is_lse ? Precision::accumulation : Precision::input;
+  block.rows = Span{row, row + rows};
+  block.heads = HeadRange{0, of_keys(tensor) ? shape_.num_kv_heads : shape_.num_heads};
+  block.row_stride = block.heads.size() * plan::width(tensor, shape_);
+  block.offset_bytes = row * block.row_stride * plan::element_bytes(block, shape_);
+  return block;
+}
+
+Block Workbench::arena_block(TensorName tensor, int64_t row, int64_t rows, Precision precision) const {
+  Block block = this->block(tensor, row, rows);
+  block.storage = Storage::arena;
+  block.precision = precision;
+  const int64_t tensor_bytes = memory_.arena.numel() / plan::kNumTensorNames;
+  block.offset_bytes =
+      static_cast<int64_t>(tensor) * tensor_bytes + row * block.row_stride * plan::element_bytes(block, shape_);
+  return block;
+}
+
+// Segments go from the last rows to the first, so that no view holds two of them.
+plan::Segment Workbench::segment(plan::TileKind kind, int64_t queries, int64_t keys, int64_t number) const {
+  const int64_t longer = std::max(queries, keys);
+  const int64_t places = num_rows_ / longer;
+  const int64_t row = (places - 1 - number % places) * longer;
+  plan::Segment segment;
+  segment.kind = kind;
+  segment.query = block(TensorName::query, row, queries);
+  segment.key = block(TensorName::key, row, keys);
+  segment.value = block(TensorName::value, row, keys);
+  segment.output = block(TensorName::output, row, queries);
+  segment.lse = block(TensorName::lse, row, queries);
+  return segment;
+}
+
+plan::Operation Workbench::attend(plan::TileKind kind, int64_t queries, int64_t keys, int64_t count,
+                                  Result result) const {
+  plan::Attend attend;
+  for (int64_t i = 0; i < count; ++i) {
+    plan::Segment one = segment(kind, queries, keys, i);
+    if (result == Result::merged) {
+      one.fold = true;
+      one.output = arena_block(TensorName::output, one.query.rows.begin, queries, Precision::accumulation);
+      one.lse = arena_block(TensorName::lse, one.query.rows.begin, queries, Precision::accumulation);
+    }
+    attend.segments.push_back(one);
+  }
+  return {{}, std::move(attend)};
+}
+
+plan::Operation Workbench::attend_gradient(plan::TileKind kind, int64_t queries, int64_t keys, int64_t count,
+                                           Result result) const {
+  const bool merged = result == Result::merged;
+  plan::AttendGradient attend;
+  for (int64_t i = 0; i < count; ++i) {
+    plan::SegmentGradient one;
+    one.forward = segment(kind, queries, keys, i);
+    const int64_t row = one.forward.query.rows.begin;
+    const auto target = [&](TensorName tensor, int64_t rows) {
+      return plan::GradientTarget{
+          merged ? arena_block(tensor, row, rows, Precision::accumulation) : block(tensor, row, rows), merged};
+    };
+    one.grad_output = block(TensorName::grad_output, row, queries);
+    one.grad_query = target(TensorName::grad_query, queries);
+    one.grad_key = target(TensorName::grad_key, keys);
+    one.grad_value = target(TensorName::grad_value, keys);
+    attend.segments.push_back(one);
+  }
+  return {{}, std::move(attend)};
+}
+
+}  // namespace evenspan::calibrate
