@@ -2,8 +2,8 @@
 
 Two Gloo processes of one thread each calibrate this machine, then run random long-tailed batches with several
 strategies, all of them by turns. Each plan is simulated with the profile just made. A time is the slowest rank's, from
-when all ranks begin a pass to its end, without the time in which other programs had a rank's core; forward and backward
-are added, and the least of the repetitions counts. Run: python bench/prediction_report.py [BATCHES [REPETITIONS]]
+when all ranks begin a pass to its end; forward and backward are added, and the least of the repetitions counts.
+Run: python bench/prediction_report.py [BATCHES [REPETITIONS]]
 """
 
 import os
@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import evenspan
 import torch
 import torch.distributed as dist
-
-import evenspan
 from evenspan import _evenspan
 from evenspan._groups import communicator_of
 
@@ -37,30 +36,21 @@ def draw(lengths: list[int], generator: random.Random) -> list[int]:
     return batch
 
 
-def other_programs_seconds() -> float:
-    """Return for how long this thread could not run, as far as this process's other threads do not account for it."""
-    delayed = float(Path("/proc/thread-self/schedstat").read_text().split()[1]) * 1e-9
-    return delayed - (time.process_time() - time.thread_time())
-
-
 class Stopwatch:
     """Times passes that all ranks begin together."""
 
     def __init__(self) -> None:
+        """Begin at 0."""
         self.seconds = 0.0  # of the passes so far
-        self.disturbed = 0.0  # taken off
 
     def run(self, work: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Do the work on all ranks and add the slowest one's time, less what other programs took of it."""
+        """Do the work on all ranks and add the slowest one's time."""
         dist.barrier()
-        disturbed, begin = other_programs_seconds(), time.perf_counter()
+        begin = time.perf_counter()
         result = work()
-        elapsed = time.perf_counter() - begin
-        taken = max(0.0, other_programs_seconds() - disturbed)
-        mine = torch.tensor([elapsed - taken, taken], dtype=torch.float64)
-        dist.all_reduce(mine, dist.ReduceOp.MAX)
-        self.seconds += float(mine[0])
-        self.disturbed += float(mine[1])
+        slowest = torch.tensor(time.perf_counter() - begin, dtype=torch.float64)
+        dist.all_reduce(slowest, dist.ReduceOp.MAX)
+        self.seconds += float(slowest)
         return result
 
 
@@ -68,6 +58,7 @@ class Case:
     """A batch with a strategy: its plan, this rank's rows, and the least time so far."""
 
     def __init__(self, batch: list[int], strategy: str, calibration: _evenspan.Calibration) -> None:
+        """Plan, predict, and draw this rank's rows."""
         self.plan = evenspan.plan(lengths=batch, ranks=dist.get_world_size(), strategy=strategy, **SHAPE)
         self.modelled = sum(calibration.predict(self.plan))
         rows = self.plan.tokens[dist.get_rank()]
@@ -75,7 +66,6 @@ class Case:
         self.inputs = [torch.randn(rows, h, SHAPE["head_dim"], requires_grad=True) for h in heads]
         self.gradient = torch.randn(rows, SHAPE["heads"], SHAPE["head_dim"])
         self.measured = float("inf")
-        self.disturbed = 0.0
 
     def run(self) -> None:
         """Run forward and backward once."""
@@ -84,8 +74,7 @@ class Case:
         watch.run(lambda: output.backward(self.gradient))
         for tensor in self.inputs:
             tensor.grad = None
-        if watch.seconds < self.measured:
-            self.measured, self.disturbed = watch.seconds, watch.disturbed
+        self.measured = min(self.measured, watch.seconds)
 
 
 def order_errors(cases: list[Case]) -> int:
@@ -102,7 +91,7 @@ def report(cases: dict[int, list[Case]]) -> None:
     """Print the table and what the targets ask for."""
     print("| batch | documents | " + " | ".join(STRATEGIES) + " | worst | wrong order |")
     print("|---|---|" + "---|" * (len(STRATEGIES) + 2))
-    within, right, errors, disturbed = 0, 0, [], 0.0
+    within, right, errors = 0, 0, []
     for number, row in cases.items():
         error = [case.modelled / case.measured - 1 for case in row]
         errors += [abs(e) for e in error]
@@ -110,7 +99,6 @@ def report(cases: dict[int, list[Case]]) -> None:
         wrong = order_errors(row)
         within += abs(worst) <= 0.1
         right += wrong == 0
-        disturbed = max(disturbed, *(case.disturbed / case.measured for case in row))
         times = [f"{c.modelled * 1e3:.1f} / {c.measured * 1e3:.1f}" for c in row]
         cells = [str(number), str(len(row[0].plan.lengths)), *times, f"{100 * worst:+.1f} %", str(wrong)]
         print("| " + " | ".join(cells) + " |")
@@ -118,8 +106,8 @@ def report(cases: dict[int, list[Case]]) -> None:
     print(
         f"\n{within} of {len(cases)} batches have all strategies within 10 %; "
         f"{sum(e <= 0.1 for e in errors)} of {len(errors)} times are, the median error is "
-        f"{100 * statistics.median(errors):.1f} %. {right} of {len(cases)} batches have all {pairs} pairs of strategies "
-        f"in the right order. At most {100 * disturbed:.0f} % of a time was taken by other programs and left out."
+        f"{100 * statistics.median(errors):.1f} %. {right} of {len(cases)} batches have all {pairs} pairs of "
+        "strategies in the right order."
     )
 
 

@@ -20,9 +20,7 @@ SMALL = [*SHAPE, "--longest", "100", "--seconds", "0"]
 
 def call(*words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run(
-        [*map(str, words)], env=environment, input=stdin, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run([*map(str, words)], env=environment, input=stdin, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("start", [[PROGRAM], [*TORCHRUN, "-m", "evenspan"]], ids=["threads", "processes"])
@@ -65,7 +63,7 @@ def test_standard_output_holds_the_profile_alone() -> None:
     ("words", "text"),
     [
         (["--heads", "4"], "[options] --out is missing"),
-        (["--out", "x.json", "--longes", "9"], 'no option "--longes"; see --help; did you mean \'--longest\'?'),
+        (["--out", "x.json", "--longes", "9"], "no option \"--longes\"; see --help; did you mean '--longest'?"),
         (["--out", "x.json", "--ranks", "1"], "there is 1; give at least 2"),
         (["--out", "/nowhere/x.json"], '"/nowhere/x.json" cannot be written: No such file'),
     ],
