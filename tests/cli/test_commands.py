@@ -130,9 +130,10 @@ def test_programs_beside_it_are_commands(evenspan: Run, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "which is not built here" in done.stderr
 
-    program = folder / "evenspan-train"
-    program.write_text('#!/bin/sh\necho "$0" "$@"\nexit 7\n')
-    program.chmod(0o755)
+    for name in ("evenspan-calibrate", "evenspan-train"):
+        program = folder / name
+        program.write_text('#!/bin/sh\necho "$0" "$@"\nexit 7\n')
+        program.chmod(0o755)
     assert "not built here" not in evenspan("--help", binary=binary).stdout
     done = evenspan("train", "a b", "--ranks", 4, binary=binary)
     assert done.returncode == 7

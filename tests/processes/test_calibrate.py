@@ -1,4 +1,4 @@
-"""`evenspan calibrate`, ranks as threads and as processes: what it writes is a profile that `evenspan simulate` takes."""
+"""`evenspan calibrate`, ranks as threads and as processes: `evenspan simulate` takes the profile that it writes."""
 
 from __future__ import annotations
 
