@@ -86,6 +86,15 @@ TEST(MixedPlacement, CutsAsFewDocumentsAsItCan) {
   EXPECT_EQ(in_several, std::set<int64_t>{17});
 }
 
+// Tokens are all that costs: they alone are even.
+TEST(MixedPlacement, TakesPairsThatCostNothing) {
+  std::vector<int64_t> lengths(20, 300);
+  lengths[3] = 9000;
+  Request request = request_of(Documents(lengths, Mask{}), 4, 2);
+  request.cost = CostModel{0, 1};
+  EXPECT_LE(measure(*make_plan(request)).tokens_max_over_mean, 1.01);
+}
+
 TEST(RemoteStages, IsOneWhereLinksAreUnknown) {
   Request request = request_of(Documents(std::vector<int64_t>{100000}, Mask{}), 16, 8);
   EXPECT_EQ(num_remote_stages(request, {100000, 8, 1e9}), 1);

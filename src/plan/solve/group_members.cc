@@ -1,0 +1,209 @@
+#include "plan/solve/group_members.h"
+
+#include <algorithm>
+
+#include "plan/solve/group_shares.h"
+
+namespace evenspan::plan {
+namespace {
+
+class Members {
+ public:
+  Members(const Request& request, int32_t num_ranks, std::vector<GroupItem> items)
+      : request_(request), num_ranks_(num_ranks), items_(std::move(items)) {
+    for (const GroupItem& item : items_) mean_ += item.load;
+    mean_ = 1.0 / num_ranks * mean_;
+    // Cut ones first, then the most attention.
+    std::stable_sort(items_.begin(), items_.end(), [](const GroupItem& a, const GroupItem& b) {
+      return a.cut != b.cut ? a.cut : a.load.attention > b.load.attention;
+    });
+  }
+
+  void run(std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) {
+    size_t num_shared = 0;
+    while (num_shared < items_.size() && (items_[num_shared].cut || num_ranks_ == 1)) ++num_shared;
+    Dealt best = with(num_shared, 0);
+    const size_t num_whole = items_.size() - num_shared;
+    for (size_t more = 0; num_ranks_ > 1 && more <= num_whole; more += more < 16 ? 1 : more / 4) {
+      for (const size_t num_divided : {0, 1}) {
+        if (best.seconds <= even_seconds() * (1 + kUneven)) break;
+        if (more + num_divided == 0 || more + num_divided > num_whole) continue;
+        Dealt dealt = with(num_shared + more, num_divided);
+        if (dealt.seconds < best.seconds) best = std::move(dealt);
+      }
+    }
+    write(best, shared, homes);
+  }
+
+ private:
+  struct Dealt {
+    size_t num_shared = 0;
+    std::vector<double> parts;     // [rank] of item num_shared, if that is divided by rows; else empty
+    size_t first_whole = 0;        // the items from here on are whole
+    std::vector<int32_t> rank_of;  // [item - first_whole]
+    std::vector<Load> ranks;       // without the tokens of shared items
+    double seconds = 0;            // of the slowest rank, and what sharing costs it
+  };
+
+  double even_seconds() const { return mean_.attention + request_.cost.token_seconds * mean_.tokens; }
+
+  // Shares the first items, and divides as many of the next, 0 or 1, so that the ranks come out even.
+  Dealt with(size_t num_shared, size_t num_divided) const {
+    Load shared;
+    for (size_t i = 0; i < num_shared; ++i) shared += items_[i].load;
+    std::vector<Load> whole;
+    Dealt dealt;
+    dealt.num_shared = num_shared;
+    dealt.first_whole = num_shared + num_divided;
+    for (size_t i = dealt.first_whole; i < items_.size(); ++i) whole.push_back(items_[i].load);
+    dealt.ranks.assign(static_cast<size_t>(num_ranks_), Load{shared.attention / num_ranks_, 0});
+    dealt.rank_of = deal(whole, mean_, &dealt.ranks);
+    double divided_tokens = 0;
+    if (num_divided > 0) {
+      divide(items_[num_shared], &dealt);
+      divided_tokens = items_[num_shared].load.tokens;
+    }
+    // Shared tokens lie where there is room.
+    double attention = 0, tokens = mean_.tokens;
+    for (const Load& load : dealt.ranks) {
+      attention = std::max(attention, load.attention);
+      tokens = std::max(tokens, load.tokens);
+    }
+    const double local_seconds = attention - shared.attention / num_ranks_;
+    dealt.seconds = attention + request_.cost.token_seconds * tokens +
+                    std::max(0.0, transfer_seconds(shared.tokens, divided_tokens) - local_seconds);
+    return dealt;
+  }
+
+  // Pours the document into what the ranks lack of one level of attention.
+  void divide(const GroupItem& item, Dealt* dealt) const {
+    std::vector<double> held;
+    for (const Load& load : dealt->ranks) held.push_back(load.attention);
+    std::sort(held.begin(), held.end());
+    // Fewer rows a rank, slower kernels: as if all ranks had a share.
+    const DocumentId id = item.spans.front().document;
+    const auto tokens = static_cast<int64_t>(item.load.tokens);
+    const double attention = item.load.attention * request_.cost.slowdown(tokens / num_ranks_) /
+                             request_.cost.slowdown(request_.documents[id].length);
+    double level = held[0], rest = attention;
+    for (size_t i = 1; i <= held.size() && rest > 0; ++i) {
+      const double step = i < held.size() ? held[i] - level : rest;
+      const double filled = std::min(rest, step * static_cast<double>(i));
+      level += filled / static_cast<double>(i);
+      rest -= filled;
+    }
+    for (Load& load : dealt->ranks) {
+      dealt->parts.push_back(attention > 0 ? std::max(0.0, level - load.attention) / attention : 1.0 / num_ranks_);
+      load += Load{std::max(0.0, level - load.attention), dealt->parts.back() * item.load.tokens};
+    }
+  }
+
+  // Of the whole model's transfers: of shared tokens queries, keys, values and outputs, to other ranks; of divided ones
+  // keys and values, to all. Backward moves about three times as much as forward.
+  double transfer_seconds(double shared_tokens, double divided_tokens) const {
+    const Level& level = request_.topology.levels[request_.topology.level_between(Rank(0), Rank(num_ranks_ - 1))];
+    if (level.bytes_per_second <= 0 || shared_tokens + divided_tokens <= 0) return 0;
+    const AttentionShape& shape = request_.shape;
+    const double heads = shared_tokens / num_ranks_ * (2.0 * shape.num_heads + 2.0 * shape.num_kv_heads) +
+                         divided_tokens * 2.0 * shape.num_kv_heads;
+    const double bytes =
+        (num_ranks_ - 1.0) / num_ranks_ * heads * shape.head_dim * static_cast<double>(num_bytes(shape.element));
+    return 4 * request_.cost.num_layers * (bytes / level.bytes_per_second + 2 * level.latency_seconds);
+  }
+
+  void write(const Dealt& dealt, std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) const {
+    std::vector<int64_t> tokens(static_cast<size_t>(num_ranks_), 0);
+    int64_t to_place = 0;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      for (const PlacedSpan& placed : items_[i].spans) {
+        if (i < dealt.num_shared) {
+          shared->push_back(placed);
+          to_place += placed.span.size();
+          continue;
+        }
+        if (i < dealt.first_whole) continue;
+        const auto rank = static_cast<size_t>(dealt.rank_of[i - dealt.first_whole]);
+        homes[rank].push_back(placed);
+        tokens[rank] += placed.span.size();
+      }
+    }
+    if (dealt.first_whole > dealt.num_shared) {
+      const DocumentId id = items_[dealt.num_shared].spans.front().document;
+      const auto chunks = mirrored_chunks(id, request_.documents[id].length, dealt.parts);
+      for (size_t r = 0; r < chunks.size(); ++r) {
+        for (const PlacedSpan& placed : chunks[r]) {
+          homes[r].push_back(placed);
+          tokens[r] += placed.span.size();
+        }
+      }
+    }
+    // Every rank gets its part of every span, so that what others read of it comes from all ranks alike.
+    const std::vector<int64_t> rooms = room(tokens, to_place);
+    for (const PlacedSpan& placed : *shared) {
+      int64_t before = 0;
+      for (size_t r = 0; r < rooms.size(); ++r) {
+        const Span part{placed.span.begin + placed.span.size() * before / to_place,
+                        placed.span.begin + placed.span.size() * (before + rooms[r]) / to_place};
+        if (!part.empty()) homes[r].push_back(PlacedSpan{placed.document, part});
+        before += rooms[r];
+      }
+    }
+    std::sort(shared->begin(), shared->end());
+  }
+
+  // How many of `to_place` tokens each rank gets, so that the fewest become as many as can be.
+  static std::vector<int64_t> room(const std::vector<int64_t>& tokens, int64_t to_place) {
+    const auto placed_at = [&](int64_t level) {
+      int64_t sum = 0;
+      for (const int64_t t : tokens) sum += std::max<int64_t>(0, level - t);
+      return sum;
+    };
+    int64_t low = 0, high = *std::max_element(tokens.begin(), tokens.end()) + to_place;
+    while (low < high) {  // the highest level that they fill
+      const int64_t middle = low + (high - low + 1) / 2;
+      placed_at(middle) <= to_place ? low = middle : high = middle - 1;
+    }
+    int64_t rest = to_place - placed_at(low);
+    std::vector<int64_t> rooms;
+    for (const int64_t t : tokens) {
+      const int64_t one_more = t <= low && rest > 0 ? 1 : 0;
+      rest -= one_more;
+      rooms.push_back(std::max<int64_t>(0, low - t) + one_more);
+    }
+    return rooms;
+  }
+
+  const Request& request_;
+  const int32_t num_ranks_;
+  std::vector<GroupItem> items_;
+  Load mean_;  // of a rank
+};
+
+}  // namespace
+
+std::vector<std::vector<PlacedSpan>> mirrored_chunks(DocumentId id, int64_t length, const std::vector<double>& parts) {
+  std::vector<std::vector<PlacedSpan>> chunks;
+  int64_t begin = 0;  // of what is left between the chunks
+  double before = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    auto& spans = chunks.emplace_back();
+    before += parts[i];
+    if (i + 1 == parts.size()) {
+      spans.push_back(PlacedSpan{id, Span{begin, length - begin}});
+    } else {
+      const int64_t end = std::min(static_cast<int64_t>(before * static_cast<double>(length) / 2), length / 2);
+      spans.push_back(PlacedSpan{id, Span{begin, end}});
+      spans.push_back(PlacedSpan{id, Span{length - end, length - begin}});
+      begin = end;
+    }
+    std::erase_if(spans, [](const PlacedSpan& placed) { return placed.span.empty(); });
+  }
+  return chunks;
+}
+
+void place_in_group(const Request& request, int32_t num_ranks, std::vector<GroupItem> items,
+                    std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) {
+  Members(request, num_ranks, std::move(items)).run(shared, homes);
+}
+
+}  // namespace evenspan::plan

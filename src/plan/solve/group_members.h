@@ -1,0 +1,28 @@
+// Which ranks of a group get which of its documents.
+#pragma once
+
+#include <vector>
+
+#include "evenspan/plan/placement.h"
+#include "evenspan/plan/request.h"
+#include "plan/solve/deal.h"
+
+namespace evenspan::plan {
+
+// Cuts a document into parts that add up to 1: of each a chunk from its beginning and the mirrored one from its end,
+// the first parts outermost; the last part is what is left in the middle. Parts without a token have no span.
+std::vector<std::vector<PlacedSpan>> mirrored_chunks(DocumentId id, int64_t length, const std::vector<double>& parts);
+
+// A document in a group.
+struct GroupItem {
+  std::vector<PlacedSpan> spans;
+  Load load;
+  bool cut = false;  // the group has a part of it
+};
+
+// Places a group's documents on its `num_ranks` ranks; see place_mixed(). Appends to `shared`, and to the ranks' homes,
+// `homes[0]` to `homes[num_ranks - 1]`.
+void place_in_group(const Request& request, int32_t num_ranks, std::vector<GroupItem> items,
+                    std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes);
+
+}  // namespace evenspan::plan

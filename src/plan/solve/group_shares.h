@@ -1,0 +1,28 @@
+// Which groups of ranks get which documents, and how much of those that are cut.
+#pragma once
+
+#include <vector>
+
+#include "evenspan/plan/request.h"
+#include "plan/solve/deal.h"
+
+namespace evenspan::plan {
+
+// Unevenness, as a part of the mean, that is not worth another cut or another shared document.
+constexpr double kUneven = 5e-4;
+
+// A document or a part of one.
+struct Share {
+  size_t document = 0;
+  double part = 1;  // in (0, 1]
+};
+
+// Tokens and attention seconds of a share, whose kernels have rows as few as a document of its size. Where pairs cost
+// nothing, attention stands for what tokens cost.
+Load share_load(const Request& request, const Share& share);
+
+// The shares of each group, with tokens and attention even as far as that is possible; see place_mixed(). Parts of a
+// document add up to 1. Deterministic.
+std::vector<std::vector<Share>> share_among_groups(const Request& request, int32_t num_groups);
+
+}  // namespace evenspan::plan
