@@ -67,7 +67,8 @@ struct CostModel {
 
   double pair_seconds = 2 * 5.128e-9;
   double token_seconds = 0.1839576e-3;
-  std::vector<Slowdown> slowdowns = {};  // ascending lengths, linear between them, constant beyond; empty: 1
+  // Ascending lengths, linear between them, constant beyond; empty: 1. Initialised since GCC warns of CostModel{a, b}.
+  std::vector<Slowdown> slowdowns = {};  // NOLINT(readability-redundant-member-init)
   double stage_seconds = 0;  // of one more stage of attention in one layer's forward and backward: its launches
   int32_t num_layers = 32;   // >= 1
 

@@ -19,7 +19,7 @@ struct PassTimes {
   double segment_seconds = 0;    // of each of its segments
   std::vector<double> seconds;   // all positive
   // Measured causal squares: seconds of one head for each of AttentionTimes::squares, all positive.
-  std::vector<double> square_seconds = {};
+  std::vector<double> square_seconds = {};  // NOLINT(readability-redundant-member-init): as in CostModel
   // Of a result that is added to another after the kernel: each, and each of its rows of one head.
   double merge_seconds = 0;
   double merge_row_seconds = 0;

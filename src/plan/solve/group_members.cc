@@ -78,6 +78,7 @@ class Members {
   // Pours the document into what the ranks lack of one level of attention.
   void divide(const GroupItem& item, Dealt* dealt) const {
     std::vector<double> held;
+    held.reserve(dealt->ranks.size());
     for (const Load& load : dealt->ranks) held.push_back(load.attention);
     std::sort(held.begin(), held.end());
     // Fewer rows a rank, slower kernels: as if all ranks had a share.

@@ -74,6 +74,7 @@ class Groups {
   // Deals the whole documents around what is reserved for cut ones, then pours these.
   Shares fill(const std::vector<size_t>& cut, const std::vector<size_t>& whole, std::vector<Load> bins) const {
     std::vector<Load> items;
+    items.reserve(whole.size());
     for (const size_t d : whole) items.push_back(loads_[d]);
     const std::vector<int32_t> group_of = deal(items, capacity_, &bins);
     Shares shares(static_cast<size_t>(num_groups_));
