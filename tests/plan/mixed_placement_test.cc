@@ -86,6 +86,19 @@ TEST(MixedPlacement, CutsAsFewDocumentsAsItCan) {
   EXPECT_EQ(in_several, std::set<int64_t>{17});
 }
 
+// Groups with room for nothing but rounding once kept the solver busy for ever.
+TEST(MixedPlacement, PlacesFewDocumentsOnManyRanks) {
+  for (const int32_t ranks : {16, 72, 256}) {
+    for (const std::vector<int64_t>& lengths : {std::vector<int64_t>{5000, 100}, {1}, {70000}, {900, 900, 900, 7}}) {
+      for (const int32_t group : {1, 2, 8}) {
+        Request request = request_of(Documents(lengths, Mask{}), ranks, 8);
+        request.options.ranks_per_group = group;
+        EXPECT_EQ(make_plan(request)->placement.num_ranks(), ranks);
+      }
+    }
+  }
+}
+
 // Tokens are all that costs: they alone are even.
 TEST(MixedPlacement, TakesPairsThatCostNothing) {
   std::vector<int64_t> lengths(20, 300);

@@ -158,7 +158,10 @@ class Groups {
     std::vector<Load> bins(static_cast<size_t>(num_groups_));
     for (Load& bin : bins) {
       Load room = capacity_;
-      while (!dense.empty() && fullness(room, capacity_) > 1e-9 && room.tokens > 0 && room.attention > 0) {
+      const auto has_room = [&] {
+        return room.tokens > 1e-9 * capacity_.tokens && room.attention > 1e-9 * capacity_.attention;
+      };
+      while (!dense.empty() && has_room()) {
         const double wanted = density(room), heavy = density(dense.back());
         // Tokens of the light one for each of the dense one, so that together they are as dense as the room.
         double lean = 0;
