@@ -56,7 +56,7 @@ def profile(tmp_path: Path, bytes_per_second: float) -> Path:
 
 def test_auto_takes_the_shortest_step_and_the_plan_says_which(tmp_path: Path) -> None:
     slow = make_plan([900, 30, 20], 4, strategy="auto", profile=profile(tmp_path, 1.0))
-    assert slow.strategy == "local"  # a byte a second: nothing may travel
+    assert sum(slow.sent_bytes) == 0  # a byte a second: nothing may travel
     fast = make_plan([900, 30, 20], 4, strategy="auto", profile=profile(tmp_path, 1e15))
     assert fast.strategy not in ("auto", "local")
     again = make_plan([900, 30, 20], 4, strategy="auto", profile=str(profile(tmp_path, 1e15)))
