@@ -95,14 +95,13 @@ class Writer {
     RemoteWork work;
     for (size_t i = 0; i < shared_[group].size();) {
       const size_t last = document_end(group, i);
-      for (const Span& keys : remote_keys(group, i, last)) {
-        work.keys += keys.size();
-        for (; i < last; ++i) {
-          const PlacedSpan& placed = shared_[group][i];
-          work.pairs += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span)) / group_size_;
-        }
+      const std::vector<Span> remote = remote_keys(group, i, last);
+      for (const Span& keys : remote) work.keys += keys.size();
+      for (; i < last; ++i) {
+        if (remote.empty()) continue;
+        const PlacedSpan& placed = shared_[group][i];
+        work.pairs += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span)) / group_size_;
       }
-      i = last;
     }
     work.kv_heads = request_.shape.kv_heads(split_.heads(0)).size();
     return num_remote_stages(request_, work);
