@@ -2,7 +2,7 @@
 
 Two Gloo processes of one thread each calibrate this machine, then run random long-tailed batches with several
 strategies, all of them by turns. Each plan is simulated with the profile just made. A time is the slowest rank's, from
-when all ranks begin a pass to its end; forward and backward are added, and the least of the repetitions counts.
+when all ranks begin a pass to its end; forward and backward are added, and the median of the repetitions counts.
 Run: python bench/prediction_report.py [BATCHES [REPETITIONS]]
 """
 
@@ -65,7 +65,7 @@ class Case:
         heads = [SHAPE["heads"], SHAPE["kv_heads"], SHAPE["kv_heads"]]
         self.inputs = [torch.randn(rows, h, SHAPE["head_dim"], requires_grad=True) for h in heads]
         self.gradient = torch.randn(rows, SHAPE["heads"], SHAPE["head_dim"])
-        self.measured = float("inf")
+        self.times: list[float] = []
 
     def run(self) -> None:
         """Run forward and backward once."""
@@ -74,7 +74,12 @@ class Case:
         watch.run(lambda: output.backward(self.gradient))
         for tensor in self.inputs:
             tensor.grad = None
-        self.measured = min(self.measured, watch.seconds)
+        self.times.append(watch.seconds)
+
+    @property
+    def measured(self) -> float:
+        """The median of the repetitions."""
+        return statistics.median(self.times)
 
 
 def order_errors(cases: list[Case]) -> int:
@@ -115,6 +120,8 @@ def main(num_batches: int, repetitions: int) -> None:
     """Calibrate, predict and measure, on every rank."""
     torch.set_num_threads(1)
     torch.manual_seed(dist.get_rank())
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[dist.get_rank() % len(cores)]})
     words = [f"--{key.replace('_', '-')}={value}" for key, value in SHAPE.items()]
     words += ["--out=-", f"--longest={TOKENS // 3}", f"--seconds={CALIBRATION_SECONDS}"]
     calibration = _evenspan.CalibrateCommand(words).calibrate(communicator_of(None))

@@ -244,12 +244,24 @@ void bind_plan(py::module_& m) {
       .def_property_readonly("counts", &Planner::counts);
 }
 
+// Frees its backend without the interpreter's lock, whoever drops it last: a process group then joins threads of its
+// own, and these want the lock to let go of tensors.
+comm::Communicator freed_without_lock(comm::Communicator made) {
+  comm::Backend* backend = made.backend().get();
+  const auto release = [held = std::move(made)](comm::Backend*) mutable {
+    std::optional<py::gil_scoped_release> unlocked;
+    if (PyGILState_Check()) unlocked.emplace();
+    held = {};
+  };
+  return comm::Communicator(std::shared_ptr<comm::Backend>(backend, release));
+}
+
 void bind_run(py::module_& m) {
   py::class_<comm::Communicator>(m, "Communicator")
       .def(py::init([](const std::optional<std::string>& group_name, double timeout) {
              comm::CommunicatorOptions options;
              options.timeout = std::chrono::milliseconds(static_cast<int64_t>(timeout * 1000));
-             if (group_name) return comm::make_c10d_communicator(*group_name, options);
+             if (group_name) return freed_without_lock(comm::make_c10d_communicator(*group_name, options));
              return comm::make_threads_communicators(1, options).front();
            }),
            Unlocked(), py::arg("group_name"), py::arg("timeout"))

@@ -1,17 +1,19 @@
 #include "calibrate/bench.h"
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 
 namespace evenspan::calibrate {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kEvictedBytes = int64_t{128} << 20;  // more than caches hold
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -34,22 +36,32 @@ size_t Bench::add(Task task) {
 
 void Bench::measure(const comm::Communicator& communicator, c10::Device device, double seconds) {
   const Clock::time_point begin = Clock::now();
-  std::vector<double> least(tasks_.size(), std::numeric_limits<double>::max());
+  std::vector<std::vector<double>> times(tasks_.size());
+  const at::Tensor evicting = at::empty({kEvictedBytes}, at::TensorOptions().dtype(at::kByte).device(device));
   bool goes_on = true;
   for (num_rounds_ = 0; goes_on; ++num_rounds_) {
     for (size_t task = 0; task < tasks_.size(); ++task) {
+      evicting.fill_(num_rounds_ % 2);
+      finish_device(device);
       comm::barrier(communicator, "calibrate");
       const Clock::time_point start = Clock::now();
       tasks_[task].run();
       finish_device(device);
-      least[task] = std::min(least[task], since(start));
+      times[task].push_back(since(start));
     }
     // Rank 0 decides, so that all ranks make as many rounds.
     const at::Tensor elapsed = tensor_of({since(begin)}, device);
     comm::broadcast(communicator, Rank(0), elapsed, "calibrate");
     goes_on = num_rounds_ < 1 || elapsed.item<double>() < seconds;
   }
-  const at::Tensor sum = comm::all_reduce(communicator, tensor_of(least, device), "calibrate").cpu();
+  std::vector<double> medians;
+  medians.reserve(times.size());
+  for (std::vector<double>& of_task : times) {
+    const auto middle = of_task.begin() + num_rounds_ / 2;
+    std::nth_element(of_task.begin(), middle, of_task.end());
+    medians.push_back(*middle);
+  }
+  const at::Tensor sum = comm::all_reduce(communicator, tensor_of(medians, device), "calibrate").cpu();
   seconds_.clear();
   for (size_t task = 0; task < tasks_.size(); ++task) {
     seconds_.push_back(sum[static_cast<int64_t>(task)].item<double>() / communicator.size() / tasks_[task].times);

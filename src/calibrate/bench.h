@@ -22,10 +22,11 @@ class Bench {
  public:
   // Returns the task's number.
   size_t add(Task task);
-  // Rounds of all tasks, each begun by all ranks together: at least two, and more until `seconds` have passed. On a
-  // device, a task ends when the device has done it.
+  // Rounds of all tasks, each begun by all ranks together: at least two, and more until `seconds` have passed. A task
+  // finds its data in memory and not in caches, as a layer of a large batch does. On a device, it ends when the device
+  // has done it.
   void measure(const comm::Communicator& communicator, c10::Device device, double seconds);
-  // Least of the rounds, mean of the ranks. REQUIRES: measured.
+  // Median of the rounds, mean of the ranks. REQUIRES: measured.
   double seconds(size_t task) const { return seconds_[task]; }
   int64_t num_rounds() const { return num_rounds_; }
 

@@ -68,16 +68,15 @@ Calibration calibrate(const Options& options, const comm::Communicator& communic
   result.about = join_text(communicator.size(), " ranks, ", per_node, " a node, of ", at::get_num_threads(),
                            " threads on ", device.str(), ", all measured at once with torch ", TORCH_VERSION);
   result.sources = {
-      {"times", join_text("least of ", bench.num_rounds(),
-                          " rounds, mean of the ranks, without the time in which other "
-                          "programs had a rank's core")},
+      {"times",
+       join_text("median of ", bench.num_rounds(), " rounds, mean of the ranks; data come from memory, not from caches")},
       {"attention", join_text("the executor's kernels, ", shape.num_heads, " heads and ", shape.num_kv_heads,
                               " kv heads together, divided by the heads; squares are causal")},
       {"attention.segment_seconds", "a segment of one query and one key"},
       {"attention.merge", "segments whose results are merged, less segments whose results are written in place"},
       {"memory", "the executor's copies and additions of whole rows, fitted over sizes"},
       {"flops", "matrix products of 512 tokens, heads x head dimension, and 4 times that"},
-      {"links", "exchanges of one message each way between neighbours, all ranks at once, fitted over sizes"},
+      {"links", "exchanges each way between neighbours, all ranks at once: of one message, fitted over sizes, and of many"},
       {"exchange", "what kernels lose to an exchange beside them"}};
   return result;
 }

@@ -58,7 +58,7 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
     levels.push_back(neighbours(communicator, communicator.size(), ranks_per_node));
   }
   for (const Peers& peers : levels) {
-    auto& sizes = levels_.emplace_back();
+    Level& level = levels_.emplace_back();
     for (const int64_t bytes : kExchangedBytes) {
       const auto repeats = static_cast<int32_t>(std::clamp<int64_t>(kLargeBytes / bytes, 1, 32));
       plan::Program program;
@@ -67,9 +67,16 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
         if (id > 0) program.operations.back().waits = {id - 1};
       }
       const double sent_bytes = sent(std::get<plan::Exchange>(program.operations[0].body), workbench.shape());
-      if (!sizes.empty() && sizes.back().bytes >= sent_bytes) continue;
-      sizes.push_back({sent_bytes, add(std::move(program), repeats)});
+      if (!level.sizes.empty() && level.sizes.back().bytes >= sent_bytes) continue;
+      level.sizes.push_back({sent_bytes, add(std::move(program), repeats)});
     }
+    const auto alone = [&](int64_t messages) {
+      plan::Program program;
+      program.operations.push_back({{}, exchange(workbench, peers, 0, kLargeBytes, messages)});
+      return add(std::move(program), 1);
+    };
+    level.one = alone(1);
+    level.many = alone(kMessages);
   }
   for (const auto& [bytes, messages] :
        {std::pair{kLargeBytes, int64_t{1}}, {4 * kLargeBytes, int64_t{1}}, {kLargeBytes, kMessages}}) {
@@ -88,14 +95,15 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
 }
 
 void LinkPart::finish(const Bench& bench, simulate::Profile* profile) const {
-  for (const std::vector<Size>& sizes : levels_) {
+  for (const Level& level : levels_) {
     std::vector<double> bytes, seconds;
-    for (const Size& size : sizes) {
+    for (const Size& size : level.sizes) {
       bytes.push_back(size.bytes);
       seconds.push_back(bench.seconds(size.task));
     }
     const Line line = fit_line(bytes, seconds);
-    profile->links.push_back({line.fixed_seconds, line.per_second, 0, 0});
+    const double more = bench.seconds(level.many) - bench.seconds(level.one);
+    profile->links.push_back({line.fixed_seconds, line.per_second, 0, 0, std::max(0.0, more / (kMessages - 1))});
   }
   // What kernels lose to the exchange: by bytes from the two sizes of one message, the rest by messages.
   const auto lost = [&](const Beside& one) { return bench.seconds(one.task) - bench.seconds(one.kernels); };

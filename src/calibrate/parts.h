@@ -85,7 +85,11 @@ class LinkPart {
     double bytes, messages;  // sent and received together
     size_t task, kernels;    // the kernels with and without the exchange
   };
-  std::vector<std::vector<Size>> levels_;  // [level]
+  struct Level {
+    std::vector<Size> sizes;  // of one message
+    size_t one, many;         // tasks: kLargeBytes in one message and in kMessages
+  };
+  std::vector<Level> levels_;
   std::vector<Beside> beside_;
 };
 

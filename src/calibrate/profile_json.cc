@@ -48,7 +48,8 @@ Json attention_json(const simulate::AttentionTimes& times) {
 
 Json link_json(const simulate::Link& link) {
   Json json = {{"latency_seconds", rounded(link.latency_seconds)},
-               {"bytes_per_second", rounded(link.bytes_per_second)}};
+               {"bytes_per_second", rounded(link.bytes_per_second)},
+               {"message_seconds", rounded(link.message_seconds)}};
   if (link.cards > 0) {
     json["cards"] = link.cards;
     json["card_bytes_per_second"] = rounded(link.card_bytes_per_second);

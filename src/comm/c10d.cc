@@ -18,6 +18,7 @@
 
 #include "comm/board.h"
 #include "comm/failure.h"
+#include "comm/gloo_threads.h"
 #include "comm/transfers.h"
 #include "comm/watcher.h"
 #include "evenspan/comm/communicator.h"
@@ -50,14 +51,18 @@ void abort_work(const c10::intrusive_ptr<c10d::Work>& work, const c10::intrusive
   }
 }
 
+bool uses_gloo(c10d::ProcessGroup& group) {
+  constexpr auto kCpu = c10::DeviceType::CPU;
+  return group.hasBackends() && group.hasBackendForDeviceType(kCpu) &&
+         group.getBackend(kCpu)->getBackendName() == "gloo";
+}
+
 // Tells whether a Gloo connection still stands. Gloo says nothing to a transfer whose connection breaks in its middle,
 // but it does to one that has not begun: so a receive that nobody serves is kept open for every peer, and asked.
 class Canaries {
  public:
   explicit Canaries(c10d::ProcessGroup& group) {
-    constexpr auto kCpu = c10::DeviceType::CPU;
-    if (!group.hasBackends() || !group.hasBackendForDeviceType(kCpu)) return;
-    if (group.getBackend(kCpu)->getBackendName() != "gloo") return;
+    if (!uses_gloo(group)) return;
     canaries_.resize(group.getSize());
     for (int peer = 0; peer < group.getSize(); ++peer) {
       if (peer == group.getRank()) continue;
@@ -95,7 +100,9 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
         num_received_(size_),
         board_(group_->getStore()),
         canaries_(*group_),
-        watcher_(rank_, timeout, board_, [this](Rank peer) { return canaries_.ask(peer); }) {}
+        watcher_(rank_, timeout, board_, [this](Rank peer) { return canaries_.ask(peer); }) {
+    if (uses_gloo(*group_)) calm_gloo_loops();
+  }
 
   Rank rank() const override { return rank_; }
   int32_t size() const override { return size_; }

@@ -51,11 +51,11 @@ AttentionTimes read_attention(const Fields& in) {
 }
 
 const std::vector<std::string> kLinkFields = {"source", "latency_seconds", "bytes_per_second", "cards",
-                                              "card_bytes_per_second"};
+                                              "card_bytes_per_second", "message_seconds"};
 
 Link read_link(const Fields& in) {
   return Link{in.number("latency_seconds"), in.number("bytes_per_second"), in.has("cards") ? count(in, "cards") : 0,
-              in.number("card_bytes_per_second", 0)};
+              in.number("card_bytes_per_second", 0), in.number("message_seconds", 0)};
 }
 
 simulate::Profile parse_profile(const std::string& text, const std::string& file) {

@@ -126,6 +126,7 @@ void FlowNetwork::make_flows(const Machine& machine) {
     sent_bytes_by_level[level] += send.bytes;
     if (!flows.empty() && flows.back().from == send.exchange && flows.back().to == receive.exchange) {
       flows.back().bytes += send.bytes;
+      flows.back().latency_seconds += machine.links[level].message_seconds;
       continue;
     }
     Flow flow;

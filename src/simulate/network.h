@@ -10,7 +10,7 @@
 
 namespace evenspan::simulate {
 
-// All messages from one exchange to another, as one: they begin together and share the same way.
+// All messages from one exchange to another, as one: they share the same way, and it takes longer until they begin.
 struct Flow {
   int32_t from = 0;  // number of the sending exchange, over all ranks
   int32_t to = 0;    // of the receiving one

@@ -101,6 +101,10 @@ void check_link(const std::string& whose, size_t level, const Link& link) {
     fail_invalid(whose, ": level ", level, " has a latency of ", link.latency_seconds, " s and ", link.bytes_per_second,
                  " bytes per second; the latency is not negative, the bandwidth positive");
   }
+  if (!(link.message_seconds >= 0) || !(link.message_seconds < kMost)) {
+    fail_invalid(whose, ": level ", level, " takes ", link.message_seconds,
+                 " s for each further message; that is not negative");
+  }
   if (link.cards < 0 || (link.cards > 0) != (link.card_bytes_per_second > 0)) {
     fail_invalid(whose, ": level ", level, " has ", link.cards, " cards of ", link.card_bytes_per_second,
                  " bytes per second; give both, or neither");

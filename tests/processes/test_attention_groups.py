@@ -58,6 +58,20 @@ def test_attention_equals_every_document_alone(num_ranks: int) -> None:
         assert max(errors) < 1e-12, dict(zip(strategies, errors, strict=True))
 
 
+def make_and_end_groups() -> None:
+    """Let go of groups while threads of theirs let go of tensors."""
+    for _ in range(100):
+        group = dist.new_group([dist.get_rank()])
+        evenspan.bind(evenspan.plan([3], 1, heads=1, kv_heads=1, head_dim=8), group)
+        dist.all_reduce(torch.ones(1), group=group)
+        dist.destroy_process_group(group)
+        del group
+
+
+def test_a_group_that_ends_does_not_hang() -> None:
+    results(run_ranks(1, make_and_end_groups))
+
+
 def bind_what_is_chosen() -> str:
     """Bind the plan of `auto`, which compares it with the other ranks' choices."""
     plan = evenspan.plan(

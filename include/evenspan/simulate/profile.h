@@ -53,6 +53,7 @@ struct Link {
   double bytes_per_second = 0;       // of one rank, > 0
   int32_t cards = 0;                 // network cards that a group of the level below shares; 0: no limit but its ranks'
   double card_bytes_per_second = 0;  // of one card, > 0 if there are any
+  double message_seconds = 0;        // more latency for each further message of an exchange to the same rank, >= 0
 };
 
 // An immutable value once validated.
