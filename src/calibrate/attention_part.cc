@@ -51,25 +51,28 @@ AttentionPart::AttentionPart(const Workbench& workbench, const Grid& grid, int64
       backward_(add_tasks(Pass::backward, bench)) {}
 
 AttentionPart::PassTasks AttentionPart::add_tasks(Pass pass, Bench* bench) const {
-  const auto add = [&](std::vector<plan::Operation> operations, int64_t times) {
+  const auto add = [&](std::vector<plan::Operation> operations, int64_t times, bool warm) {
     plan::Program program;
     program.operations = std::move(operations);
-    return bench->add({[this, program] { workbench_.run(program); }, static_cast<double>(times)});
+    return bench->add({[this, program] { workbench_.run(program); }, static_cast<double>(times), warm});
   };
-  const auto segments = [&](TileKind kind, int64_t queries, int64_t keys, Result result = Result::written) {
+  const auto segments = [&](TileKind kind, int64_t queries, int64_t keys, Result result = Result::written,
+                            bool warm = false) {
     const int64_t count = std::clamp<int64_t>(1024 / std::max(queries, keys), 1, kTiny);
-    return add({attend(workbench_, pass, kind, queries, keys, count, result)}, count);
+    return add({attend(workbench_, pass, kind, queries, keys, count, result)}, count, warm);
   };
   PassTasks tasks;
-  tasks.operation = add(std::vector<plan::Operation>(kTiny, attend(workbench_, pass, TileKind::full, 1, 1, 1)), kTiny);
+  tasks.operation = add(std::vector<plan::Operation>(kTiny, attend(workbench_, pass, TileKind::full, 1, 1, 1)), kTiny,
+                        /*warm=*/false);
   tasks.segment = segments(TileKind::full, 1, 1);
   for (const int64_t queries : points_) {
     for (const int64_t keys : points_) tasks.grid.push_back(segments(TileKind::full, queries, keys));
   }
   for (const int64_t rows : squares_) tasks.squares.push_back(segments(TileKind::causal, rows, rows));
-  tasks.merged_pair = segments(TileKind::full, 1, 1, Result::merged);
-  tasks.merged = segments(TileKind::full, kMergedRows, kMergedKeys, Result::merged);
-  tasks.unmerged = segments(TileKind::full, kMergedRows, kMergedKeys);
+  // What a result is merged into was written by another tile of the same program.
+  tasks.merged_pair = segments(TileKind::full, 1, 1, Result::merged, /*warm=*/true);
+  tasks.merged = segments(TileKind::full, kMergedRows, kMergedKeys, Result::merged, /*warm=*/true);
+  tasks.unmerged = segments(TileKind::full, kMergedRows, kMergedKeys, Result::written, /*warm=*/true);
   return tasks;
 }
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 namespace evenspan::calibrate {
 namespace {
@@ -41,7 +42,7 @@ void Bench::measure(const comm::Communicator& communicator, c10::Device device, 
   bool goes_on = true;
   for (num_rounds_ = 0; goes_on; ++num_rounds_) {
     for (size_t task = 0; task < tasks_.size(); ++task) {
-      evicting.fill_(num_rounds_ % 2);
+      tasks_[task].warm ? tasks_[task].run() : void(evicting.fill_(num_rounds_ % 2));
       finish_device(device);
       comm::barrier(communicator, "calibrate");
       const Clock::time_point start = Clock::now();
@@ -54,14 +55,14 @@ void Bench::measure(const comm::Communicator& communicator, c10::Device device, 
     comm::broadcast(communicator, Rank(0), elapsed, "calibrate");
     goes_on = num_rounds_ < 1 || elapsed.item<double>() < seconds;
   }
-  std::vector<double> medians;
-  medians.reserve(times.size());
+  std::vector<double> expected;
+  expected.reserve(times.size());
   for (std::vector<double>& of_task : times) {
-    const auto middle = of_task.begin() + num_rounds_ / 2;
-    std::nth_element(of_task.begin(), middle, of_task.end());
-    medians.push_back(*middle);
+    std::sort(of_task.begin(), of_task.end());
+    const auto counted = (9 * num_rounds_ + 9) / 10;
+    expected.push_back(std::accumulate(of_task.begin(), of_task.begin() + counted, 0.0) / static_cast<double>(counted));
   }
-  const at::Tensor sum = comm::all_reduce(communicator, tensor_of(medians, device), "calibrate").cpu();
+  const at::Tensor sum = comm::all_reduce(communicator, tensor_of(expected, device), "calibrate").cpu();
   seconds_.clear();
   for (size_t task = 0; task < tasks_.size(); ++task) {
     seconds_.push_back(sum[static_cast<int64_t>(task)].item<double>() / communicator.size() / tasks_[task].times);

@@ -14,7 +14,8 @@ namespace evenspan::calibrate {
 // What is timed. All ranks have the same tasks in the same order; `run` may exchange with the others.
 struct Task {
   std::function<void()> run;
-  double times = 1;  // how often one call of `run` does what is measured
+  double times = 1;   // how often one call of `run` does what is measured
+  bool warm = false;  // data are in caches, where they were when a program used them shortly before
 };
 
 // A list of tasks and, once they are measured, their times.
@@ -23,10 +24,11 @@ class Bench {
   // Returns the task's number.
   size_t add(Task task);
   // Rounds of all tasks, each begun by all ranks together: at least two, and more until `seconds` have passed. A task
-  // finds its data in memory and not in caches, as a layer of a large batch does. On a device, it ends when the device
-  // has done it.
+  // that is not warm finds its data in memory, not in caches, as a layer of a large batch does. On a device, it ends when
+  // the device has done it.
   void measure(const comm::Communicator& communicator, c10::Device device, double seconds);
-  // Median of the rounds, mean of the ranks. REQUIRES: measured.
+  // Mean of the rounds without the slowest tenth, which other programs may have disturbed, and of the ranks. REQUIRES:
+  // measured.
   double seconds(size_t task) const { return seconds_[task]; }
   int64_t num_rounds() const { return num_rounds_; }
 

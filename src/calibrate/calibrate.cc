@@ -69,7 +69,8 @@ Calibration calibrate(const Options& options, const comm::Communicator& communic
                            " threads on ", device.str(), ", all measured at once with torch ", TORCH_VERSION);
   result.sources = {
       {"times",
-       join_text("median of ", bench.num_rounds(), " rounds, mean of the ranks; data come from memory, not from caches")},
+       join_text("mean of ", bench.num_rounds(),
+                 " rounds without the slowest tenth, and of the ranks; data come from memory, not from caches")},
       {"attention", join_text("the executor's kernels, ", shape.num_heads, " heads and ", shape.num_kv_heads,
                               " kv heads together, divided by the heads; squares are causal")},
       {"attention.segment_seconds", "a segment of one query and one key"},
