@@ -1,7 +1,8 @@
 """Attention forward + backward, predicted and measured: a Markdown table on standard output.
 
-Two Gloo processes of one thread each calibrate this machine, then run random long-tailed batches with several
-strategies, all of them by turns. Each plan is simulated with the profile just made. A time is the slowest rank's, from
+Two Gloo processes of one thread, each on a core of its own, run random long-tailed batches with several strategies, all
+of them by turns. They calibrate the machine before and after that, since its clock drifts; each plan is simulated with
+both profiles, and the mean counts. A time is the slowest rank's, from
 when all ranks begin a pass to its end; forward and backward are added, and the mean of the repetitions without the slowest tenth counts.
 Run: python bench/prediction_report.py [BATCHES [REPETITIONS]]
 """
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STRATEGIES = ["ring", "zigzag", "all_gather", "ulysses", "sequence_aware"]
 SHAPE = {"heads": 4, "kv_heads": 2, "head_dim": 64, "dtype": "f32"}
 TOKENS = 6144  # of a batch; documents are cut at a third of it
-CALIBRATION_SECONDS = 60
+CALIBRATION_SECONDS = 40  # before the batches, and after them
 TIE = 0.05  # times closer than this, as a part of the smaller one, have no order
 
 
@@ -58,15 +59,15 @@ class Stopwatch:
 class Case:
     """A batch with a strategy: its plan, this rank's rows, and the least time so far."""
 
-    def __init__(self, batch: list[int], strategy: str, calibration: _evenspan.Calibration) -> None:
-        """Plan, predict, and draw this rank's rows."""
+    def __init__(self, batch: list[int], strategy: str) -> None:
+        """Plan, and draw this rank's rows."""
         self.plan = evenspan.plan(lengths=batch, ranks=dist.get_world_size(), strategy=strategy, **SHAPE)
-        self.modelled = sum(calibration.predict(self.plan))
         rows = self.plan.tokens[dist.get_rank()]
         heads = [SHAPE["heads"], SHAPE["kv_heads"], SHAPE["kv_heads"]]
         self.inputs = [torch.randn(rows, h, SHAPE["head_dim"], requires_grad=True) for h in heads]
         self.gradient = torch.randn(rows, SHAPE["heads"], SHAPE["head_dim"])
         self.times: list[float] = []
+        self.modelled = 0.0
 
     def run(self) -> None:
         """Run forward and backward once."""
@@ -117,23 +118,32 @@ def report(cases: dict[int, list[Case]]) -> None:
     )
 
 
+def calibrate() -> _evenspan.Calibration:
+    """Measure what pieces of programs cost."""
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in SHAPE.items()]
+    words += ["--out=-", f"--longest={TOKENS // 3}", f"--seconds={CALIBRATION_SECONDS}"]
+    return _evenspan.CalibrateCommand(words).calibrate(communicator_of(None))
+
+
 def main(num_batches: int, repetitions: int) -> None:
     """Calibrate, predict and measure, on every rank."""
     torch.set_num_threads(1)
     torch.manual_seed(dist.get_rank())
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[dist.get_rank() % len(cores)]})
-    words = [f"--{key.replace('_', '-')}={value}" for key, value in SHAPE.items()]
-    words += ["--out=-", f"--longest={TOKENS // 3}", f"--seconds={CALIBRATION_SECONDS}"]
-    calibration = _evenspan.CalibrateCommand(words).calibrate(communicator_of(None))
+    before = calibrate()
     lengths = list(map(int, (ROOT / "bench/data/wikipedia_20000.txt").read_text().split()))
     generator = random.Random(7)
     batches = [draw(lengths, generator) for _ in range(num_batches)]
-    cases = {n: [Case(batch, name, calibration) for name in STRATEGIES] for n, batch in enumerate(batches)}
+    cases = {n: [Case(batch, name) for name in STRATEGIES] for n, batch in enumerate(batches)}
     for _ in range(repetitions):
         for row in cases.values():
             for case in row:
                 case.run()
+    after = calibrate()
+    for row in cases.values():
+        for case in row:
+            case.modelled = (sum(before.predict(case.plan)) + sum(after.predict(case.plan))) / 2
     if dist.get_rank() == 0:
         report(cases)
 
