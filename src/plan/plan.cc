@@ -192,6 +192,7 @@ PlanHash hash_of(const Plan& plan) {
   }
   parts[3].add(request.cost.pair_seconds);
   parts[3].add(request.cost.token_seconds);
+  parts[3].add(request.cost.tile);
   parts[3].add(request.cost.stage_seconds);
   parts[3].add(request.cost.num_layers);
   for (const CostModel::Slowdown& slowdown : request.cost.slowdowns) {

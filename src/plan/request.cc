@@ -46,6 +46,19 @@ ElementType parse_element_type(const std::string& text) {
 }
 
 double CostModel::slowdown(int64_t length) const {
+  const int64_t own = std::max<int64_t>(1, length), whole = whole_tiles(own);
+  const double rounding = static_cast<double>(whole) * static_cast<double>(whole + 1) /
+                          (static_cast<double>(own) * static_cast<double>(own + 1));
+  return rounding * whole_tiles_slowdown(whole);
+}
+
+double CostModel::rectangle_seconds(int64_t rows, int64_t keys) const {
+  const int64_t whole_rows = whole_tiles(rows), whole_keys = whole_tiles(keys);
+  return pair_seconds * static_cast<double>(whole_rows) * static_cast<double>(whole_keys) *
+         whole_tiles_slowdown(2 * std::min(whole_rows, whole_keys));
+}
+
+double CostModel::whole_tiles_slowdown(int64_t length) const {
   if (slowdowns.empty()) return 1;
   const auto above = std::lower_bound(slowdowns.begin(), slowdowns.end(), length,
                                       [](const Slowdown& s, int64_t value) { return s.length < value; });
@@ -134,6 +147,9 @@ void validate(const Request& request) {
   if (!(request.cost.stage_seconds >= 0) || request.cost.num_layers < 1) {
     fail_invalid("[plan] the cost model has ", request.cost.stage_seconds, " s per stage and ", request.cost.num_layers,
                  " layers; the one is not negative, the other at least 1");
+  }
+  if (request.cost.tile < 1) {
+    fail_invalid("[plan] the cost model's kernels have tiles of ", request.cost.tile, " rows; give at least 1");
   }
   int64_t shorter = 0;
   for (const CostModel::Slowdown& slowdown : request.cost.slowdowns) {

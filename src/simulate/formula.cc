@@ -131,10 +131,10 @@ class Formula {
   // Home spans of a document on a rank.
   std::vector<Span> homes(int64_t length, int64_t rank) const {
     const std::string& strategy = prediction_.strategy;
-    if (strategy == "ring") return {plan::equal_part(length, rank, num_ranks_)};
+    if (strategy == "ring") return {equal_part(length, rank, num_ranks_)};
     if (strategy == "zigzag" || strategy == "token_ring") {
       const int64_t chunks = int64_t{2} * num_ranks_;
-      return {plan::equal_part(length, rank, chunks), plan::equal_part(length, chunks - 1 - rank, chunks)};
+      return {equal_part(length, rank, chunks), equal_part(length, chunks - 1 - rank, chunks)};
     }
     std::vector<Span> stripes;
     const int64_t stripe = request_.options.stripe_tokens;

@@ -180,13 +180,17 @@ plan::CostModel cost_model(const Profile& profile, const Model& model) {
   const double flops =
       model.num_layers * (model.before_attention_flops() + model.after_attention_flops()) + model.output_layer_flops();
   plan::CostModel cost{pair_seconds * model.shape.num_heads * model.num_layers, flops * per_flop};
-  for (int64_t length = times.tile; length <= times.queries.back(); length *= 2) {
+  cost.tile = times.tile;
+  const int32_t heads = model.shape.num_heads;
+  int64_t step = times.tile;
+  for (int64_t length = step; length <= times.queries.back(); length += step) {
     double seconds = 0;
     for (const Pass pass : {Pass::forward, Pass::backward}) {
-      seconds += segment_seconds(times, pass, plan::TileKind::causal, length, length, 1);
+      seconds += segment_seconds(times, pass, plan::TileKind::causal, length, length, heads) / heads;
     }
     const double length_pairs = static_cast<double>(length) * static_cast<double>(length + 1) / 2;
     cost.slowdowns.push_back({length, seconds / (pair_seconds * length_pairs)});
+    if (length == 8 * step) step *= 2;
   }
   // A kernel, its packing and its unpacking, in both passes.
   cost.stage_seconds =

@@ -30,6 +30,11 @@ struct Range {
 using Span = Range<struct SpanTag, int64_t>;            // token positions inside one document
 using HeadRange = Range<struct HeadRangeTag, int32_t>;  // query heads or kv heads
 
+// Part `part` of `total` things cut into `num_parts` parts whose sizes differ by at most one.
+inline Span equal_part(int64_t total, int64_t part, int64_t num_parts) {
+  return Span{total * part / num_parts, total * (part + 1) / num_parts};
+}
+
 enum class Join : uint8_t { touching, overlapping };
 
 // Sorts the ranges and joins those that overlap, or also those that only touch; empty ones are dropped.

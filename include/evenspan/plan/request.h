@@ -58,7 +58,8 @@ Topology make_topology(int32_t num_ranks, int32_t ranks_per_node = 0);
 // Default: the 7B model of FlexSP (arXiv 2412.01523, published solver constants): alpha1 = 5.128e-6 ms per token^2 of a
 // causal document, which has half as many pairs, and alpha2 = 0.1839576 ms per token.
 struct CostModel {
-  // Kernels are slower on short documents: a pair of a document of `length` tokens costs `factor` times as much.
+  // Kernels are slower on short documents: a pair of a document of `length` tokens costs `factor` times as much. They
+  // work through whole tiles: a document that ends inside one costs as much as if it ended with it.
   struct Slowdown {
     int64_t length = 0;
     double factor = 1;
@@ -68,15 +69,24 @@ struct CostModel {
   double pair_seconds = 2 * 5.128e-9;
   double token_seconds = 0.1839576e-3;
   // Ascending lengths, linear between them, constant beyond; empty: 1. Initialised since GCC warns of CostModel{a, b}.
+  // Where they are given, they are of whole tiles.
   std::vector<Slowdown> slowdowns = {};  // NOLINT(readability-redundant-member-init)
+  int64_t tile = 1;          // rows of a kernel's tile, >= 1
   double stage_seconds = 0;  // of one more stage of attention in one layer's forward and backward: its launches
   int32_t num_layers = 32;   // >= 1
 
   double work(int64_t pairs, int64_t tokens) const {
     return pair_seconds * static_cast<double>(pairs) + token_seconds * static_cast<double>(tokens);
   }
-  double slowdown(int64_t length) const;
+  double slowdown(int64_t length) const;  // of a causal document's pairs
+  // Of all heads and the whole model: rows that see all keys. Kernels are about as slow as on a causal document whose
+  // rows see as many keys in the mean as the rectangle has rows or keys, whichever are fewer.
+  double rectangle_seconds(int64_t rows, int64_t keys) const;
   friend bool operator==(const CostModel&, const CostModel&) = default;
+
+ private:
+  int64_t whole_tiles(int64_t length) const { return (length + tile - 1) / tile * tile; }
+  double whole_tiles_slowdown(int64_t length) const;
 };
 
 struct Options {

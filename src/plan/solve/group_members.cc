@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include "plan/solve/cut_documents.h"
 #include "plan/solve/group_shares.h"
 
 namespace evenspan::plan {
 namespace {
+
+constexpr int32_t kPourings = 4;
 
 class Members {
  public:
@@ -75,41 +78,73 @@ class Members {
     return dealt;
   }
 
-  // Pours the document into what the ranks lack of one level of attention.
+  // Pours the document into what the ranks lack of one level of attention. Fewer rows a rank, slower kernels: what a
+  // part really costs is known when its chunks are, and then it is poured again.
   void divide(const GroupItem& item, Dealt* dealt) const {
-    std::vector<double> held;
-    held.reserve(dealt->ranks.size());
-    for (const Load& load : dealt->ranks) held.push_back(load.attention);
-    std::sort(held.begin(), held.end());
-    // Fewer rows a rank, slower kernels: as if all ranks had a share.
     const DocumentId id = item.spans.front().document;
-    const auto tokens = static_cast<int64_t>(item.load.tokens);
-    const double attention = item.load.attention * request_.cost.slowdown(tokens / num_ranks_) /
-                             request_.cost.slowdown(request_.documents[id].length);
-    double level = held[0], rest = attention;
-    for (size_t i = 1; i <= held.size() && rest > 0; ++i) {
-      const double step = i < held.size() ? held[i] - level : rest;
-      const double filled = std::min(rest, step * static_cast<double>(i));
-      level += filled / static_cast<double>(i);
-      rest -= filled;
+    std::vector<double> whole_seconds(dealt->ranks.size(), item.load.attention);  // if a rank had all of it
+    std::vector<double> attention;
+    for (int32_t round = 0; round < kPourings; ++round) {
+      dealt->parts = pour(whole_seconds, dealt->ranks);
+      const auto chunks = mirrored_chunks(id, request_.documents[id].length, dealt->parts, request_.cost.tile);
+      attention.clear();
+      for (size_t r = 0; r < chunks.size(); ++r) {
+        attention.push_back(chunk_seconds(chunks[r], request_.documents[id].length));
+        if (dealt->parts[r] > 0) whole_seconds[r] = attention.back() / dealt->parts[r];
+      }
     }
-    for (Load& load : dealt->ranks) {
-      dealt->parts.push_back(attention > 0 ? std::max(0.0, level - load.attention) / attention : 1.0 / num_ranks_);
-      load += Load{std::max(0.0, level - load.attention), dealt->parts.back() * item.load.tokens};
+    for (size_t r = 0; r < attention.size(); ++r) {
+      dealt->ranks[r] += Load{attention[r], dealt->parts[r] * item.load.tokens};
     }
   }
 
+  // Parts, with the sum 1, that bring the ranks to one level, or leave them above it.
+  std::vector<double> pour(const std::vector<double>& whole_seconds, const std::vector<Load>& ranks) const {
+    std::vector<double> parts(ranks.size(), 1.0 / num_ranks_);
+    if (*std::min_element(whole_seconds.begin(), whole_seconds.end()) <= 0) return parts;
+    const auto poured_to = [&](double level) {
+      double sum = 0;
+      for (size_t r = 0; r < ranks.size(); ++r) {
+        parts[r] = std::max(0.0, level - ranks[r].attention) / whole_seconds[r];
+        sum += parts[r];
+      }
+      return sum;
+    };
+    double low = ranks[0].attention;
+    for (const Load& load : ranks) low = std::min(low, load.attention);
+    double high = low + *std::max_element(whole_seconds.begin(), whole_seconds.end());
+    for (int32_t i = 0; i < 40; ++i) {
+      const double middle = (low + high) / 2;
+      (poured_to(middle) < 1 ? low : high) = middle;
+    }
+    const double sum = poured_to(high);
+    for (double& part : parts) part /= sum;
+    return parts;
+  }
+
+  // Attention of a rank to a document of which it has these chunks: to its own keys, and to all others that they see.
+  double chunk_seconds(const std::vector<PlacedSpan>& chunks, int64_t length) const {
+    std::vector<Span> ranges;
+    for (const PlacedSpan& placed : chunks) ranges.push_back(placed.span);
+    for (const Span& others : subtract(Span{0, length}, ranges)) ranges.push_back(others);
+    double seconds = 0;
+    for (const PlacedSpan& placed : chunks) seconds += chunk_attention_seconds(request_, placed, ranges);
+    return seconds;
+  }
+
   // Of the whole model's transfers: of shared tokens queries, keys, values and outputs, to other ranks; of divided ones
-  // keys and values, to all. Backward moves about three times as much as forward.
+  // keys and values, to all. Backward moves gradients of all of them, those of keys and values in the accumulation type.
   double transfer_seconds(double shared_tokens, double divided_tokens) const {
     const Level& level = request_.topology.levels[request_.topology.level_between(Rank(0), Rank(num_ranks_ - 1))];
     if (level.bytes_per_second <= 0 || shared_tokens + divided_tokens <= 0) return 0;
     const AttentionShape& shape = request_.shape;
-    const double heads = shared_tokens / num_ranks_ * (2.0 * shape.num_heads + 2.0 * shape.num_kv_heads) +
-                         divided_tokens * 2.0 * shape.num_kv_heads;
+    const auto element = static_cast<double>(num_bytes(shape.element));
+    const double kv_bytes =
+        2.0 * shape.num_kv_heads * (element + static_cast<double>(num_bytes(accumulation_type(shape.element))));
     const double bytes =
-        (num_ranks_ - 1.0) / num_ranks_ * heads * shape.head_dim * static_cast<double>(num_bytes(shape.element));
-    return 4 * request_.cost.num_layers * (bytes / level.bytes_per_second + 2 * level.latency_seconds);
+        shared_tokens / num_ranks_ * (4.0 * shape.num_heads * element + kv_bytes) + divided_tokens * kv_bytes;
+    return request_.cost.num_layers * ((num_ranks_ - 1.0) / num_ranks_ * bytes * shape.head_dim / level.bytes_per_second +
+                                       8 * level.latency_seconds);
   }
 
   void write(const Dealt& dealt, std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) const {
@@ -130,7 +165,7 @@ class Members {
     }
     if (dealt.first_whole > dealt.num_shared) {
       const DocumentId id = items_[dealt.num_shared].spans.front().document;
-      const auto chunks = mirrored_chunks(id, request_.documents[id].length, dealt.parts);
+      const auto chunks = mirrored_chunks(id, request_.documents[id].length, dealt.parts, request_.cost.tile);
       for (size_t r = 0; r < chunks.size(); ++r) {
         for (const PlacedSpan& placed : chunks[r]) {
           homes[r].push_back(placed);
@@ -181,26 +216,6 @@ class Members {
 };
 
 }  // namespace
-
-std::vector<std::vector<PlacedSpan>> mirrored_chunks(DocumentId id, int64_t length, const std::vector<double>& parts) {
-  std::vector<std::vector<PlacedSpan>> chunks;
-  int64_t begin = 0;  // of what is left between the chunks
-  double before = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    auto& spans = chunks.emplace_back();
-    before += parts[i];
-    if (i + 1 == parts.size()) {
-      spans.push_back(PlacedSpan{id, Span{begin, length - begin}});
-    } else {
-      const int64_t end = std::min(static_cast<int64_t>(before * static_cast<double>(length) / 2), length / 2);
-      spans.push_back(PlacedSpan{id, Span{begin, end}});
-      spans.push_back(PlacedSpan{id, Span{length - end, length - begin}});
-      begin = end;
-    }
-    std::erase_if(spans, [](const PlacedSpan& placed) { return placed.span.empty(); });
-  }
-  return chunks;
-}
 
 void place_in_group(const Request& request, int32_t num_ranks, std::vector<GroupItem> items,
                     std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) {

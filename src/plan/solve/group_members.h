@@ -9,10 +9,6 @@
 
 namespace evenspan::plan {
 
-// Cuts a document into parts that add up to 1: of each a chunk from its beginning and the mirrored one from its end,
-// the first parts outermost; the last part is what is left in the middle. Parts without a token have no span.
-std::vector<std::vector<PlacedSpan>> mirrored_chunks(DocumentId id, int64_t length, const std::vector<double>& parts);
-
 // A document in a group.
 struct GroupItem {
   std::vector<PlacedSpan> spans;

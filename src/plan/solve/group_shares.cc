@@ -1,7 +1,10 @@
 #include "plan/solve/group_shares.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
+
+#include "plan/solve/cut_documents.h"
 
 namespace evenspan::plan {
 namespace {
@@ -40,6 +43,7 @@ class Groups {
       }
       if (least < 1 + kUneven || num_groups_ == 1 || more > 16) break;
     }
+    correct(&best);
     return best;
   }
 
@@ -69,6 +73,56 @@ class Groups {
       shares = fill(cut, whole, std::move(reserved));
     }
     return shares;
+  }
+
+  // Pours the cut documents again around what the tiles of their parts cost more than their pairs, and keeps what comes
+  // out most even.
+  void correct(Shares* shares) const {
+    Shares current = *shares, whole(shares->size());
+    std::vector<size_t> cut;
+    for (size_t g = 0; g < shares->size(); ++g) {
+      for (const Share& share : (*shares)[g]) {
+        if (share.part == 1) {
+          whole[g].push_back(share);
+        } else if (std::find(cut.begin(), cut.end(), share.document) == cut.end()) {
+          cut.push_back(share.document);
+        }
+      }
+    }
+    if (cut.empty() || request_.cost.pair_seconds == 0) return;
+    std::vector<Load> held;
+    for (const auto& of_group : whole) held.push_back(sum_of(of_group));
+    double least = 0;
+    for (int32_t round = 0; round <= kCorrections; ++round) {
+      const std::vector<double> priced = priced_attention(current);
+      std::vector<Load> corrected = held;
+      double attention = 0, tokens = 0;
+      for (size_t g = 0; g < held.size(); ++g) {
+        const Load estimate = sum_of(current[g]);
+        corrected[g].attention += priced[g] - (estimate.attention - held[g].attention);
+        attention = std::max(attention, held[g].attention + priced[g]);
+        tokens = std::max(tokens, estimate.tokens);
+      }
+      const double seconds = attention + request_.cost.token_seconds * tokens;
+      if (round == 0 || seconds < least) {
+        least = seconds;
+        *shares = current;
+      }
+      const Shares poured = pour(cut, corrected);
+      current = whole;
+      for (size_t g = 0; g < current.size(); ++g) {
+        current[g].insert(current[g].end(), poured[g].begin(), poured[g].end());
+      }
+    }
+  }
+
+  // Of each group's cut documents.
+  std::vector<double> priced_attention(const Shares& shares) const {
+    std::vector<std::vector<PlacedSpan>> spans = cut_spans(request_, shares);
+    const RemoteKeys remote(request_, spans);
+    std::vector<double> seconds;
+    for (size_t g = 0; g < shares.size(); ++g) seconds.push_back(remote.attention_seconds(g));
+    return seconds;
   }
 
   // Deals the whole documents around what is reserved for cut ones, then pours these.
@@ -244,6 +298,7 @@ class Groups {
   static constexpr double kSmallShare = 0.15;
   static constexpr double kSmallRoom = 0.03;
   static constexpr int32_t kMostRounds = 16;
+  static constexpr int32_t kCorrections = 3;
 
   const Request& request_;
   const int32_t num_groups_;
@@ -261,6 +316,27 @@ Load share_load(const Request& request, const Share& share) {
   const auto pairs = static_cast<double>(num_pairs(document, Span{0, document.length}));
   const double slowdown = request.cost.slowdown(static_cast<int64_t>(tokens));
   return {request.cost.pair_seconds * share.part * pairs * slowdown, tokens};
+}
+
+std::vector<std::vector<PlacedSpan>> cut_spans(const Request& request, const std::vector<std::vector<Share>>& shares) {
+  std::map<size_t, std::pair<std::vector<size_t>, std::vector<double>>> cut;  // groups and parts by document
+  for (size_t g = 0; g < shares.size(); ++g) {
+    for (const Share& share : shares[g]) {
+      if (share.part == 1) continue;
+      cut[share.document].first.push_back(g);
+      cut[share.document].second.push_back(share.part);
+    }
+  }
+  std::vector<std::vector<PlacedSpan>> spans(shares.size());
+  for (const auto& [document, of_groups] : cut) {
+    const DocumentId id(static_cast<int64_t>(document));
+    const auto chunks = mirrored_chunks(id, request.documents[id].length, of_groups.second, request.cost.tile);
+    for (size_t i = 0; i < chunks.size(); ++i) {
+      auto& of_group = spans[of_groups.first[i]];
+      of_group.insert(of_group.end(), chunks[i].begin(), chunks[i].end());
+    }
+  }
+  return spans;
 }
 
 std::vector<std::vector<Share>> share_among_groups(const Request& request, int32_t num_groups) {

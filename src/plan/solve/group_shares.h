@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "evenspan/plan/placement.h"
 #include "evenspan/plan/request.h"
 #include "plan/solve/deal.h"
 
@@ -20,6 +21,9 @@ struct Share {
 // Tokens and attention seconds of a share, whose kernels have rows as few as a document of its size. Where pairs cost
 // nothing, attention stands for what tokens cost.
 Load share_load(const Request& request, const Share& share);
+
+// [group]: the chunks of documents of which it has a part, sorted.
+std::vector<std::vector<PlacedSpan>> cut_spans(const Request& request, const std::vector<std::vector<Share>>& shares);
 
 // The shares of each group, with tokens and attention even as far as that is possible; see place_mixed(). Parts of a
 // document add up to 1. Deterministic.

@@ -1,5 +1,6 @@
 #include "plan/solve/mixed_placement.h"
 
+#include "plan/solve/cut_documents.h"
 #include "plan/solve/group_members.h"
 #include "plan/solve/group_shares.h"
 
@@ -18,7 +19,7 @@ std::vector<std::vector<GroupItem>> items_of(const Request& request, const std::
   std::vector<std::vector<GroupItem>> items(shares.size());
   for (size_t d = 0; d < groups_of.size(); ++d) {
     const DocumentId id(static_cast<int64_t>(d));
-    auto chunks = mirrored_chunks(id, request.documents[id].length, parts[d]);
+    auto chunks = mirrored_chunks(id, request.documents[id].length, parts[d], request.cost.tile);
     for (size_t i = 0; i < chunks.size(); ++i) {
       if (chunks[i].empty()) continue;
       items[groups_of[d][i]].push_back(

@@ -11,11 +11,6 @@ namespace evenspan::plan {
 inline HeadRange all_heads(const Request& request) { return HeadRange{0, request.shape.num_heads}; }
 inline HeadRange all_kv_heads(const Request& request) { return HeadRange{0, request.shape.num_kv_heads}; }
 
-// Part `part` of `total` things cut into `num_parts` parts whose sizes differ by at most one.
-inline Span equal_part(int64_t total, int64_t part, int64_t num_parts) {
-  return Span{total * part / num_parts, total * (part + 1) / num_parts};
-}
-
 // The batch as one stream, cut into num_parts equal pieces.
 std::vector<std::vector<PlacedSpan>> contiguous_spans(const std::vector<PlacedSpan>& stream, int32_t num_parts);
 std::vector<PlacedSpan> whole_documents(const Documents& documents);
