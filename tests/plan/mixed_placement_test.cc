@@ -1,4 +1,5 @@
 // What the placement of `mixed` promises: tokens and attention even each for itself, and few documents cut.
+#include "plan/solve/cut_documents.h"
 #include "plan/solve/mixed_placement.h"
 
 #include <gtest/gtest.h>
@@ -136,6 +137,45 @@ TEST(CostModel, SlowsShortDocumentsDown) {
   EXPECT_EQ(cost.slowdown(150), 2.5);
   EXPECT_EQ(cost.slowdown(300), 1.5);
   EXPECT_EQ(cost.slowdown(1000), 1);
+}
+
+// A document that ends inside a tile costs as much as if it ended with it.
+TEST(CostModel, CountsWholeTiles) {
+  CostModel cost{2, 1};
+  cost.slowdowns = {{100, 3}, {200, 2}, {400, 1}};
+  cost.tile = 100;
+  for (const auto& [length, whole, factor] : {std::tuple{1, 100, 3.0}, {99, 100, 3.0}, {100, 100, 3.0}, {101, 200, 2.0}}) {
+    EXPECT_DOUBLE_EQ(cost.slowdown(length) * length * (length + 1), factor * whole * (whole + 1)) << length;
+  }
+  EXPECT_DOUBLE_EQ(cost.rectangle_seconds(350, 101), 2 * 400.0 * 200 * 1);
+  EXPECT_DOUBLE_EQ(cost.rectangle_seconds(1, 1000), 2 * 100.0 * 1000 * 2);
+}
+
+TEST(MirroredChunks, AreCutBetweenTilesWhereTheyAreLong) {
+  const DocumentId id(0);
+  for (const int64_t length : {100, 3199, 3200, 5003}) {
+    const auto chunks = mirrored_chunks(id, length, {0.31, 0.69}, 100);
+    std::vector<Span> all;
+    for (const auto& spans : chunks) {
+      for (const PlacedSpan& placed : spans) {
+        all.push_back(placed.span);
+        if (length < 3200) continue;
+        EXPECT_EQ(placed.span.begin % 100, 0);
+        EXPECT_TRUE(placed.span.end % 100 == 0 || placed.span.end == length);
+      }
+    }
+    EXPECT_EQ(union_of(all), (std::vector<Span>{{0, length}})) << length;
+    EXPECT_NEAR(static_cast<double>(all[0].size()), 0.155 * static_cast<double>(length), length < 3200 ? 1 : 100);
+  }
+}
+
+// Where kernels are no slower on small tiles, the tiles of a chunk cost what its pairs cost.
+TEST(ChunkAttention, CostsItsPairs) {
+  const Request request = request_of(Documents(std::vector<int64_t>{1000}, Mask{}), 4, 2);
+  const PlacedSpan rows{DocumentId(0), Span{300, 450}};
+  const double pairs = static_cast<double>(num_pairs(request.documents[DocumentId(0)], rows.span));
+  EXPECT_DOUBLE_EQ(chunk_attention_seconds(request, rows, {{0, 100}, {100, 300}, {300, 450}, {450, 1000}}),
+                   request.cost.pair_seconds * pairs);
 }
 
 }  // namespace

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from pathlib import Path
 
 import evenspan
 import pytest
@@ -70,6 +72,19 @@ def make_and_end_groups() -> None:
 
 def test_a_group_that_ends_does_not_hang() -> None:
     results(run_ranks(1, make_and_end_groups))
+
+
+def policies_of_loops() -> list[int]:
+    """Scheduling policies of Gloo's event loops, before and after evenspan uses the group."""
+    loops = [task for task in Path("/proc/self/task").iterdir() if (task / "comm").read_text() == "gloo_tcp_loop\n"]
+    policies = [os.sched_getscheduler(int(loop.name)) for loop in loops]
+    evenspan.bind(evenspan.plan([7, 3], dist.get_world_size(), heads=1, kv_heads=1, head_dim=8))
+    return policies + [os.sched_getscheduler(int(loop.name)) for loop in loops]
+
+
+def test_loops_of_gloo_do_not_preempt_those_who_hand_them_work() -> None:
+    for policies in results(run_ranks(2, policies_of_loops)):
+        assert policies == [os.SCHED_OTHER, os.SCHED_BATCH]
 
 
 def bind_what_is_chosen() -> str:

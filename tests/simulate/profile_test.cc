@@ -164,6 +164,7 @@ TEST(ProfileErrors, NameRuleValuesAndRemedy) {
       {[](Profile* p) { p->memory_bytes_per_second = 0; }, "has 0 bytes of memory a second"},
       {[](Profile* p) { p->ranks_per_node = 0; }, "has 0 ranks per node; give at least 1"},
       {[](Profile* p) { p->links.clear(); }, "has no links; give that inside a node"},
+      {[](Profile* p) { p->links[1].message_seconds = -1; }, "level 1 takes -1 s for each further message"},
       {[](Profile* p) { p->links[1].bytes_per_second = 0; }, "level 1 has a latency of 2 s and 0 bytes per second"},
       {[](Profile* p) { p->links[1].cards = 0; }, "level 1 has 0 cards of 50 bytes per second; give both, or neither"},
   };

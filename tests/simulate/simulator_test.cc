@@ -30,6 +30,18 @@ TEST(Simulator, AMessageTakesLatencyAndBytesOverBandwidth) {
   EXPECT_EQ(run.ranks[0].compute_seconds, 0);
 }
 
+TEST(Simulator, EachFurtherMessageToARankTakesLonger) {
+  Link link{1, 100};
+  link.message_seconds = 0.25;
+  const Outcome run = Simulator(machine_of(3, 3, {link}),
+                                {ScheduleWriter().exchange({{1, 100}, {1, 50}, {1, 50}}, {{2, 100}}),
+                                 ScheduleWriter().exchange({}, {{0, 100}, {0, 50}, {0, 50}}),
+                                 ScheduleWriter().exchange({{0, 100}}, {})})
+                          .run();
+  EXPECT_DOUBLE_EQ(run.ranks[1].finish_seconds, 1 + 2 * 0.25 + 2);
+  EXPECT_DOUBLE_EQ(run.ranks[2].finish_seconds, 2);
+}
+
 TEST(Simulator, BothDirectionsHaveTheWholeBandwidth) {
   const Machine machine = machine_of(2, 2, {kInside});
   const Outcome run = run_on(
