@@ -8,6 +8,7 @@
 #include "evenspan/core/error.h"
 #include "evenspan/plan/program.h"
 #include "plan/outputs.h"
+#include "plan/relays.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::plan {
@@ -110,7 +111,10 @@ std::vector<Need> find_needs(const Plan& plan) {
 // The strategy's moves, and direct ones for needed rows that it does not bring.
 void complete_moves(Plan* plan) {
   if (plan->moves.empty()) {
-    for (const Need& need : plan->needs) plan->moves.push_back(need.move);
+    for (const Need& need : plan->needs) {
+      plan->moves.push_back(need.move);
+      if (need.via != Rank(-1)) plan->moves.back().from = need.via;
+    }
     return;
   }
   std::map<std::tuple<Rank, Operand, DocumentId>, std::vector<Move>> brought;
@@ -293,10 +297,15 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   for (const Task& task : plan->tasks) plan->num_stages = std::max(plan->num_stages, task.stage + 1);
   for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
   plan->needs = find_needs(*plan);
+  const std::vector<Relay> relays = draft.may_relay && direct ? relay_in_nodes(plan.get()) : std::vector<Relay>{};
+  if (!relays.empty()) {
+    plan->needs = find_needs(*plan);
+    name_relays(relays, &plan->needs);
+  }
   complete_moves(plan.get());
   add_outputs(plan.get());
   std::sort(plan->moves.begin(), plan->moves.end());
-  plan->prefetch_all = direct && plan->partials.empty();
+  plan->prefetch_all = direct && relays.empty() && plan->partials.empty();
   plan->keep_operands = keeps_operands(*plan, direct);
   keep_budget(plan.get());
   plan->hash = hash_of(*plan);

@@ -112,6 +112,7 @@ struct Case {
   int32_t num_ranks, ranks_per_node;
   std::vector<Document> documents;
   AttentionShape shape;
+  double bytes_per_second = 0;  // of links; slow ones make relays worth their stages
 };
 
 std::vector<Case> cases() {
@@ -130,6 +131,7 @@ std::vector<Case> cases() {
        {{37, window}, {30, {MaskKind::full, 0}}, {28, {MaskKind::prefix, 9}}, {5, causal}},
        {8, 2, 4, ElementType::f16}},
       {"nodes", 8, 4, {{96, causal}, {33, window}, {12, causal}}, {4, 4, 4, ElementType::bf16}},
+      {"slow links between nodes", 4, 2, {{96, causal}, {33, causal}}, {4, 1, 4, ElementType::bf16}, 1e3},
       {"more ranks than documents", 5, 0, {{3, causal}}, {2, 1, 4, ElementType::f64}},
       {"two ranks", 2, 0, {{20, causal}, {11, causal}}, {4, 1, 8, ElementType::bf16}},
   };
@@ -144,6 +146,7 @@ TEST_P(MutationSweep, EveryDamageIsRefused) {
     request.documents = Documents(c.documents);
     request.shape = c.shape;
     request.topology = make_topology(c.num_ranks, c.ranks_per_node);
+    for (Level& level : request.topology.levels) level.bytes_per_second = c.bytes_per_second;
     request.options.strategy = GetParam();
     request.options.stripe_tokens = 8;
     expect_all_refused(lower_all(*make_plan(request)), GetParam() + ", " + c.name, kTimesByStrategy, &applied);

@@ -113,6 +113,35 @@ TEST_P(Parity, Float32IsCloseToTheDefinition) {
   }
 }
 
+// Keys and values reach some ranks by way of another rank of their node, and gradients go back that way; operands are
+// kept for backward, or moved again.
+TEST(Relays, EqualTheDefinition) {
+  const Batch batch{"long-tailed", {120, 41, 9, 3, 1, 30}};
+  for (const char* strategy : {"sequence_aware", "hierarchical", "mixed"}) {
+    for (const plan::Mask mask : masks()) {
+      for (const auto& [element, type, most] : {std::tuple{plan::ElementType::f64, at::kDouble, 1e-10},
+                                                {plan::ElementType::f32, at::kFloat, 2e-5}}) {
+        plan::Request request = make_request(strategy, 8, batch, {4, 1}, mask, element);
+        request.topology = plan::make_topology(8, 4);
+        for (plan::Level& level : request.topology.levels) level.bytes_per_second = 1e3;
+        if (request.options.strategy != "sequence_aware") request.options.ranks_per_group = 2;
+        const test::Inputs inputs = test::make_inputs(request, 23, type);
+        const test::Outputs want = test::reference(request, inputs);
+        plan::Plan plan = *plan::make_plan(request);
+        const bool relays = std::any_of(plan.needs.begin(), plan.needs.end(),
+                                        [](const plan::Need& need) { return need.via != Rank(-1); });
+        EXPECT_TRUE(relays || mask.kind != plan::MaskKind::causal) << describe(request, batch);
+        for (const bool keep : {true, false}) {
+          plan.keep_operands = keep;
+          const test::Outputs got = test::run_plan(std::make_shared<plan::Plan>(plan), inputs);
+          EXPECT_LE(largest_error(got, want, element == plan::ElementType::f32), most)
+              << describe(request, batch) << (keep ? ", kept" : ", moved again");
+        }
+      }
+    }
+  }
+}
+
 double root_mean_square(const at::Tensor& x) { return x.to(at::kDouble).square().mean().sqrt().item<double>(); }
 
 TEST_P(Parity, BFloat16IsAsGoodAsTheUnshardedKernel) {

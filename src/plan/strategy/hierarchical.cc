@@ -8,7 +8,9 @@ namespace evenspan::plan {
 
 Draft write_hierarchical(const Request& request) {
   const int32_t group_size = ranks_per_group(request);
-  return split_heads(request, write_sequence_aware(group_request(request, group_size)), group_size);
+  Draft draft = split_heads(request, write_sequence_aware(group_request(request, group_size)), group_size);
+  draft.may_relay = true;
+  return draft;
 }
 
 Traffic hierarchical_traffic(const Request& request, const Placement& placement) {

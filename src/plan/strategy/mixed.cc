@@ -38,7 +38,7 @@ class Writer {
         for (size_t i = 0; i < shared_[g].size();) i = add_shared(g, rank, member, i);
       }
     }
-    return Draft{std::move(placement_), std::move(tasks_), {}};
+    return Draft{std::move(placement_), std::move(tasks_), {}, /*may_relay=*/true};
   }
 
  private:

@@ -9,7 +9,7 @@ namespace evenspan::plan {
 Draft write_sequence_aware(const Request& request) {
   Placement placement(request.documents, place(request));
   std::vector<Task> tasks = tasks_with_queries_at_home(request, placement);
-  return Draft{std::move(placement), std::move(tasks), {}};
+  return Draft{std::move(placement), std::move(tasks), {}, /*may_relay=*/true};
 }
 
 Traffic sequence_aware_traffic(const Request& request, const Placement& placement) {

@@ -18,6 +18,7 @@ struct Draft {
   Placement placement;
   std::vector<Task> tasks;
   std::vector<Move> moves;
+  bool may_relay = false;  // keys and values may reach a rank by way of another one of its node; without own moves
 };
 
 // The plan of a draft: make_plan(request) with the draft of its strategy. REQUIRES: the request is valid; the tiles

@@ -1,0 +1,277 @@
+#include "plan/relays.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+
+namespace evenspan::plan {
+namespace {
+
+// Rows of a rank's keys, with the stage that reads them first.
+struct Wanted {
+  Rank rank;
+  int32_t stage;
+  Span rows;
+};
+
+class Relaying {
+ public:
+  explicit Relaying(Plan* plan)
+      : plan_(*plan), request_(plan->request), node_size_(request_.topology.ranks_per_node()) {}
+
+  std::vector<Relay> run() {
+    passed_on_.assign(static_cast<size_t>(request_.num_ranks()), 0);
+    const double before = transfer_seconds(bytes_between_nodes()), attention = attention_seconds();
+    if (before <= attention) return {};
+    find_unfit();
+    find_wanted();
+    for (const auto& [key, wanted] : wanted_) choose(key, wanted);
+    if (relays_.empty()) return {};
+    part_tasks();
+    const Level& level = request_.topology.levels.back();
+    const double stages = (num_stages_ - plan_.num_stages) * (request_.cost.stage_seconds + 2 * level.latency_seconds);
+    if (std::max(attention, transfer_seconds(bytes_between_nodes())) + stages >= before) return {};
+    plan_.tasks = std::move(tasks_);
+    plan_.num_stages = num_stages_;
+    return std::move(relays_);
+  }
+
+ private:
+  using Operands = std::tuple<Rank, DocumentId, HeadRange>;       // of a rank
+  using NodeOperands = std::tuple<int32_t, DocumentId, HeadRange>;  // of a node
+
+  int32_t node_of(Rank rank) const { return rank / node_size_; }
+  Operands operands_of(const Task& task) const {
+    return {task.rank, task.tile.document, request_.shape.kv_heads(task.tile.heads)};
+  }
+
+  // Rows that tiles read which cannot be parted, or that tiles of several stages read.
+  void find_unfit() {
+    std::map<Operands, std::vector<std::pair<Span, int32_t>>> first_stages;
+    for (const Need& need : plan_.needs) {
+      if (need.move.operand != Operand::key_value) continue;
+      first_stages[{need.move.to, need.move.document, need.move.heads}].emplace_back(need.move.rows, need.move.stage);
+    }
+    for (const Task& task : plan_.tasks) {
+      const auto at = first_stages.find(operands_of(task));
+      if (at == first_stages.end()) continue;
+      for (const auto& [rows, stage] : at->second) {
+        if (!rows.overlaps(task.tile.keys)) continue;
+        if (task.tile.kind != TileKind::full || task.stage != stage) unfit_[at->first].push_back(rows);
+      }
+    }
+    for (auto& [operands, rows] : unfit_) rows = union_of(std::move(rows));
+  }
+
+  void find_wanted() {
+    for (const Need& need : plan_.needs) {
+      const Move& move = need.move;
+      if (move.operand != Operand::key_value || node_of(move.from) == node_of(move.to)) continue;
+      wanted_[{node_of(move.to), move.document, move.heads}].push_back({move.to, move.stage, move.rows});
+    }
+    for (auto& [key, wanted] : wanted_) {
+      std::stable_sort(wanted.begin(), wanted.end(), [](const Wanted& a, const Wanted& b) {
+        return std::tie(a.stage, a.rank) < std::tie(b.stage, b.rank);
+      });
+    }
+  }
+
+  void choose(const NodeOperands& key, const std::vector<Wanted>& wanted) {
+    std::vector<int64_t> borders;
+    for (const Wanted& one : wanted) {
+      borders.push_back(one.rows.begin);
+      borders.push_back(one.rows.end);
+    }
+    std::sort(borders.begin(), borders.end());
+    borders.erase(std::unique(borders.begin(), borders.end()), borders.end());
+    for (size_t i = 0; i + 1 < borders.size(); ++i) choose(key, wanted, Span{borders[i], borders[i + 1]});
+  }
+
+  // For rows that are wanted as a whole or not at all.
+  void choose(const NodeOperands& key, const std::vector<Wanted>& wanted, Span rows) {
+    const auto& [node, document, heads] = key;
+    std::vector<std::pair<Rank, int32_t>> holders;  // and the stage in which they get the rows, of twice as many
+    for (const Wanted& one : wanted) {
+      if (!one.rows.contains(rows)) continue;
+      int32_t arrival = 2 * one.stage;
+      const std::pair<Rank, int32_t>* via = nullptr;
+      for (const auto& holder : holders) {
+        if (holder.second >= arrival) continue;
+        if (via == nullptr || passed_on(holder.first) < passed_on(via->first)) via = &holder;
+      }
+      const bool waits = via == nullptr && !holders.empty() && fits(Operands{one.rank, document, heads}, rows);
+      if (waits) {
+        via = &holders.front();
+        ++arrival;
+      }
+      if (via != nullptr) {
+        passed_on(via->first) += rows.size();
+        relays_.push_back(Relay{via->first, one.rank, document, heads, rows, waits});
+      }
+      holders.emplace_back(one.rank, arrival);
+    }
+  }
+
+  bool fits(const Operands& operands, Span rows) const {
+    const auto unfit = unfit_.find(operands);
+    return unfit == unfit_.end() || subtract(rows, unfit->second) == std::vector<Span>{rows};
+  }
+
+  // Writes the tasks that the relays make.
+  void part_tasks() {
+    std::map<Operands, std::vector<Span>> passed;
+    for (const Relay& relay : relays_) {
+      if (relay.waits) passed[{relay.to, relay.document, relay.heads}].push_back(relay.rows);
+    }
+    for (auto& [operands, rows] : passed) rows = union_of(std::move(rows));
+    for (const Task& task : plan_.tasks) {
+      const auto at = passed.find(operands_of(task));
+      const std::vector<Span> none;
+      const std::vector<Span> direct = subtract(task.tile.keys, at == passed.end() ? none : at->second);
+      if (direct.size() == 1 && direct[0] == task.tile.keys) {
+        tasks_.push_back(Task{task.rank, 2 * task.stage, task.tile});
+        continue;
+      }
+      const auto add = [&](const Span& keys, int32_t stage) {
+        Tile tile = task.tile;
+        tile.keys = keys;
+        tasks_.push_back(Task{task.rank, stage, tile});
+      };
+      for (const Span& keys : direct) add(keys, 2 * task.stage);
+      for (const Span& rows : at->second) {
+        const Span keys = rows.intersect(task.tile.keys);
+        if (!keys.empty()) add(keys, 2 * task.stage + 1);
+      }
+    }
+    std::set<int32_t> used;
+    for (const Task& task : tasks_) used.insert(task.stage);
+    for (Task& task : tasks_) task.stage = static_cast<int32_t>(std::distance(used.begin(), used.find(task.stage)));
+    num_stages_ = static_cast<int32_t>(used.size());
+    std::stable_sort(tasks_.begin(), tasks_.end(), [](const Task& a, const Task& b) {
+      return std::tie(a.rank, a.stage) < std::tie(b.rank, b.stage);
+    });
+  }
+
+  // The most that a rank sends or receives in one layer's forward, with the relays so far.
+  int64_t bytes_between_nodes() const {
+    std::vector<int64_t> out(passed_on_.size(), 0), in(passed_on_.size(), 0);
+    const auto count = [&](const Move& move, int64_t sign) {
+      const int64_t bytes = sign * payload_bytes(move, request_.shape);
+      out[static_cast<size_t>(move.from.value)] += bytes;
+      in[static_cast<size_t>(move.to.value)] += bytes;
+    };
+    std::map<Operands, std::vector<Span>> passed;
+    for (const Relay& relay : relays_) passed[{relay.to, relay.document, relay.heads}].push_back(relay.rows);
+    for (const Need& need : plan_.needs) {
+      if (node_of(need.move.from) == node_of(need.move.to)) continue;
+      count(need.move, 1);
+      if (need.move.operand != Operand::key_value) continue;
+      const auto at = passed.find({need.move.to, need.move.document, need.move.heads});
+      if (at == passed.end()) continue;
+      for (const Span& rows : at->second) {
+        Move saved = need.move;
+        saved.rows = rows.intersect(need.move.rows);
+        if (!saved.rows.empty()) count(saved, -1);
+      }
+    }
+    return std::max(*std::max_element(out.begin(), out.end()), *std::max_element(in.begin(), in.end()));
+  }
+
+  // Operands once in each pass, and gradients, twice as wide, once.
+  double transfer_seconds(int64_t bytes) const {
+    return 4 * static_cast<double>(bytes) / request_.topology.levels.back().bytes_per_second;
+  }
+
+  // Of the rank with most, in one layer.
+  double attention_seconds() const {
+    std::vector<double> pairs(passed_on_.size(), 0);
+    for (const Task& task : plan_.tasks) {
+      const int64_t window = request_.documents[task.tile.document].mask.extent;
+      pairs[static_cast<size_t>(task.rank.value)] += static_cast<double>(num_pairs(task.tile, window)) *
+                                                     task.tile.heads.size() / request_.shape.num_heads;
+    }
+    return request_.cost.pair_seconds * *std::max_element(pairs.begin(), pairs.end()) / request_.cost.num_layers;
+  }
+
+  int64_t& passed_on(Rank rank) { return passed_on_[static_cast<size_t>(rank.value)]; }
+
+  Plan& plan_;
+  const Request& request_;
+  const int32_t node_size_;
+  std::map<Operands, std::vector<Span>> unfit_;
+  std::map<NodeOperands, std::vector<Wanted>> wanted_;
+  std::vector<int64_t> passed_on_;  // [rank] rows
+  std::vector<Relay> relays_;
+  std::vector<Task> tasks_;
+  int32_t num_stages_ = 0;
+};
+
+// Parts `need` at the borders of `rows` and appends the parts.
+void part(const Need& need, const std::vector<Span>& rows, std::vector<Need>* parts) {
+  std::vector<int64_t> borders{need.move.rows.begin, need.move.rows.end};
+  for (const Span& span : rows) {
+    for (const int64_t border : {span.begin, span.end}) {
+      if (border > need.move.rows.begin && border < need.move.rows.end) borders.push_back(border);
+    }
+  }
+  std::sort(borders.begin(), borders.end());
+  borders.erase(std::unique(borders.begin(), borders.end()), borders.end());
+  for (size_t i = 0; i + 1 < borders.size(); ++i) {
+    parts->push_back(need);
+    parts->back().move.rows = Span{borders[i], borders[i + 1]};
+  }
+}
+
+}  // namespace
+
+std::vector<Relay> relay_in_nodes(Plan* plan) {
+  const Topology& topology = plan->request.topology;
+  if (topology.levels.size() < 2 || topology.levels.back().bytes_per_second <= 0) return {};
+  return Relaying(plan).run();
+}
+
+void name_relays(const std::vector<Relay>& relays, std::vector<Need>* needs) {
+  using Operands = std::tuple<Rank, DocumentId, HeadRange>;
+  std::map<Operands, std::vector<Span>> borders;
+  std::map<Operands, std::vector<const Relay*>> to, via;
+  for (const Relay& relay : relays) {
+    const Operands receiver{relay.to, relay.document, relay.heads}, passer{relay.via, relay.document, relay.heads};
+    borders[receiver].push_back(relay.rows);
+    borders[passer].push_back(relay.rows);
+    to[receiver].push_back(&relay);
+    via[passer].push_back(&relay);
+  }
+  std::vector<Need> parts;
+  for (const Need& need : *needs) {
+    const auto at = need.move.operand == Operand::key_value
+                        ? borders.find({need.move.to, need.move.document, need.move.heads})
+                        : borders.end();
+    if (at == borders.end()) {
+      parts.push_back(need);
+    } else {
+      part(need, at->second, &parts);
+    }
+  }
+  std::map<Operands, std::vector<Need*>> of_rank;
+  for (Need& need : parts) {
+    if (need.move.operand == Operand::key_value) {
+      of_rank[{need.move.to, need.move.document, need.move.heads}].push_back(&need);
+    }
+  }
+  for (const auto& [operands, of_operands] : to) {
+    for (const Relay* relay : of_operands) {
+      for (Need* need : of_rank[operands]) {
+        if (!relay->rows.contains(need->move.rows)) continue;
+        need->via = relay->via;
+        for (Need* passed : of_rank[{relay->via, relay->document, relay->heads}]) {
+          if (passed->move.rows.overlaps(need->move.rows)) passed->num_tiles += need->num_tiles;
+        }
+      }
+    }
+  }
+  std::sort(parts.begin(), parts.end(), [](const Need& a, const Need& b) { return a.move < b.move; });
+  *needs = std::move(parts);
+}
+
+}  // namespace evenspan::plan
