@@ -115,7 +115,7 @@ def main(job: dict, measured: str) -> dict:
             ranks_per_node=ranks_per_host,
             strategy=strategy,
             dtype="f32",
-            profile=measured if strategy == "auto" else None,
+            profile=measured,
             **shape,
         )
         for strategy in job["strategies"]
