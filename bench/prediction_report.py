@@ -2,8 +2,8 @@
 
 Two Gloo processes of one thread, each on a core of its own, run random long-tailed batches with several strategies, all
 of them by turns. They calibrate the machine before and after that, since its clock drifts; each plan is simulated with
-both profiles, and the mean counts. A time is the slowest rank's, from
-when all ranks begin a pass to its end; forward and backward are added, and the mean of the repetitions without the slowest tenth counts.
+both profiles, and the mean counts. A time is the slowest rank's, from when all ranks begin a pass to its end; forward
+and backward are added, and the mean of the repetitions without the slowest tenth counts.
 Run: python bench/prediction_report.py [BATCHES [REPETITIONS]]
 """
 

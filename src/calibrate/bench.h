@@ -24,8 +24,8 @@ class Bench {
   // Returns the task's number.
   size_t add(Task task);
   // Rounds of all tasks, each begun by all ranks together: at least two, and more until `seconds` have passed. A task
-  // that is not warm finds its data in memory, not in caches, as a layer of a large batch does. On a device, it ends when
-  // the device has done it.
+  // that is not warm finds its data in memory, not in caches, as a layer of a large batch does. On a device, it ends
+  // when the device has done it.
   void measure(const comm::Communicator& communicator, c10::Device device, double seconds);
   // Mean of the rounds without the slowest tenth, which other programs may have disturbed, and of the ranks. REQUIRES:
   // measured.

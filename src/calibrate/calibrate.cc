@@ -77,7 +77,8 @@ Calibration calibrate(const Options& options, const comm::Communicator& communic
       {"attention.merge", "segments whose results are merged, less segments whose results are written in place"},
       {"memory", "the executor's copies and additions of whole rows, fitted over sizes"},
       {"flops", "matrix products of 512 tokens, heads x head dimension, and 4 times that"},
-      {"links", "exchanges each way between neighbours, all ranks at once: of one message, fitted over sizes, and of many"},
+      {"links",
+       "exchanges each way between neighbours, all ranks at once: of one message, fitted over sizes, and of many"},
       {"exchange", "what kernels lose to an exchange beside them"}};
   return result;
 }

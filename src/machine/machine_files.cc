@@ -50,8 +50,8 @@ AttentionTimes read_attention(const Fields& in) {
   return times;
 }
 
-const std::vector<std::string> kLinkFields = {"source", "latency_seconds", "bytes_per_second", "cards",
-                                              "card_bytes_per_second", "message_seconds"};
+const std::vector<std::string> kLinkFields = {"source", "latency_seconds",       "bytes_per_second",
+                                              "cards",  "card_bytes_per_second", "message_seconds"};
 
 Link read_link(const Fields& in) {
   return Link{in.number("latency_seconds"), in.number("bytes_per_second"), in.has("cards") ? count(in, "cards") : 0,

@@ -38,7 +38,7 @@ class Relaying {
   }
 
  private:
-  using Operands = std::tuple<Rank, DocumentId, HeadRange>;       // of a rank
+  using Operands = std::tuple<Rank, DocumentId, HeadRange>;         // of a rank
   using NodeOperands = std::tuple<int32_t, DocumentId, HeadRange>;  // of a node
 
   int32_t node_of(Rank rank) const { return rank / node_size_; }
@@ -188,8 +188,8 @@ class Relaying {
     std::vector<double> pairs(passed_on_.size(), 0);
     for (const Task& task : plan_.tasks) {
       const int64_t window = request_.documents[task.tile.document].mask.extent;
-      pairs[static_cast<size_t>(task.rank.value)] += static_cast<double>(num_pairs(task.tile, window)) *
-                                                     task.tile.heads.size() / request_.shape.num_heads;
+      pairs[static_cast<size_t>(task.rank.value)] +=
+          static_cast<double>(num_pairs(task.tile, window)) * task.tile.heads.size() / request_.shape.num_heads;
     }
     return request_.cost.pair_seconds * *std::max_element(pairs.begin(), pairs.end()) / request_.cost.num_layers;
   }

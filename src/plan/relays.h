@@ -18,10 +18,11 @@ struct Relay {
 };
 
 // Chooses, where the links between nodes would hold attention up for longer than more stages do: the first rank of a
-// node that needs rows gets them from their home, and those that need them for later stages from a rank of the node that
-// has them by then, the one that passes on least. Those that need them for the same stage as the first get them one stage
-// later: their full tiles are parted by when their keys come, and rows that other tiles read come from home. Changes
-// tasks, which are sorted again, and num_stages. REQUIRES: needs are those of the tasks; no strategy has written moves.
+// node that needs rows gets them from their home, and those that need them for later stages from a rank of the node
+// that has them by then, the one that passes on least. Those that need them for the same stage as the first get them
+// one stage later: their full tiles are parted by when their keys come, and rows that other tiles read come from home.
+// Changes tasks, which are sorted again, and num_stages. REQUIRES: needs are those of the tasks; no strategy has
+// written moves.
 std::vector<Relay> relay_in_nodes(Plan* plan);
 
 // Parts the needs where relays do, and names the relays in them. REQUIRES: needs are those of the changed tasks.

@@ -1,5 +1,4 @@
 // What the placement of `mixed` promises: tokens and attention even each for itself, and few documents cut.
-#include "plan/solve/cut_documents.h"
 #include "plan/solve/mixed_placement.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +7,7 @@
 
 #include "../../bench/lengths.h"
 #include "evenspan/plan/plan.h"
+#include "plan/solve/cut_documents.h"
 #include "plan/solve/stages.h"
 
 namespace evenspan::plan {
@@ -144,7 +144,8 @@ TEST(CostModel, CountsWholeTiles) {
   CostModel cost{2, 1};
   cost.slowdowns = {{100, 3}, {200, 2}, {400, 1}};
   cost.tile = 100;
-  for (const auto& [length, whole, factor] : {std::tuple{1, 100, 3.0}, {99, 100, 3.0}, {100, 100, 3.0}, {101, 200, 2.0}}) {
+  for (const auto& [length, whole, factor] :
+       {std::tuple{1, 100, 3.0}, {99, 100, 3.0}, {100, 100, 3.0}, {101, 200, 2.0}}) {
     EXPECT_DOUBLE_EQ(cost.slowdown(length) * length * (length + 1), factor * whole * (whole + 1)) << length;
   }
   EXPECT_DOUBLE_EQ(cost.rectangle_seconds(350, 101), 2 * 400.0 * 200 * 1);

@@ -119,8 +119,8 @@ TEST(Relays, EqualTheDefinition) {
   const Batch batch{"long-tailed", {120, 41, 9, 3, 1, 30}};
   for (const char* strategy : {"sequence_aware", "hierarchical", "mixed"}) {
     for (const plan::Mask mask : masks()) {
-      for (const auto& [element, type, most] : {std::tuple{plan::ElementType::f64, at::kDouble, 1e-10},
-                                                {plan::ElementType::f32, at::kFloat, 2e-5}}) {
+      for (const auto& [element, type, most] :
+           {std::tuple{plan::ElementType::f64, at::kDouble, 1e-10}, {plan::ElementType::f32, at::kFloat, 2e-5}}) {
         plan::Request request = make_request(strategy, 8, batch, {4, 1}, mask, element);
         request.topology = plan::make_topology(8, 4);
         for (plan::Level& level : request.topology.levels) level.bytes_per_second = 1e3;

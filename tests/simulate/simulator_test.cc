@@ -33,11 +33,11 @@ TEST(Simulator, AMessageTakesLatencyAndBytesOverBandwidth) {
 TEST(Simulator, EachFurtherMessageToARankTakesLonger) {
   Link link{1, 100};
   link.message_seconds = 0.25;
-  const Outcome run = Simulator(machine_of(3, 3, {link}),
-                                {ScheduleWriter().exchange({{1, 100}, {1, 50}, {1, 50}}, {{2, 100}}),
-                                 ScheduleWriter().exchange({}, {{0, 100}, {0, 50}, {0, 50}}),
-                                 ScheduleWriter().exchange({{0, 100}}, {})})
-                          .run();
+  const Outcome run =
+      Simulator(machine_of(3, 3, {link}), {ScheduleWriter().exchange({{1, 100}, {1, 50}, {1, 50}}, {{2, 100}}),
+                                           ScheduleWriter().exchange({}, {{0, 100}, {0, 50}, {0, 50}}),
+                                           ScheduleWriter().exchange({{0, 100}}, {})})
+          .run();
   EXPECT_DOUBLE_EQ(run.ranks[1].finish_seconds, 1 + 2 * 0.25 + 2);
   EXPECT_DOUBLE_EQ(run.ranks[2].finish_seconds, 2);
 }

@@ -71,7 +71,7 @@ struct CostModel {
   // Ascending lengths, linear between them, constant beyond; empty: 1. Initialised since GCC warns of CostModel{a, b}.
   // Where they are given, they are of whole tiles.
   std::vector<Slowdown> slowdowns = {};  // NOLINT(readability-redundant-member-init)
-  int64_t tile = 1;          // rows of a kernel's tile, >= 1
+  int64_t tile = 1;                      // rows of a kernel's tile, >= 1
   double stage_seconds = 0;  // of one more stage of attention in one layer's forward and backward: its launches
   int32_t num_layers = 32;   // >= 1
 

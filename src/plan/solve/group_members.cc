@@ -125,6 +125,7 @@ class Members {
   // Attention of a rank to a document of which it has these chunks: to its own keys, and to all others that they see.
   double chunk_seconds(const std::vector<PlacedSpan>& chunks, int64_t length) const {
     std::vector<Span> ranges;
+    ranges.reserve(chunks.size());
     for (const PlacedSpan& placed : chunks) ranges.push_back(placed.span);
     for (const Span& others : subtract(Span{0, length}, ranges)) ranges.push_back(others);
     double seconds = 0;
@@ -133,7 +134,8 @@ class Members {
   }
 
   // Of the whole model's transfers: of shared tokens queries, keys, values and outputs, to other ranks; of divided ones
-  // keys and values, to all. Backward moves gradients of all of them, those of keys and values in the accumulation type.
+  // keys and values, to all. Backward moves gradients of all of them, those of keys and values in the accumulation
+  // type.
   double transfer_seconds(double shared_tokens, double divided_tokens) const {
     const Level& level = request_.topology.levels[request_.topology.level_between(Rank(0), Rank(num_ranks_ - 1))];
     if (level.bytes_per_second <= 0 || shared_tokens + divided_tokens <= 0) return 0;
@@ -143,8 +145,9 @@ class Members {
         2.0 * shape.num_kv_heads * (element + static_cast<double>(num_bytes(accumulation_type(shape.element))));
     const double bytes =
         shared_tokens / num_ranks_ * (4.0 * shape.num_heads * element + kv_bytes) + divided_tokens * kv_bytes;
-    return request_.cost.num_layers * ((num_ranks_ - 1.0) / num_ranks_ * bytes * shape.head_dim / level.bytes_per_second +
-                                       8 * level.latency_seconds);
+    return request_.cost.num_layers *
+           ((num_ranks_ - 1.0) / num_ranks_ * bytes * shape.head_dim / level.bytes_per_second +
+            8 * level.latency_seconds);
   }
 
   void write(const Dealt& dealt, std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) const {
