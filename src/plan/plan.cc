@@ -305,7 +305,7 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   complete_moves(plan.get());
   add_outputs(plan.get());
   std::sort(plan->moves.begin(), plan->moves.end());
-  plan->prefetch_all = direct && relays.empty() && plan->partials.empty();
+  plan->prefetch_all = direct && plan->partials.empty();
   plan->keep_operands = keeps_operands(*plan, direct);
   keep_budget(plan.get());
   plan->hash = hash_of(*plan);

@@ -22,7 +22,7 @@ class Relaying {
 
   std::vector<Relay> run() {
     passed_on_.assign(static_cast<size_t>(request_.num_ranks()), 0);
-    const double before = transfer_seconds(bytes_between_nodes()), attention = attention_seconds();
+    const double before = transfer_seconds(most_bytes(Order::together)), attention = attention_seconds();
     if (before <= attention) return {};
     find_unfit();
     find_wanted();
@@ -31,7 +31,8 @@ class Relaying {
     part_tasks();
     const Level& level = request_.topology.levels.back();
     const double stages = (num_stages_ - plan_.num_stages) * (request_.cost.stage_seconds + 2 * level.latency_seconds);
-    if (std::max(attention, transfer_seconds(bytes_between_nodes())) + stages >= before) return {};
+    const double after = transfer_seconds(most_bytes(Order::one_by_one));
+    if (std::max(attention, after) + stages >= before) return {};
     plan_.tasks = std::move(tasks_);
     plan_.num_stages = num_stages_;
     return std::move(relays_);
@@ -153,37 +154,38 @@ class Relaying {
     });
   }
 
-  // The most that a rank sends or receives in one layer's forward, with the relays so far.
-  int64_t bytes_between_nodes() const {
-    std::vector<int64_t> out(passed_on_.size(), 0), in(passed_on_.size(), 0);
-    const auto count = [&](const Move& move, int64_t sign) {
-      const int64_t bytes = sign * payload_bytes(move, request_.shape);
-      out[static_cast<size_t>(move.from.value)] += bytes;
-      in[static_cast<size_t>(move.to.value)] += bytes;
-    };
+  // Bytes of one layer's forward that travel between nodes, with the relays so far: the most that a rank sends or
+  // receives, of all stages together, which start at once without relays, or of one stage after another.
+  enum class Order : uint8_t { together, one_by_one };
+  int64_t most_bytes(Order order) const {
     std::map<Operands, std::vector<Span>> passed;
     for (const Relay& relay : relays_) passed[{relay.to, relay.document, relay.heads}].push_back(relay.rows);
+    const size_t num_ranks = passed_on_.size();
+    std::map<int32_t, std::vector<int64_t>> by_stage;  // [2 * rank] sent, [2 * rank + 1] received
     for (const Need& need : plan_.needs) {
-      if (node_of(need.move.from) == node_of(need.move.to)) continue;
-      count(need.move, 1);
-      if (need.move.operand != Operand::key_value) continue;
-      const auto at = passed.find({need.move.to, need.move.document, need.move.heads});
-      if (at == passed.end()) continue;
-      for (const Span& rows : at->second) {
-        Move saved = need.move;
-        saved.rows = rows.intersect(need.move.rows);
-        if (!saved.rows.empty()) count(saved, -1);
+      const Move& move = need.move;
+      if (node_of(move.from) == node_of(move.to)) continue;
+      int64_t rows = move.rows.size();
+      const auto at = passed.find({move.to, move.document, move.heads});
+      if (at != passed.end() && move.operand == Operand::key_value) {
+        for (const Span& saved : at->second) rows -= saved.intersect(move.rows).size();
       }
+      auto& bytes = by_stage[order == Order::together ? 0 : move.stage];
+      bytes.resize(2 * num_ranks);
+      const int64_t left = payload_bytes(move, request_.shape) / move.rows.size() * rows;
+      bytes[2 * static_cast<size_t>(move.from.value)] += left;
+      bytes[2 * static_cast<size_t>(move.to.value) + 1] += left;
     }
-    return std::max(*std::max_element(out.begin(), out.end()), *std::max_element(in.begin(), in.end()));
+    int64_t sum = 0;
+    for (const auto& [stage, bytes] : by_stage) sum += *std::max_element(bytes.begin(), bytes.end());
+    return sum;
   }
 
-  // Operands once in each pass, and gradients, twice as wide, once.
   double transfer_seconds(int64_t bytes) const {
-    return 4 * static_cast<double>(bytes) / request_.topology.levels.back().bytes_per_second;
+    return static_cast<double>(bytes) / request_.topology.levels.back().bytes_per_second;
   }
 
-  // Of the rank with most, in one layer.
+  // Of the rank with most, in one layer's forward: backward has 2.5 times as many products.
   double attention_seconds() const {
     std::vector<double> pairs(passed_on_.size(), 0);
     for (const Task& task : plan_.tasks) {
@@ -191,7 +193,8 @@ class Relaying {
       pairs[static_cast<size_t>(task.rank.value)] +=
           static_cast<double>(num_pairs(task.tile, window)) * task.tile.heads.size() / request_.shape.num_heads;
     }
-    return request_.cost.pair_seconds * *std::max_element(pairs.begin(), pairs.end()) / request_.cost.num_layers;
+    return request_.cost.pair_seconds * *std::max_element(pairs.begin(), pairs.end()) /
+           (3.5 * request_.cost.num_layers);
   }
 
   int64_t& passed_on(Rank rank) { return passed_on_[static_cast<size_t>(rank.value)]; }
@@ -234,13 +237,11 @@ std::vector<Relay> relay_in_nodes(Plan* plan) {
 void name_relays(const std::vector<Relay>& relays, std::vector<Need>* needs) {
   using Operands = std::tuple<Rank, DocumentId, HeadRange>;
   std::map<Operands, std::vector<Span>> borders;
-  std::map<Operands, std::vector<const Relay*>> to, via;
+  std::map<Operands, std::vector<const Relay*>> to;
   for (const Relay& relay : relays) {
-    const Operands receiver{relay.to, relay.document, relay.heads}, passer{relay.via, relay.document, relay.heads};
+    const Operands receiver{relay.to, relay.document, relay.heads};
     borders[receiver].push_back(relay.rows);
-    borders[passer].push_back(relay.rows);
     to[receiver].push_back(&relay);
-    via[passer].push_back(&relay);
   }
   std::vector<Need> parts;
   for (const Need& need : *needs) {
@@ -253,21 +254,10 @@ void name_relays(const std::vector<Relay>& relays, std::vector<Need>* needs) {
       part(need, at->second, &parts);
     }
   }
-  std::map<Operands, std::vector<Need*>> of_rank;
   for (Need& need : parts) {
-    if (need.move.operand == Operand::key_value) {
-      of_rank[{need.move.to, need.move.document, need.move.heads}].push_back(&need);
-    }
-  }
-  for (const auto& [operands, of_operands] : to) {
-    for (const Relay* relay : of_operands) {
-      for (Need* need : of_rank[operands]) {
-        if (!relay->rows.contains(need->move.rows)) continue;
-        need->via = relay->via;
-        for (Need* passed : of_rank[{relay->via, relay->document, relay->heads}]) {
-          if (passed->move.rows.overlaps(need->move.rows)) passed->num_tiles += need->num_tiles;
-        }
-      }
+    if (need.move.operand != Operand::key_value) continue;
+    for (const Relay* relay : to[{need.move.to, need.move.document, need.move.heads}]) {
+      if (relay->rows.contains(need.move.rows)) need.via = relay->via;
     }
   }
   std::sort(parts.begin(), parts.end(), [](const Need& a, const Need& b) { return a.move < b.move; });

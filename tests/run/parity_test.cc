@@ -113,8 +113,7 @@ TEST_P(Parity, Float32IsCloseToTheDefinition) {
   }
 }
 
-// Keys and values reach some ranks by way of another rank of their node, and gradients go back that way; operands are
-// kept for backward, or moved again.
+// Keys and values reach some ranks by way of another rank of their node; they are kept for backward, or moved again.
 TEST(Relays, EqualTheDefinition) {
   const Batch batch{"long-tailed", {120, 41, 9, 3, 1, 30}};
   for (const char* strategy : {"sequence_aware", "hierarchical", "mixed"}) {

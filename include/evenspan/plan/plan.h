@@ -63,11 +63,9 @@ int64_t payload_bytes(const Partial& partial, const AttentionShape& shape);
 // when nothing was kept, and, reversed, the way of the gradients.
 struct Need {
   Move move;
-  int32_t num_tiles = 0;   // tiles that read some of it, >= 1: of the receiver, and of those that it passes it on to
+  int32_t num_tiles = 0;   // tiles of the receiver that read some of it, >= 1
   int32_t last_stage = 0;  // of these tiles, and of tiles whose rows overlap with theirs; the move's stage is the first
-  // Keys and values come from this rank of the receiver's node, which needs them for an earlier stage, and gradients
-  // return to it and are added to its own; -1: straight from and to their home. What backward moves again always is.
-  Rank via{-1};
+  Rank via{-1};  // keys and values: the rank of the receiver's node that forward gets them from; -1: their home
 };
 
 // What ranks compare before the first exchange of a plan, in this order.

@@ -31,7 +31,7 @@ class BackwardLowering {
       if (need.move.operand != Operand::key_value) continue;
       const auto stage = static_cast<size_t>(need.move.stage);
       if (need.move.to == rank_.rank_) outgoing_[stage].push_back(&need);
-      if (giver(need) == rank_.rank_) incoming_[stage].push_back(&need);
+      if (need.move.from == rank_.rank_) incoming_[stage].push_back(&need);
     }
   }
 
@@ -41,11 +41,6 @@ class BackwardLowering {
     make_key_sums();
     Clear clear;
     for (const auto& [key, sum] : home_sums_) append_clears(sum, &clear.blocks);
-    for (const auto& stage : incoming_) {
-      for (const Need* need : stage) {
-        if (!rank_.at_home(need->move.document, need->move.rows)) clear_once(key_sum(need->move), &clear.blocks);
-      }
-    }
     partials_.for_each_home_group([&](size_t group) { clear_once(query_sums_[group], &clear.blocks); });
     emitter_.emit(std::move(clear));
 
@@ -131,18 +126,13 @@ class BackwardLowering {
     }
   }
 
-  // Whom the need's keys and values come from and their gradients go to.
-  static Rank giver(const Need& need) { return need.via == Rank(-1) ? need.move.from : need.via; }
-
-  // The sum that gradients of these keys and values belong to: of a home span or of a holding.
-  Sum& key_sum(DocumentId document, Span rows, HeadRange kv_heads) {
-    if (rank_.at_home(document, rows)) return home_sum(document, rows);
-    const Holding* holding = holdings().find(Operand::key_value, document, rows, kv_heads);
+  // The sum that a tile's key and value gradients belong to: of a home span or of a holding.
+  Sum& key_sum(const Tile& tile, HeadRange kv_heads) {
+    if (rank_.at_home(tile.document, tile.keys)) return home_sum(tile.document, tile.keys);
+    const Holding* holding = holdings().find(Operand::key_value, tile.document, tile.keys, kv_heads);
     EVENSPAN_CHECK_EQ(holding != nullptr, true);
     return holding_sums_.at(holding);
   }
-  Sum& key_sum(const Tile& tile, HeadRange kv_heads) { return key_sum(tile.document, tile.keys, kv_heads); }
-  Sum& key_sum(const Move& move) { return key_sum(move.document, move.rows, move.heads); }
 
   Sum& home_sum(DocumentId document, Span rows) {
     for (const Span& span : rank_.placement_.spans_of(rank_.rank_, document)) {
@@ -187,7 +177,7 @@ class BackwardLowering {
     // The order of emission: see run().
     const auto register_incoming = [&](size_t stage) {
       for (const Need* need : incoming_[stage]) {
-        incoming_number_[need] = key_sum(need->move).add(need->move.rows, need->move.heads);
+        incoming_number_[need] = home_sum(need->move.document, need->move.rows).add(need->move.rows, need->move.heads);
       }
     };
     for (size_t stage = num_stages_; stage-- > 0;) {
@@ -313,12 +303,12 @@ class BackwardLowering {
       const Holding* holding = holdings().find(Operand::key_value, move.document, move.rows, move.heads);
       EVENSPAN_CHECK_EQ(holding != nullptr, true);
       const Sum& sum = holding_sums_.at(holding);
-      builder.send(giver(*need), sub_block(sum.first, move.rows, move.heads, shape_), wire(*need));
-      builder.send(giver(*need), sub_block(sum.second, move.rows, move.heads, shape_), wire(*need));
+      builder.send(move.from, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need));
+      builder.send(move.from, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need));
     }
     for (const Need* need : incoming_[stage]) {
       const Move& move = need->move;
-      const Sum& sum = key_sum(move);
+      const Sum& sum = home_sum(move.document, move.rows);
       const bool add = sum.adds(incoming_number_.at(need));
       builder.receive(move.to, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need), add);
       builder.receive(move.to, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need), add);

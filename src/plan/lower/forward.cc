@@ -37,8 +37,10 @@ void RankLowering::lower_forward() {
     pending[stage] = builder.start();
     ++num_started;
   };
-  // An exchange that forwards received rows has to wait for them.
+  // An exchange that forwards received rows has to wait for them; where ranks relay, on all ranks, so that all start
+  // their exchanges in one order.
   const auto forwards = [&](int32_t stage) {
+    if (relays_in_[static_cast<size_t>(stage)] != 0) return true;
     const auto& departures = departures_[static_cast<size_t>(stage)];
     return std::any_of(departures.begin(), departures.end(),
                        [this](const Move* move) { return !at_home(move->document, move->rows); });
