@@ -71,11 +71,6 @@ class Relaying {
       if (move.operand != Operand::key_value || node_of(move.from) == node_of(move.to)) continue;
       wanted_[{node_of(move.to), move.document, move.heads}].push_back({move.to, move.stage, move.rows});
     }
-    for (auto& [key, wanted] : wanted_) {
-      std::stable_sort(wanted.begin(), wanted.end(), [](const Wanted& a, const Wanted& b) {
-        return std::tie(a.stage, a.rank) < std::tie(b.stage, b.rank);
-      });
-    }
   }
 
   void choose(const NodeOperands& key, const std::vector<Wanted>& wanted) {
@@ -90,11 +85,14 @@ class Relaying {
   }
 
   // For rows that are wanted as a whole or not at all.
-  void choose(const NodeOperands& key, const std::vector<Wanted>& wanted, Span rows) {
+  void choose(const NodeOperands& key, std::vector<Wanted> wanted, Span rows) {
     const auto& [node, document, heads] = key;
+    std::erase_if(wanted, [rows](const Wanted& one) { return !one.rows.contains(rows); });
+    std::sort(wanted.begin(), wanted.end(), [this](const Wanted& a, const Wanted& b) {
+      return std::tuple(a.stage, passed_on(a.rank), a.rank) < std::tuple(b.stage, passed_on(b.rank), b.rank);
+    });
     std::vector<std::pair<Rank, int32_t>> holders;  // and the stage in which they get the rows, of twice as many
     for (const Wanted& one : wanted) {
-      if (!one.rows.contains(rows)) continue;
       int32_t arrival = 2 * one.stage;
       const std::pair<Rank, int32_t>* via = nullptr;
       for (const auto& holder : holders) {

@@ -14,7 +14,6 @@ struct Relay {
   HeadRange heads;  // kv heads
   Span rows;
   bool waits = false;  // both need them for the same stage: `to` one stage later
-  friend auto operator<=>(const Relay&, const Relay&) = default;
 };
 
 // Chooses, where the links between nodes would hold attention up for longer than more stages do: the first rank of a
