@@ -57,7 +57,7 @@ class Stopwatch:
 
 
 class Case:
-    """A batch with a strategy: its plan, this rank's rows, and the least time so far."""
+    """A batch with a strategy: its plan, this rank's rows, its times, and what the simulator says."""
 
     def __init__(self, batch: list[int], strategy: str) -> None:
         """Plan, and draw this rank's rows."""

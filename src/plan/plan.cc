@@ -300,7 +300,7 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   const std::vector<Relay> relays = draft.may_relay && direct ? relay_in_nodes(plan.get()) : std::vector<Relay>{};
   if (!relays.empty()) {
     plan->needs = find_needs(*plan);
-    name_relays(relays, &plan->needs);
+    name_relays(relays, plan.get());
   }
   complete_moves(plan.get());
   add_outputs(plan.get());
@@ -312,17 +312,23 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   return plan;
 }
 
+std::vector<double> pairs_by_rank(const Plan& plan) {
+  const Request& request = plan.request;
+  std::vector<double> pairs(static_cast<size_t>(request.num_ranks()), 0);
+  for (const Task& task : plan.tasks) {
+    const int64_t window = request.documents[task.tile.document].mask.extent;
+    pairs[static_cast<size_t>(task.rank.value)] +=
+        static_cast<double>(num_pairs(task.tile, window)) * task.tile.heads.size() / request.shape.num_heads;
+  }
+  return pairs;
+}
+
 Metrics measure(const Plan& plan) {
   const Request& request = plan.request;
   const auto num_ranks = static_cast<size_t>(request.num_ranks());
   Metrics metrics;
   metrics.sent_bytes.assign(num_ranks, 0);
-  metrics.pairs.assign(num_ranks, 0);
-  for (const Task& task : plan.tasks) {
-    const int64_t window = request.documents[task.tile.document].mask.extent;
-    metrics.pairs[static_cast<size_t>(task.rank.value)] +=
-        static_cast<double>(num_pairs(task.tile, window)) * task.tile.heads.size() / request.shape.num_heads;
-  }
+  metrics.pairs = pairs_by_rank(plan);
   double most_work = 0, work = 0;
   int64_t most_tokens = 0;
   for (size_t r = 0; r < num_ranks; ++r) {

@@ -15,6 +15,10 @@ struct Wanted {
   Span rows;
 };
 
+using Operands = std::tuple<Rank, DocumentId, HeadRange>;  // of a rank
+
+Operands receiver_of(const Relay& relay) { return {relay.to, relay.document, relay.heads}; }
+
 class Relaying {
  public:
   explicit Relaying(Plan* plan)
@@ -39,7 +43,6 @@ class Relaying {
   }
 
  private:
-  using Operands = std::tuple<Rank, DocumentId, HeadRange>;         // of a rank
   using NodeOperands = std::tuple<int32_t, DocumentId, HeadRange>;  // of a node
 
   int32_t node_of(Rank rank) const { return rank / node_size_; }
@@ -121,7 +124,7 @@ class Relaying {
   void part_tasks() {
     std::map<Operands, std::vector<Span>> passed;
     for (const Relay& relay : relays_) {
-      if (relay.waits) passed[{relay.to, relay.document, relay.heads}].push_back(relay.rows);
+      if (relay.waits) passed[receiver_of(relay)].push_back(relay.rows);
     }
     for (auto& [operands, rows] : passed) rows = union_of(std::move(rows));
     for (const Task& task : plan_.tasks) {
@@ -157,7 +160,7 @@ class Relaying {
   enum class Order : uint8_t { together, one_by_one };
   int64_t most_bytes(Order order) const {
     std::map<Operands, std::vector<Span>> passed;
-    for (const Relay& relay : relays_) passed[{relay.to, relay.document, relay.heads}].push_back(relay.rows);
+    for (const Relay& relay : relays_) passed[receiver_of(relay)].push_back(relay.rows);
     const size_t num_ranks = passed_on_.size();
     std::map<int32_t, std::vector<int64_t>> by_stage;  // [2 * rank] sent, [2 * rank + 1] received
     for (const Need& need : plan_.needs) {
@@ -185,12 +188,7 @@ class Relaying {
 
   // Of the rank with most, in one layer's forward: backward has 2.5 times as many products.
   double attention_seconds() const {
-    std::vector<double> pairs(passed_on_.size(), 0);
-    for (const Task& task : plan_.tasks) {
-      const int64_t window = request_.documents[task.tile.document].mask.extent;
-      pairs[static_cast<size_t>(task.rank.value)] +=
-          static_cast<double>(num_pairs(task.tile, window)) * task.tile.heads.size() / request_.shape.num_heads;
-    }
+    const std::vector<double> pairs = pairs_by_rank(plan_);
     return request_.cost.pair_seconds * *std::max_element(pairs.begin(), pairs.end()) /
            (3.5 * request_.cost.num_layers);
   }
@@ -208,12 +206,13 @@ class Relaying {
   int32_t num_stages_ = 0;
 };
 
-// Parts `need` at the borders of `rows` and appends the parts.
-void part(const Need& need, const std::vector<Span>& rows, std::vector<Need>* parts) {
-  std::vector<int64_t> borders{need.move.rows.begin, need.move.rows.end};
-  for (const Span& span : rows) {
-    for (const int64_t border : {span.begin, span.end}) {
-      if (border > need.move.rows.begin && border < need.move.rows.end) borders.push_back(border);
+// Parts `need` at the borders of relays to its receiver, and appends the parts with their relays.
+void part(const Need& need, const std::vector<const Relay*>& relays, std::vector<Need>* parts) {
+  const Span whole = need.move.rows;
+  std::vector<int64_t> borders{whole.begin, whole.end};
+  for (const Relay* relay : relays) {
+    for (const int64_t border : {relay->rows.begin, relay->rows.end}) {
+      if (border > whole.begin && border < whole.end) borders.push_back(border);
     }
   }
   std::sort(borders.begin(), borders.end());
@@ -221,6 +220,9 @@ void part(const Need& need, const std::vector<Span>& rows, std::vector<Need>* pa
   for (size_t i = 0; i + 1 < borders.size(); ++i) {
     parts->push_back(need);
     parts->back().move.rows = Span{borders[i], borders[i + 1]};
+    for (const Relay* relay : relays) {
+      if (relay->rows.contains(parts->back().move.rows)) parts->back().via = relay->via;
+    }
   }
 }
 
@@ -232,34 +234,25 @@ std::vector<Relay> relay_in_nodes(Plan* plan) {
   return Relaying(plan).run();
 }
 
-void name_relays(const std::vector<Relay>& relays, std::vector<Need>* needs) {
-  using Operands = std::tuple<Rank, DocumentId, HeadRange>;
-  std::map<Operands, std::vector<Span>> borders;
-  std::map<Operands, std::vector<const Relay*>> to;
-  for (const Relay& relay : relays) {
-    const Operands receiver{relay.to, relay.document, relay.heads};
-    borders[receiver].push_back(relay.rows);
-    to[receiver].push_back(&relay);
-  }
+void name_relays(const std::vector<Relay>& relays, Plan* plan) {
+  std::map<Operands, std::vector<const Relay*>> of_receiver;
+  for (const Relay& relay : relays) of_receiver[receiver_of(relay)].push_back(&relay);
   std::vector<Need> parts;
-  for (const Need& need : *needs) {
-    const auto at = need.move.operand == Operand::key_value
-                        ? borders.find({need.move.to, need.move.document, need.move.heads})
-                        : borders.end();
-    if (at == borders.end()) {
-      parts.push_back(need);
-    } else {
+  for (const Need& need : plan->needs) {
+    const auto at = of_receiver.find({need.move.to, need.move.document, need.move.heads});
+    if (need.move.operand == Operand::key_value && at != of_receiver.end()) {
       part(need, at->second, &parts);
-    }
-  }
-  for (Need& need : parts) {
-    if (need.move.operand != Operand::key_value) continue;
-    for (const Relay* relay : to[{need.move.to, need.move.document, need.move.heads}]) {
-      if (relay->rows.contains(need.move.rows)) need.via = relay->via;
+    } else {
+      parts.push_back(need);
     }
   }
   std::sort(parts.begin(), parts.end(), [](const Need& a, const Need& b) { return a.move < b.move; });
-  *needs = std::move(parts);
+  std::set<int32_t> stages;
+  for (const Need& need : parts) {
+    if (need.via != Rank(-1)) stages.insert(need.move.stage);
+  }
+  plan->needs = std::move(parts);
+  plan->relay_stages.assign(stages.begin(), stages.end());
 }
 
 }  // namespace evenspan::plan

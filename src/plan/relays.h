@@ -24,7 +24,8 @@ struct Relay {
 // written moves.
 std::vector<Relay> relay_in_nodes(Plan* plan);
 
-// Parts the needs where relays do, and names the relays in them. REQUIRES: needs are those of the changed tasks.
-void name_relays(const std::vector<Relay>& relays, std::vector<Need>* needs);
+// Parts the needs where relays do, names the relays in them, and sets relay_stages. REQUIRES: needs are those of the
+// changed tasks.
+void name_relays(const std::vector<Relay>& relays, Plan* plan);
 
 }  // namespace evenspan::plan

@@ -87,8 +87,9 @@ struct Plan {
   std::vector<Need> needs;        // sorted by move
   std::vector<Partial> partials;  // sorted by last stage, document, heads, rows and ranks
   int32_t num_stages = 1;
-  bool prefetch_all = false;   // the moves of all stages start at once; false: one stage ahead of the tiles
-  bool keep_operands = false;  // received queries, keys and values are saved for backward instead of moved again
+  std::vector<int32_t> relay_stages;  // ascending: stages in which some rank passes on what it received, by Need::via
+  bool prefetch_all = false;          // the moves of all stages start at once; false: one stage ahead of the tiles
+  bool keep_operands = false;         // received queries, keys and values are saved for backward instead of moved again
   PlanHash hash;
 };
 
@@ -105,11 +106,14 @@ void for_each_transfer(const Plan& plan, F&& f) {
   }
 }
 
+// [rank]: pairs of its tiles, each counted as the part of the heads that the rank computes.
+std::vector<double> pairs_by_rank(const Plan& plan);
+
 struct Metrics {
   double tokens_max_over_mean = 1;
   double work_max_over_mean = 1;     // by the request's cost model
   std::vector<int64_t> tokens;       // [rank]
-  std::vector<double> pairs;         // [rank], each counted as the part of the heads that the rank computes
+  std::vector<double> pairs;         // pairs_by_rank()
   std::vector<double> work_seconds;  // [rank]
   std::vector<int64_t> sent_bytes;   // [rank], payload of one layer's forward
   int64_t sent_bytes_total = 0;

@@ -1,4 +1,6 @@
 // The forward program: exchanges of operands run ahead of their tiles, outputs go home after their last one.
+#include <algorithm>
+
 #include "plan/lower/output_sums.h"
 #include "plan/lower/rank_lowering.h"
 
@@ -40,7 +42,7 @@ void RankLowering::lower_forward() {
   // An exchange that forwards received rows has to wait for them; where ranks relay, on all ranks, so that all start
   // their exchanges in one order.
   const auto forwards = [&](int32_t stage) {
-    if (relays_in_[static_cast<size_t>(stage)] != 0) return true;
+    if (std::binary_search(plan_.relay_stages.begin(), plan_.relay_stages.end(), stage)) return true;
     const auto& departures = departures_[static_cast<size_t>(stage)];
     return std::any_of(departures.begin(), departures.end(),
                        [this](const Move* move) { return !at_home(move->document, move->rows); });

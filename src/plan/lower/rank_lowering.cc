@@ -54,10 +54,6 @@ RankLowering::RankLowering(const Plan& plan, Rank rank)
     if (move.to == rank) (output ? output_arrivals_ : arrivals_)[stage].push_back(&move);
     if (move.from == rank) (output ? output_departures_ : departures_)[stage].push_back(&move);
   }
-  relays_in_.assign(num_stages, 0);
-  for (const Need& need : plan.needs) {
-    if (need.via != Rank(-1)) relays_in_[static_cast<size_t>(need.move.stage)] = 1;
-  }
   partial_arrivals_.resize(num_stages);
   partial_departures_.resize(num_stages);
   for (const Partial& partial : plan.partials) {

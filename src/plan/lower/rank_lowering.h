@@ -102,7 +102,6 @@ class RankLowering {
   std::vector<std::vector<const Move*>> arrivals_, departures_;                     // [stage], operands, forward
   std::vector<std::vector<const Move*>> output_arrivals_, output_departures_;       // [stage]
   std::vector<std::vector<const Partial*>> partial_arrivals_, partial_departures_;  // [last stage]; both: own ones
-  std::vector<char> relays_in_;                                                     // [stage] on any rank
   std::vector<OutputGroup> groups_;                                                 // those that leave apart
   size_t num_staying_ = 0;
   std::vector<size_t> group_of_task_;

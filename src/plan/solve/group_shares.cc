@@ -1,7 +1,6 @@
 #include "plan/solve/group_shares.h"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
 
 #include "plan/solve/cut_documents.h"
@@ -78,13 +77,12 @@ class Groups {
   // Pours the cut documents again around what the tiles of their parts cost more than their pairs, and keeps what comes
   // out most even.
   void correct(Shares* shares) const {
-    Shares current = *shares, whole(shares->size());
+    Shares whole(shares->size()), parts(shares->size());
     std::vector<size_t> cut;
     for (size_t g = 0; g < shares->size(); ++g) {
       for (const Share& share : (*shares)[g]) {
-        if (share.part == 1) {
-          whole[g].push_back(share);
-        } else if (std::find(cut.begin(), cut.end(), share.document) == cut.end()) {
+        (share.part == 1 ? whole : parts)[g].push_back(share);
+        if (share.part < 1 && std::find(cut.begin(), cut.end(), share.document) == cut.end()) {
           cut.push_back(share.document);
         }
       }
@@ -92,36 +90,49 @@ class Groups {
     if (cut.empty() || request_.cost.pair_seconds == 0) return;
     std::vector<Load> held;
     for (const auto& of_group : whole) held.push_back(sum_of(of_group));
+    Shares best;
     double least = 0;
-    for (int32_t round = 0; round <= kCorrections; ++round) {
-      const std::vector<double> priced = priced_attention(current);
+    for (int32_t round = 0;; ++round) {
+      const std::vector<double> priced = priced_attention(parts);
       std::vector<Load> corrected = held;
       double attention = 0, tokens = 0;
       for (size_t g = 0; g < held.size(); ++g) {
-        const Load estimate = sum_of(current[g]);
+        Load estimate = held[g];
+        for (const Share& share : parts[g]) estimate += load(share);
         corrected[g].attention += priced[g] - (estimate.attention - held[g].attention);
         attention = std::max(attention, held[g].attention + priced[g]);
         tokens = std::max(tokens, estimate.tokens);
       }
       const double seconds = attention + request_.cost.token_seconds * tokens;
-      if (round == 0 || seconds < least) {
+      if (best.empty() || seconds < least) {
         least = seconds;
-        *shares = current;
+        best = parts;
       }
-      const Shares poured = pour(cut, corrected);
-      current = whole;
-      for (size_t g = 0; g < current.size(); ++g) {
-        current[g].insert(current[g].end(), poured[g].begin(), poured[g].end());
-      }
+      if (round == kCorrections) break;
+      parts = pour(cut, corrected);
+    }
+    for (size_t g = 0; g < whole.size(); ++g) {
+      (*shares)[g] = std::move(whole[g]);
+      (*shares)[g].insert((*shares)[g].end(), best[g].begin(), best[g].end());
     }
   }
 
-  // Of each group's cut documents.
-  std::vector<double> priced_attention(const Shares& shares) const {
-    std::vector<std::vector<PlacedSpan>> spans = cut_spans(request_, shares);
+  // Of each group's parts of cut documents.
+  std::vector<double> priced_attention(const Shares& parts) const {
+    std::vector<std::vector<PlacedSpan>> spans(parts.size());
+    for (const auto& [document, of_document] : parts_by_document(parts)) {
+      if (of_document.groups.size() == 1) continue;
+      const DocumentId id(static_cast<int64_t>(document));
+      const int64_t length = request_.documents[id].length;
+      const auto chunks = mirrored_chunks(id, length, of_document.parts, request_.cost.tile);
+      for (size_t i = 0; i < chunks.size(); ++i) {
+        auto& of_group = spans[of_document.groups[i]];
+        of_group.insert(of_group.end(), chunks[i].begin(), chunks[i].end());
+      }
+    }
     const RemoteKeys remote(request_, spans);
     std::vector<double> seconds;
-    for (size_t g = 0; g < shares.size(); ++g) seconds.push_back(remote.attention_seconds(g));
+    for (size_t g = 0; g < parts.size(); ++g) seconds.push_back(remote.attention_seconds(g));
     return seconds;
   }
 
@@ -318,25 +329,15 @@ Load share_load(const Request& request, const Share& share) {
   return {request.cost.pair_seconds * share.part * pairs * slowdown, tokens};
 }
 
-std::vector<std::vector<PlacedSpan>> cut_spans(const Request& request, const std::vector<std::vector<Share>>& shares) {
-  std::map<size_t, std::pair<std::vector<size_t>, std::vector<double>>> cut;  // groups and parts by document
+std::map<size_t, DocumentParts> parts_by_document(const std::vector<std::vector<Share>>& shares) {
+  std::map<size_t, DocumentParts> by_document;
   for (size_t g = 0; g < shares.size(); ++g) {
     for (const Share& share : shares[g]) {
-      if (share.part == 1) continue;
-      cut[share.document].first.push_back(g);
-      cut[share.document].second.push_back(share.part);
+      by_document[share.document].groups.push_back(g);
+      by_document[share.document].parts.push_back(share.part);
     }
   }
-  std::vector<std::vector<PlacedSpan>> spans(shares.size());
-  for (const auto& [document, of_groups] : cut) {
-    const DocumentId id(static_cast<int64_t>(document));
-    const auto chunks = mirrored_chunks(id, request.documents[id].length, of_groups.second, request.cost.tile);
-    for (size_t i = 0; i < chunks.size(); ++i) {
-      auto& of_group = spans[of_groups.first[i]];
-      of_group.insert(of_group.end(), chunks[i].begin(), chunks[i].end());
-    }
-  }
-  return spans;
+  return by_document;
 }
 
 std::vector<std::vector<Share>> share_among_groups(const Request& request, int32_t num_groups) {

@@ -1,9 +1,9 @@
 // Which groups of ranks get which documents, and how much of those that are cut.
 #pragma once
 
+#include <map>
 #include <vector>
 
-#include "evenspan/plan/placement.h"
 #include "evenspan/plan/request.h"
 #include "plan/solve/deal.h"
 
@@ -22,8 +22,12 @@ struct Share {
 // nothing, attention stands for what tokens cost.
 Load share_load(const Request& request, const Share& share);
 
-// [group]: the chunks of documents of which it has a part, sorted.
-std::vector<std::vector<PlacedSpan>> cut_spans(const Request& request, const std::vector<std::vector<Share>>& shares);
+// The groups that have shares of a document, ascending, and their parts of it.
+struct DocumentParts {
+  std::vector<size_t> groups;
+  std::vector<double> parts;
+};
+std::map<size_t, DocumentParts> parts_by_document(const std::vector<std::vector<Share>>& shares);
 
 // The shares of each group, with tokens and attention even as far as that is possible; see place_mixed(). Parts of a
 // document add up to 1. Deterministic.

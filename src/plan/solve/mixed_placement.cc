@@ -8,22 +8,15 @@ namespace evenspan::plan {
 namespace {
 
 std::vector<std::vector<GroupItem>> items_of(const Request& request, const std::vector<std::vector<Share>>& shares) {
-  std::vector<std::vector<size_t>> groups_of(static_cast<size_t>(request.documents.size()));
-  std::vector<std::vector<double>> parts(groups_of.size());
-  for (size_t g = 0; g < shares.size(); ++g) {
-    for (const Share& share : shares[g]) {
-      groups_of[share.document].push_back(g);
-      parts[share.document].push_back(share.part);
-    }
-  }
   std::vector<std::vector<GroupItem>> items(shares.size());
-  for (size_t d = 0; d < groups_of.size(); ++d) {
-    const DocumentId id(static_cast<int64_t>(d));
-    auto chunks = mirrored_chunks(id, request.documents[id].length, parts[d], request.cost.tile);
+  for (const auto& [document, of_document] : parts_by_document(shares)) {
+    const auto& [groups, parts] = of_document;
+    const DocumentId id(static_cast<int64_t>(document));
+    auto chunks = mirrored_chunks(id, request.documents[id].length, parts, request.cost.tile);
     for (size_t i = 0; i < chunks.size(); ++i) {
       if (chunks[i].empty()) continue;
-      items[groups_of[d][i]].push_back(
-          GroupItem{std::move(chunks[i]), share_load(request, Share{d, parts[d][i]}), parts[d].size() > 1});
+      items[groups[i]].push_back(
+          GroupItem{std::move(chunks[i]), share_load(request, Share{document, parts[i]}), parts.size() > 1});
     }
   }
   return items;
