@@ -88,9 +88,13 @@ class Relaying {
   }
 
   // For rows that are wanted as a whole or not at all.
-  void choose(const NodeOperands& key, std::vector<Wanted> wanted, Span rows) {
+  void choose(const NodeOperands& key, const std::vector<Wanted>& all, Span rows) {
     const auto& [node, document, heads] = key;
-    std::erase_if(wanted, [rows](const Wanted& one) { return !one.rows.contains(rows); });
+    std::vector<Wanted> wanted;
+    for (const Wanted& one : all) {
+      if (one.rows.contains(rows)) wanted.push_back(one);
+    }
+    if (wanted.size() < 2) return;
     std::sort(wanted.begin(), wanted.end(), [this](const Wanted& a, const Wanted& b) {
       return std::tuple(a.stage, passed_on(a.rank), a.rank) < std::tuple(b.stage, passed_on(b.rank), b.rank);
     });
@@ -166,14 +170,14 @@ class Relaying {
     for (const Need& need : plan_.needs) {
       const Move& move = need.move;
       if (node_of(move.from) == node_of(move.to)) continue;
-      int64_t rows = move.rows.size();
+      int64_t left = payload_bytes(move, request_.shape);
       const auto at = passed.find({move.to, move.document, move.heads});
       if (at != passed.end() && move.operand == Operand::key_value) {
-        for (const Span& saved : at->second) rows -= saved.intersect(move.rows).size();
+        const int64_t row_bytes = left / move.rows.size();
+        for (const Span& saved : at->second) left -= row_bytes * saved.intersect(move.rows).size();
       }
       auto& bytes = by_stage[order == Order::together ? 0 : move.stage];
       bytes.resize(2 * num_ranks);
-      const int64_t left = payload_bytes(move, request_.shape) / move.rows.size() * rows;
       bytes[2 * static_cast<size_t>(move.from.value)] += left;
       bytes[2 * static_cast<size_t>(move.to.value) + 1] += left;
     }
