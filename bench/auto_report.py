@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-UNIFORM = {"ring", "zigzag", "striped", "all_gather", "ulysses", "usp", "token_ring"}
+UNIFORM = {"ring", "zigzag", "striped", "all_gather", "zigzag_all_gather", "ulysses", "usp", "token_ring"}
 MACHINES = [(8, 256 << 10), (32, 1 << 20), (64, 2 << 20), (128, 4 << 20)]
 
 

@@ -3,7 +3,6 @@
 The numbers below are copied from their sources; docs/simulator.md explains the derivation.
 """
 
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -25,7 +24,14 @@ H100_FORWARD_MS = {
 }
 H100_FLOOR_MS = {1: 0.02843, 2: 0.02091, 4: 0.02316, 8: 0.02545}  # the least of each column, from 64 tokens on
 
-# The same repository, benchmarks/_250530_attn_mlp_pipeline/time_module/profile/A100-SXM-80GB/comp/mha.csv: milliseconds
+# FlashAttention-3, arXiv 2407.08608, figures 5 and 6: TFLOPS, head dimension 128, bf16; forward causal, backward not.
+FA3 = "FlashAttention-3, arXiv 2407.08608"
+FA3_LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
+FA3_TOKENS, FA3_HEADS = 16384, 16
+FA3_FORWARD = [292, 423, 521, 579, 602, 616]
+FA3_BACKWARD = [316, 424, 501, 542, 559, 561]
+
+# DistCA, benchmarks/_250530_attn_mlp_pipeline/time_module/profile/A100-SXM-80GB/comp/mha.csv: milliseconds
 # of one causal document, 64 heads of 128. Short rows carry a host overhead of 0.6 to 0.9 ms, here taken as below.
 A100_LENGTHS = [2048, 4096, 8192, 16384, 32768, 65536]
 A100_HEADS = 64
@@ -45,6 +51,7 @@ ALPHA2_MS = 0.1839576  # of a token in everything else
 LAYERS, HIDDEN = 32, 4096
 FLEXSP_RATE = 6 * 12 * HIDDEN**2 * LAYERS / (ALPHA2_MS * 1e-3)  # operations a second of the token-wise layers
 
+FULL = 2000  # blocks that fill a device: about 8 for each place that an H100 or A100 has for one
 GRID = [128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072]
 
 
@@ -53,47 +60,50 @@ def rounded(x: float) -> float:
     return float(f"{x:.4g}")
 
 
-def nearest(table: dict[int, float], rows: int) -> float:
-    """The value of the largest measured number of rows up to `rows`, or of the smallest."""
-    return table[max((q for q in table if q <= rows), default=min(table))]
+Measured = tuple[int, float, float, int]  # rows, keys that they see in the mean, seconds of one head, blocks at once
 
 
-def grid(rate: object) -> list[list[float]]:
-    """Seconds of one head by rows and keys; `rate(rows, keys)` is in pairs a second."""
-    seconds = [[rounded(q * k / rate(q, k)) for k in GRID] for q in GRID]
-    for row, below in itertools.pairwise(seconds):
-        assert all(a < b for a, b in zip(row, below, strict=True)), "more rows take longer"
-    for row in seconds:
-        assert row == sorted(row), "more keys take longer"
-    return seconds
+def kernels(measured: list[Measured]) -> list[list[float]]:
+    """Seconds of one head by rows and keys.
+
+    A block, a tile of rows in one head, costs a start and so much a key. That holds where blocks fill the device, as
+    those of a packed batch do: one small document alone leaves it idle, so such measurements are not used.
+    """
+    full = [(keys, seconds * TILE / rows) for rows, keys, seconds, blocks in measured if blocks >= FULL]
+    start, of_key = fit(*map(list, zip(*full, strict=True)))
+    return [[rounded(q / TILE * (start + of_key * k)) for k in GRID] for q in GRID]
+
+
+def documents(lengths: list[int], milliseconds: list[float], heads: int, ranks: int = 1) -> list[Measured]:
+    """A shard of a causal document of L tokens has L / 2 keys a row in the mean, and the rest of diagonal tiles."""
+    return [
+        (length // ranks, (length + TILE) / 2, ms * 1e-3 / heads, length // ranks // TILE * heads)
+        for length, ms in zip(lengths, milliseconds, strict=True)
+    ]
 
 
 def h100_forward() -> list[list[float]]:
-    """A shard of q rows of a document of L tokens on `ranks` ranks has L / 2 keys a row in the mean: ranks/2 x q."""
-    rates: dict[int, dict[int, float]] = {}
+    """Whole documents and shards of them."""
+    measured = []
     for ranks, milliseconds in H100_FORWARD_MS.items():
-        for length, ms in zip(H100_LENGTHS, milliseconds, strict=True):
-            rows = length // ranks
-            if rows < 2 * TILE:
-                continue  # less than a tile of rows in each half of the shard
-            pairs = rows * (length + TILE) / 2  # with the whole tiles on the diagonal
-            seconds = (ms - H100_FLOOR_MS[ranks]) * 1e-3 / H100_HEADS
-            rates.setdefault(ranks, {})[rows] = pairs / seconds
+        kernel = [ms - H100_FLOOR_MS[ranks] for ms in milliseconds]
+        measured += documents(H100_LENGTHS, kernel, H100_HEADS, ranks)
+    return kernels(measured)
 
-    def rate(rows: int, keys: int) -> float:
-        ranks = min(8, max(1, 2 * keys // rows))
-        return nearest(rates[ranks], rows if 2 * keys >= rows else 2 * keys)
 
-    return grid(rate)
+def fa3(rates: list[float], operations: float, keys_of_token: float) -> list[list[float]]:
+    """From rates in TFLOPS: 16,384 tokens in documents of one length, 16 heads; keys_of_token: 1/2 causal, 1 full."""
+    measured = []
+    for length, rate in zip(FA3_LENGTHS, rates, strict=True):
+        seconds = operations * 128 * length**2 * keys_of_token / (rate * 1e12)
+        keys = length * keys_of_token + (TILE / 2 if keys_of_token < 1 else 0)
+        measured.append((length, keys, seconds, FA3_TOKENS // TILE * FA3_HEADS))
+    return kernels(measured)
 
 
 def a100(milliseconds: list[float], host_ms: float) -> list[list[float]]:
-    """Whole documents only: the rate of a document is that of its rows or twice its keys, whichever is shorter."""
-    rates = {
-        length: length * (length + TILE) / 2 / ((ms - host_ms) * 1e-3 / A100_HEADS)
-        for length, ms in zip(A100_LENGTHS, milliseconds, strict=True)
-    }
-    return grid(lambda rows, keys: nearest(rates, min(rows, 2 * keys)))
+    """Whole documents only."""
+    return kernels(documents(A100_LENGTHS, [ms - host_ms for ms in milliseconds], A100_HEADS))
 
 
 def fit(sizes: list[float], times: list[float]) -> tuple[float, float]:
@@ -184,6 +194,24 @@ def a100_links() -> list[dict]:
     ]
 
 
+def h100_fa3() -> dict:
+    """The same node with the kernels of FlashAttention-3."""
+    node = h100()
+    forward = fa3(FA3_FORWARD, FLOPS, 1 / 2)
+    backward = fa3(FA3_BACKWARD, FLOPS * BACKWARD, 1)
+    sources = {
+        "attention": f"{FA3}, figures 5 and 6: causal forward, full backward; 16,384 tokens, 16 heads",
+        "attention.operation_seconds": "assumed: as in h100-sxm",
+    }
+    del node["sources"]["attention"], node["sources"]["attention.backward"]
+    return node | {
+        "name": "h100-sxm-fa3",
+        "about": "Nodes of 8 H100-SXM-80GB with NVLink, a network card for each, and FlashAttention-3",
+        "sources": sources | node["sources"],
+        "attention": [times(128, passes(2.45e-05, forward), passes(2.45e-05, backward), "see sources")],
+    }
+
+
 def a100_40gb() -> dict:
     """FlexSP's cluster with measured kernels."""
     return {
@@ -265,7 +293,7 @@ def text(value: object, indent: str = "") -> str:
 def main() -> int:
     """Writes the profiles; with --check says which of them are not as derived."""
     stale = []
-    for profile in (h100(), a100_40gb(), flexsp_7b()):
+    for profile in (h100(), h100_fa3(), a100_40gb(), flexsp_7b()):
         path = Path(__file__).parent / f"{profile['name']}.json"
         derived = text(profile) + "\n"
         if "--check" in sys.argv:

@@ -110,7 +110,8 @@ def plan(
         ranks_per_group: For `mixed`, `hierarchical` and `usp`: ranks that split heads, a divisor of `ranks`; 0 chooses.
         memory_budget: Most bytes of buffers and saved operands on a rank; 0 for no limit.
         profile: What the machine costs, for "auto" and for the work of a pair and a token: the name of a shipped
-            profile (h100-sxm, a100-40gb-ib, flexsp-7b) or a JSON file (docs/simulator.md). Its links join the ranks.
+            profile (h100-sxm, h100-sxm-fa3, a100-40gb-ib, flexsp-7b) or a JSON file (docs/simulator.md). Its links
+            join the ranks.
 
     Raises:
         InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; "auto" has no

@@ -7,6 +7,7 @@
 
 #include "evenspan/core/error.h"
 #include "evenspan/plan/program.h"
+#include "plan/move_order.h"
 #include "plan/outputs.h"
 #include "plan/relays.h"
 #include "plan/strategy/strategy.h"
@@ -104,13 +105,14 @@ std::vector<Need> find_needs(const Plan& plan) {
       first = last;
     }
   }
-  std::sort(needs.begin(), needs.end(), [](const Need& a, const Need& b) { return a.move < b.move; });
+  sort_by_move(plan.num_stages, plan.request.num_ranks(), &needs, [](const Need& n) -> const Move& { return n.move; });
   return needs;
 }
 
 // The strategy's moves, and direct ones for needed rows that it does not bring.
 void complete_moves(Plan* plan) {
   if (plan->moves.empty()) {
+    plan->moves.reserve(plan->needs.size());
     for (const Need& need : plan->needs) {
       plan->moves.push_back(need.move);
       if (need.via != Rank(-1)) plan->moves.back().from = need.via;
@@ -304,7 +306,8 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   }
   complete_moves(plan.get());
   add_outputs(plan.get());
-  std::sort(plan->moves.begin(), plan->moves.end());
+  sort_by_move(plan->num_stages, plan->request.num_ranks(), &plan->moves,
+               [](const Move& m) -> const Move& { return m; });
   plan->prefetch_all = direct && plan->partials.empty();
   plan->keep_operands = keeps_operands(*plan, direct);
   keep_budget(plan.get());

@@ -3,16 +3,26 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <span>
 #include <tuple>
+
+#include "plan/move_order.h"
 
 namespace evenspan::plan {
 namespace {
 
-// Rows of a rank's keys, with the stage that reads them first.
+// Rows of a document's keys that a rank of a node needs from another node, with the stage that reads them first.
 struct Wanted {
+  int32_t node;
+  DocumentId document;
+  HeadRange heads;
+  Span rows;
   Rank rank;
   int32_t stage;
-  Span rows;
+  bool same_keys(const Wanted& other) const {
+    return node == other.node && document == other.document && heads == other.heads;
+  }
+  friend auto operator<=>(const Wanted&, const Wanted&) = default;
 };
 
 using Operands = std::tuple<Rank, DocumentId, HeadRange>;  // of a rank
@@ -28,9 +38,10 @@ class Relaying {
     passed_on_.assign(static_cast<size_t>(request_.num_ranks()), 0);
     const double before = transfer_seconds(most_bytes(Order::together)), attention = attention_seconds();
     if (before <= attention) return {};
+    const std::vector<std::span<const Wanted>> wanted = wanted_twice();
+    if (wanted.empty()) return {};
     find_unfit();
-    find_wanted();
-    for (const auto& [key, wanted] : wanted_) choose(key, wanted);
+    for (const auto& overlapping : wanted) choose(overlapping);
     if (relays_.empty()) return {};
     part_tasks();
     const Level& level = request_.topology.levels.back();
@@ -43,8 +54,6 @@ class Relaying {
   }
 
  private:
-  using NodeOperands = std::tuple<int32_t, DocumentId, HeadRange>;  // of a node
-
   int32_t node_of(Rank rank) const { return rank / node_size_; }
   Operands operands_of(const Task& task) const {
     return {task.rank, task.tile.document, request_.shape.kv_heads(task.tile.heads)};
@@ -68,33 +77,46 @@ class Relaying {
     for (auto& [operands, rows] : unfit_) rows = union_of(std::move(rows));
   }
 
-  void find_wanted() {
+  // What ranks of a node want of the same keys, where it overlaps.
+  std::vector<std::span<const Wanted>> wanted_twice() {
     for (const Need& need : plan_.needs) {
       const Move& move = need.move;
       if (move.operand != Operand::key_value || node_of(move.from) == node_of(move.to)) continue;
-      wanted_[{node_of(move.to), move.document, move.heads}].push_back({move.to, move.stage, move.rows});
+      wanted_.push_back({node_of(move.to), move.document, move.heads, move.rows, move.to, move.stage});
     }
+    std::sort(wanted_.begin(), wanted_.end());
+    std::vector<std::span<const Wanted>> twice;
+    for (size_t first = 0, last = 0; first < wanted_.size(); first = last) {
+      int64_t end = wanted_[first].rows.end;
+      for (last = first + 1; last < wanted_.size(); ++last) {
+        if (!wanted_[last].same_keys(wanted_[first]) || wanted_[last].rows.begin >= end) break;
+        end = std::max(end, wanted_[last].rows.end);
+      }
+      if (last - first > 1) twice.push_back(std::span(wanted_).subspan(first, last - first));
+    }
+    return twice;
   }
 
-  void choose(const NodeOperands& key, const std::vector<Wanted>& wanted) {
+  void choose(std::span<const Wanted> overlapping) {
     std::vector<int64_t> borders;
-    for (const Wanted& one : wanted) {
+    for (const Wanted& one : overlapping) {
       borders.push_back(one.rows.begin);
       borders.push_back(one.rows.end);
     }
     std::sort(borders.begin(), borders.end());
     borders.erase(std::unique(borders.begin(), borders.end()), borders.end());
-    for (size_t i = 0; i + 1 < borders.size(); ++i) choose(key, wanted, Span{borders[i], borders[i + 1]});
+    for (size_t i = 0; i + 1 < borders.size(); ++i) choose(overlapping, Span{borders[i], borders[i + 1]});
   }
 
   // For rows that are wanted as a whole or not at all.
-  void choose(const NodeOperands& key, const std::vector<Wanted>& all, Span rows) {
-    const auto& [node, document, heads] = key;
+  void choose(std::span<const Wanted> overlapping, Span rows) {
     std::vector<Wanted> wanted;
-    for (const Wanted& one : all) {
+    for (const Wanted& one : overlapping) {
       if (one.rows.contains(rows)) wanted.push_back(one);
     }
     if (wanted.size() < 2) return;
+    const DocumentId document = wanted.front().document;
+    const HeadRange heads = wanted.front().heads;
     std::sort(wanted.begin(), wanted.end(), [this](const Wanted& a, const Wanted& b) {
       return std::tuple(a.stage, passed_on(a.rank), a.rank) < std::tuple(b.stage, passed_on(b.rank), b.rank);
     });
@@ -203,7 +225,7 @@ class Relaying {
   const Request& request_;
   const int32_t node_size_;
   std::map<Operands, std::vector<Span>> unfit_;
-  std::map<NodeOperands, std::vector<Wanted>> wanted_;
+  std::vector<Wanted> wanted_;
   std::vector<int64_t> passed_on_;  // [rank] rows
   std::vector<Relay> relays_;
   std::vector<Task> tasks_;
@@ -250,7 +272,8 @@ void name_relays(const std::vector<Relay>& relays, Plan* plan) {
       parts.push_back(need);
     }
   }
-  std::sort(parts.begin(), parts.end(), [](const Need& a, const Need& b) { return a.move < b.move; });
+  sort_by_move(plan->num_stages, plan->request.num_ranks(), &parts,
+               [](const Need& n) -> const Move& { return n.move; });
   std::set<int32_t> stages;
   for (const Need& need : parts) {
     if (need.via != Rank(-1)) stages.insert(need.move.stage);

@@ -11,7 +11,7 @@ namespace {
 
 using plan::TileKind;
 
-constexpr std::array<const char*, 7> kUniform = {"ring",    "zigzag", "striped",   "all_gather",
+constexpr std::array<const char*, 8> kUniform = {"ring",    "zigzag", "striped",   "all_gather", "zigzag_all_gather",
                                                  "ulysses", "usp",    "token_ring"};
 
 // Transfers that all ranks do alike.
@@ -94,7 +94,7 @@ class Formula {
     measure();
     if (prediction_.strategy == "ulysses") {
       predict_ulysses();
-    } else if (prediction_.strategy == "all_gather") {
+    } else if (gathers()) {
       predict_all_gather();
     } else if (prediction_.strategy == "token_ring") {
       predict_token_ring();
@@ -110,6 +110,11 @@ class Formula {
  private:
   static void set_bytes(const std::vector<double>& bytes, PassPrediction* pass) {
     for (const double b : bytes) pass->sent_bytes_by_level.push_back(static_cast<int64_t>(b));
+  }
+
+  bool gathers() const { return prediction_.strategy.ends_with("all_gather"); }
+  plan::Placement gathered_placement() const {
+    return prediction_.strategy == "all_gather" ? plan::stream_placement(request_) : plan::zigzag_placement(request_);
   }
 
   static int64_t part(int64_t total, int64_t parts) { return (total + parts - 1) / parts; }
@@ -152,10 +157,10 @@ class Formula {
     const std::string& strategy = prediction_.strategy;
     if (strategy == "ulysses" || strategy == "usp") return;
     std::fill(tokens_.begin(), tokens_.end(), 0);
-    if (strategy == "all_gather") {
-      const auto spans = plan::contiguous_spans(plan::whole_documents(request_.documents), num_ranks_);
+    if (gathers()) {
+      const plan::Placement placement = gathered_placement();
       for (size_t r = 0; r < size; ++r) {
-        for (const auto& [document, span] : spans[r]) {
+        for (const auto& [document, span] : placement.spans(Rank(static_cast<int64_t>(r)))) {
           tokens_[r] += static_cast<double>(span.size());
           pairs[r] += static_cast<double>(plan::num_pairs(request_.documents[document], span));
         }
@@ -314,34 +319,65 @@ class Formula {
     }
   }
 
+  // A rank's own tiles, where they do not wait for all keys, those with keys of its node, and those with all others.
+  struct GatheredTiles {
+    double own = 0, near = 0, far = 0;
+  };
+  GatheredTiles gathered_tiles(Pass pass, const plan::Placement& placement, Rank rank, int32_t node_size) const {
+    const bool waits = prediction_.strategy != "all_gather";
+    const double operation = times_.times(pass).operation_seconds;
+    const bool one_node = node_size == num_ranks_;
+    GatheredTiles tiles;
+    if (!waits) tiles.own = tiles.near = operation;
+    if (waits || !one_node) (one_node ? tiles.near : tiles.far) += operation;
+    const int32_t first = rank / node_size * node_size;
+    for (const auto& [id, span] : placement.spans(rank)) {
+      const plan::Document& document = request_.documents[id];
+      const bool causal = document.mask.kind == plan::MaskKind::causal;
+      const double diagonal =
+          segment(pass, causal ? TileKind::causal : TileKind::full, span.size(), span.size(), shape_.num_heads);
+      (waits ? (one_node ? tiles.near : tiles.far) : tiles.own) += diagonal;
+      const int64_t elsewhere = plan::needed_keys(document, span).size() - span.size();
+      int64_t near = 0;
+      for (int32_t r = first; r < std::min(first + node_size, num_ranks_) && !waits; ++r) {
+        if (rank == Rank(r)) continue;
+        for (const Span& keys : placement.spans_of(Rank(r), id)) {
+          near += !causal || keys.begin < span.begin ? keys.size() : 0;
+        }
+      }
+      if (waits && one_node) near = elsewhere;
+      tiles.near += segment(pass, TileKind::full, span.size(), near, shape_.num_heads);
+      tiles.far += segment(pass, TileKind::full, span.size(), elsewhere - near, shape_.num_heads);
+    }
+    return tiles;
+  }
+
   void predict_all_gather() {
-    const auto spans = plan::contiguous_spans(plan::whole_documents(request_.documents), num_ranks_);
+    const plan::Placement placement = gathered_placement();
+    const int32_t node_size = std::min(request_.topology.ranks_per_node(), num_ranks_);
+    const int32_t num_nodes = (num_ranks_ + node_size - 1) / node_size;
     for (const Pass pass : {Pass::forward, Pass::backward}) {
       const bool forward = pass == Pass::forward;
-      // The rank whose keys from elsewhere take longest comes last; its own tiles hide the transfer.
-      double slowest = 0, compute = 0;
-      double transfer = 0;
+      double near = 0, far = 0;  // when the keys of the node and of others are there
       if (forward) {
-        transfer = links_.even((num_ranks_ - 1.0) * 2 * shape_.num_kv_heads * head_bytes_, num_ranks_, &forward_bytes_);
+        const double chunk = 2.0 * shape_.num_kv_heads * head_bytes_;
+        near = links_.even((node_size - 1) * chunk, node_size, &forward_bytes_);
+        if (num_nodes > 1) {
+          near = std::max(near, links_.outermost((num_nodes - 1) * chunk, &forward_bytes_));
+          far = near + links_.even((node_size - 1.0) * (num_nodes - 1) * chunk, node_size, &forward_bytes_);
+        }
       } else {
-        const plan::Placement placement(request_.documents, spans);
         const double token_bytes =
             2.0 * shape_.num_kv_heads * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
         const auto needed = static_cast<double>(plan::remote_key_tokens(request_, placement));
-        transfer = links_.even(2 * needed / num_ranks_ * token_bytes, num_ranks_, &backward_bytes_);
+        near = far = links_.even(2 * needed / num_ranks_ * token_bytes, num_ranks_, &backward_bytes_);
       }
-      for (const auto& of_rank : spans) {
-        const double operation = times_.times(pass).operation_seconds;
-        double own = operation, rest = operation;
-        for (const auto& [document, span] : of_rank) {
-          const bool causal = request_.documents[document].mask.kind == plan::MaskKind::causal;
-          const int64_t length = request_.documents[document].length;
-          own += segment(pass, causal ? TileKind::causal : TileKind::full, span.size(), span.size(), shape_.num_heads);
-          rest +=
-              segment(pass, TileKind::full, span.size(), causal ? span.begin : length - span.size(), shape_.num_heads);
-        }
-        slowest = std::max(slowest, std::max(own, transfer) + rest);
-        compute += own + rest;
+      // The rank whose keys from elsewhere take longest comes last; tiles hide the transfer of later ones.
+      double slowest = 0, compute = 0;
+      for (int32_t r = 0; r < num_ranks_; ++r) {
+        const GatheredTiles tiles = gathered_tiles(pass, placement, Rank(r), node_size);
+        slowest = std::max(slowest, std::max(std::max(tiles.own, near) + tiles.near, far) + tiles.far);
+        compute += tiles.own + tiles.near + tiles.far;
       }
       compute_seconds_[forward ? 0 : 1] = compute / num_ranks_;
       (forward ? prediction_.forward : prediction_.backward).makespan_seconds = slowest;

@@ -93,6 +93,7 @@ def test_strategies(evenspan: Run) -> None:
         "zigzag",
         "striped",
         "all_gather",
+        "zigzag_all_gather",
         "ulysses",
         "usp",
         "token_ring",

@@ -13,6 +13,7 @@ STRATEGIES = [
     "zigzag",
     "striped",
     "all_gather",
+    "zigzag_all_gather",
     "ulysses",
     "usp",
     "token_ring",

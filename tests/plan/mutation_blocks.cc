@@ -154,7 +154,8 @@ bool overlap_live_block(Dice& dice, LoweredPlan& plan) {
     for (size_t reader = 1; reader < blocks.size(); ++reader) {
       for (const BlockPlace& read : blocks[reader]) {
         if (read.access == Access::write || read.block->storage != Storage::arena) continue;
-        bool exists = false;  // the read block has its content before `writer`
+        bool exists = false;      // the read block has its content before `writer`
+        std::vector<Place> last;  // since that was written
         for (size_t writer = 0; writer < reader; ++writer) {
           for (const BlockPlace& write : blocks[writer]) {
             if (write.access == Access::read || write.block->storage != Storage::arena) continue;
@@ -162,14 +163,16 @@ bool overlap_live_block(Dice& dice, LoweredPlan& plan) {
             const proofs::Area area = sizes.area(*write.block);
             const int64_t target = read.block->offset_bytes;
             if (exists && !share_content(*write.block, *read.block) && target % 8 == area.begin % 8) {
-              places.push_back(Place{program, writer, area.begin, area.end(), target});
+              last.push_back(Place{program, writer, area.begin, area.end(), target});
             }
           }
           for (const BlockPlace& write : blocks[writer]) {
             if (write.access == Access::read || !share_bytes(plan, *write.block, *read.block)) continue;
             exists = share_content(*write.block, *read.block);
+            if (write.access == Access::write) last.clear();
           }
         }
+        places.insert(places.end(), last.begin(), last.end());
       }
     }
   }

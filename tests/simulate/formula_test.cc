@@ -49,7 +49,8 @@ TEST_P(FormulaOf, IsNearTheSimulatedPrograms) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Strategies, FormulaOf,
-                         testing::Values("ring", "zigzag", "striped", "all_gather", "ulysses", "usp", "token_ring"),
+                         testing::Values("ring", "zigzag", "striped", "all_gather", "zigzag_all_gather", "ulysses",
+                                         "usp", "token_ring"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Formula, TakesOverBeyond64Ranks) {

@@ -192,7 +192,7 @@ TEST(Predict, GoldenTable) {
   }
   EXPECT_EQ(table, R"(local 3.28 9.84 2456.22
 ring 119.416 252.28 3205.87
-all_gather 142.484 56.74 2356.89
+all_gather 96.64 67.44 2155.3
 ulysses 141.613 255.447 3359.91
 )");
 }

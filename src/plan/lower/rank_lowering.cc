@@ -239,6 +239,7 @@ std::vector<BlockPair> RankLowering::open_holdings(const OperandRows& rows, Join
   OperandRows arriving_rows;
   for (const Move* move : arrivals) arriving_rows[{move->operand, move->document, move->heads}].push_back(move->rows);
   std::vector<BlockPair> copies;
+  std::vector<Holding> opened;
   for (const auto& [key, key_rows] : rows) {
     const auto& [operand, document, heads] = key;
     const bool query = operand == Operand::query;
@@ -251,23 +252,34 @@ std::vector<BlockPair> RankLowering::open_holdings(const OperandRows& rows, Join
       Holding holding{operand, document, whole, heads, {}, {}, {}};
       holding.first = new_block(query ? TensorName::query : TensorName::key);
       if (!query) holding.second = new_block(TensorName::value);
-      const std::vector<Span> own = placement_.spans_of(rank_, document);
-      for (const Span& rest : subtract(whole, arriving)) {
-        int64_t filled = 0;
-        for (const Span& span : own) {
-          const Span part = span.intersect(rest);
-          if (part.empty()) continue;
-          const auto home = operand_blocks(*holdings, operand, document, part, heads);
-          copies.push_back(BlockPair{sub_block(holding.first, part, heads, shape_), home.first});
-          if (!query) copies.push_back(BlockPair{sub_block(holding.second, part, heads, shape_), home.second});
-          holding.filled.push_back(part);
-          filled += part.size();
+      // The rest is at home, or came in an earlier stage.
+      std::vector<Span> rest = subtract(whole, arriving);
+      const auto fill = [&](const Span& present) {
+        std::vector<Span> left;
+        for (const Span& rows : rest) {
+          const Span part = rows.intersect(present);
+          if (part.empty()) {
+            left.push_back(rows);
+            continue;
+          }
+          const auto from = operand_blocks(*holdings, operand, document, part, heads);
+          copies.push_back(BlockPair{sub_block(holding.first, part, heads, shape_), from.first});
+          if (!query) copies.push_back(BlockPair{sub_block(holding.second, part, heads, shape_), from.second});
+          if (at_home(document, part)) holding.filled.push_back(part);
+          for (const Span& remaining : subtract(rows, {part})) left.push_back(remaining);
         }
-        EVENSPAN_CHECK_EQ(filled, rest.size());
+        rest = std::move(left);
+      };
+      for (const Span& span : placement_.spans_of(rank_, document)) fill(span);
+      const auto earlier = holdings->all().find({operand, document});
+      for (size_t i = 0; !rest.empty() && earlier != holdings->all().end() && i < earlier->second.size(); ++i) {
+        if (earlier->second[i].heads.contains(heads)) fill(earlier->second[i].rows);
       }
-      holdings->add(std::move(holding));
+      EVENSPAN_CHECK_EQ(rest.size(), 0U);
+      opened.push_back(std::move(holding));
     }
   }
+  for (Holding& holding : opened) holdings->add(std::move(holding));
   for (const Move* move : arrivals) {
     const Holding* holding = holdings->find(move->operand, move->document, move->rows, move->heads);
     EVENSPAN_CHECK_EQ(holding != nullptr, true);

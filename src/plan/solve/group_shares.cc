@@ -1,6 +1,7 @@
 #include "plan/solve/group_shares.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "plan/solve/cut_documents.h"
@@ -15,6 +16,7 @@ class Groups {
   Groups(const Request& request, int32_t num_groups) : request_(request), num_groups_(num_groups) {
     for (size_t d = 0; d < static_cast<size_t>(request.documents.size()); ++d) {
       loads_.push_back(share_load(request, Share{d, 1}));
+      densities_.push_back(density(loads_.back()));
       capacity_ += loads_.back();
     }
     capacity_ = 1.0 / num_groups * capacity_;
@@ -55,8 +57,7 @@ class Groups {
   Shares divide(size_t num_cut) {
     std::vector<size_t> cut(by_size_.begin(), by_size_.begin() + static_cast<int64_t>(num_cut));
     const std::vector<size_t> whole(by_size_.begin() + static_cast<int64_t>(num_cut), by_size_.end());
-    std::stable_sort(cut.begin(), cut.end(),
-                     [this](size_t a, size_t b) { return density(loads_[a]) > density(loads_[b]); });
+    std::stable_sort(cut.begin(), cut.end(), [this](size_t a, size_t b) { return densities_[a] > densities_[b]; });
     Shares shares = fill(cut, whole, expected_of_cut(cut, whole));
     // Again, around what the cut ones turned out to be, without small shares, whose kernels are slow.
     for (int32_t round = 0; round < 2 && !cut.empty(); ++round) {
@@ -146,7 +147,10 @@ class Groups {
     for (size_t i = 0; i < whole.size(); ++i) {
       shares[static_cast<size_t>(group_of[i])].push_back(Share{whole[i], 1});
     }
-    for (auto& of_group : shares) sort_by_density(&of_group);
+    for (auto& of_group : shares) {
+      std::stable_sort(of_group.begin(), of_group.end(),
+                       [this](const Share& a, const Share& b) { return lighter(a, b); });
+    }
     std::vector<Load> held;  // of whole documents
     for (const auto& of_group : shares) held.push_back(sum_of(of_group));
     even_tokens(cut, &held, &shares);
@@ -157,11 +161,7 @@ class Groups {
     return shares;
   }
 
-  void sort_by_density(std::vector<Share>* shares) const {
-    std::stable_sort(shares->begin(), shares->end(), [this](const Share& a, const Share& b) {
-      return density(loads_[a.document]) < density(loads_[b.document]);
-    });
-  }
+  bool lighter(const Share& a, const Share& b) const { return densities_[a.document] < densities_[b.document]; }
 
   Load sum_of(const std::vector<Share>& shares) const {
     Load sum;
@@ -196,6 +196,7 @@ class Groups {
   bool move_lightest(size_t from, size_t to, double most_tokens, std::vector<Load>* held, Shares* shares) const {
     Load moved;
     std::vector<Share> kept;
+    const auto num_before = static_cast<int64_t>((*shares)[to].size());
     for (const Share& share : (*shares)[from]) {
       const Load& load = loads_[share.document];
       const bool moves = moved.tokens + load.tokens <= most_tokens;
@@ -204,7 +205,9 @@ class Groups {
     }
     if (moved.tokens == 0) return false;
     (*shares)[from] = std::move(kept);
-    sort_by_density(&(*shares)[to]);
+    auto& receiving = (*shares)[to];
+    std::inplace_merge(receiving.begin(), receiving.begin() + num_before, receiving.end(),
+                       [this](const Share& a, const Share& b) { return lighter(a, b); });
     (*held)[from] += -1.0 * moved;
     (*held)[to] += moved;
     return true;
@@ -215,7 +218,7 @@ class Groups {
   std::vector<Load> expected_of_cut(const std::vector<size_t>& cut, const std::vector<size_t>& whole) const {
     std::vector<size_t> by_density = whole;
     std::stable_sort(by_density.begin(), by_density.end(),
-                     [this](size_t a, size_t b) { return density(loads_[a]) < density(loads_[b]); });
+                     [this](size_t a, size_t b) { return densities_[a] < densities_[b]; });
     // What is left of the cut ones, and of the others, the next one last.
     std::vector<Load> dense, light;
     for (auto d = cut.rbegin(); d != cut.rend(); ++d) dense.push_back(loads_[*d]);
@@ -259,44 +262,81 @@ class Groups {
   }
 
   // Pours the cut documents, one after another, into what the groups lack of one level of attention, the lowest at
-  // which all is poured.
+  // which all is poured: found by regula falsi (Illinois).
   Shares pour(const std::vector<size_t>& cut, const std::vector<Load>& held) const {
     Shares shares(held.size());
     if (cut.empty()) return shares;
     double low = 0.9 * capacity_.attention, high = 1.1 * capacity_.attention;
-    while (pour_up_to(high, cut, held, nullptr) > 0) high *= 2;
-    if (pour_up_to(low, cut, held, nullptr) == 0) low = 0;
-    for (int32_t i = 0; i < 20; ++i) {
-      const double middle = (low + high) / 2;
-      (pour_up_to(middle, cut, held, nullptr) > 0 ? low : high) = middle;
+    double above_low = poured_up_to(low, cut, held, nullptr), above_high = poured_up_to(high, cut, held, nullptr);
+    while (above_high > 0) {
+      low = high;
+      above_low = above_high;
+      high *= 2;
+      above_high = poured_up_to(high, cut, held, nullptr);
     }
-    pour_up_to(high, cut, held, &shares);
+    if (above_low <= 0) {
+      low = 0;
+      above_low = poured_up_to(low, cut, held, nullptr);
+    }
+    const double close = 1e-6 * capacity_.attention;
+    int32_t last_side = 0;
+    for (int32_t i = 0; i < kMostLevels && high - low > close && above_high < -close; ++i) {
+      const double level = (low * above_high - high * above_low) / (above_high - above_low);
+      const double above = poured_up_to(level, cut, held, nullptr);
+      const int32_t side = above > 0 ? -1 : 1;
+      if (side < 0) {
+        low = level;
+        above_low = above;
+        if (side == last_side) above_high /= 2;
+      } else {
+        high = level;
+        above_high = above;
+        if (side == last_side) above_low /= 2;
+      }
+      last_side = side;
+    }
+    poured_up_to(high, cut, held, &shares);
     return shares;
   }
 
-  // Returns the part of all tokens that finds no room below the level. With `shares`, appends to them.
-  double pour_up_to(double level, const std::vector<size_t>& cut, const std::vector<Load>& held, Shares* shares) const {
+  // Returns the attention that finds no room below the level or, negative, the room that is left. With `shares`,
+  // appends to them.
+  double poured_up_to(double level, const std::vector<size_t>& cut, const std::vector<Load>& held,
+                      Shares* shares) const {
     size_t g = 0;
     double room = level - held[0].attention;
-    const auto next_group = [&] {
-      if (++g < held.size()) room = level - held[g].attention;
+    const auto find_room = [&] {
+      while (room < kSmallRoom * capacity_.attention && ++g < held.size()) room = level - held[g].attention;
+      return g < held.size();
     };
     for (size_t c = 0; c < cut.size(); ++c) {
-      const size_t d = cut[c];
+      const Load& whole = loads_[cut[c]];
       double left = 1;
       while (left > 0) {
-        while (g < held.size() && room < kSmallRoom * capacity_.attention) next_group();
-        if (g == held.size()) return left + static_cast<double>(cut.size() - c - 1);
-        double part = std::min(left, room / loads_[d].attention);
-        for (int32_t i = 0; i < 3; ++i) part = std::min(left, part * room / load(Share{d, part}).attention);
-        if (left - part < 1e-6) part = left;
-        if (shares != nullptr) (*shares)[g].push_back(Share{d, part});
-        left -= part;
-        room -= load(Share{d, part}).attention;
-        if (left > 0) next_group();
+        if (!find_room()) {
+          double above = left * whole.attention;
+          while (++c < cut.size()) above += loads_[cut[c]].attention;
+          return above;
+        }
+        Share share{cut[c], std::min(left, room / whole.attention)};
+        double attention = load(share).attention;
+        for (int32_t i = 0; i < 3 && (attention > room || share.part < left); ++i) {
+          share.part = std::min(left, share.part * room / attention);
+          attention = load(share).attention;
+          if (std::abs(attention - room) < 1e-6 * capacity_.attention) break;
+        }
+        if (left - share.part < 1e-6) share.part = left;
+        if (shares != nullptr) (*shares)[g].push_back(share);
+        left -= share.part;
+        room = left > 0 ? 0 : room - attention;  // what is left of a document goes into the next group
       }
     }
-    return 0;
+    double room_left = 0;
+    while (find_room()) {
+      room_left += room;
+      room = 0;
+    }
+    return -room_left;
   }
 
   double unevenness(const Shares& shares) const {
@@ -309,13 +349,15 @@ class Groups {
   static constexpr double kSmallShare = 0.15;
   static constexpr double kSmallRoom = 0.03;
   static constexpr int32_t kMostRounds = 16;
+  static constexpr int32_t kMostLevels = 20;
   static constexpr int32_t kCorrections = 3;
 
   const Request& request_;
   const int32_t num_groups_;
-  std::vector<Load> loads_;      // [document], whole
-  std::vector<size_t> by_size_;  // documents, largest first
-  Load capacity_;                // of a group: the mean
+  std::vector<Load> loads_;        // [document], whole
+  std::vector<double> densities_;  // [document]
+  std::vector<size_t> by_size_;    // documents, largest first
+  Load capacity_;                  // of a group: the mean
 };
 
 }  // namespace

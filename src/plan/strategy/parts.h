@@ -14,6 +14,7 @@ inline HeadRange all_kv_heads(const Request& request) { return HeadRange{0, requ
 // The batch as one stream, cut into num_parts equal pieces.
 std::vector<std::vector<PlacedSpan>> contiguous_spans(const std::vector<PlacedSpan>& stream, int32_t num_parts);
 std::vector<PlacedSpan> whole_documents(const Documents& documents);
+Placement stream_placement(const Request& request);  // a piece for each rank
 
 // Adds the tiles of queries x keys to a draft's tasks.
 void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& queries, Span keys, HeadRange heads,

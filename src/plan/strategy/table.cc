@@ -10,7 +10,7 @@
 namespace evenspan::plan {
 namespace {
 
-constexpr std::array<Strategy, 12> kStrategies = {{
+constexpr std::array<Strategy, 13> kStrategies = {{
     {"local", "whole documents on single ranks", "0 bytes in 0 steps", write_local, local_traffic},
     {"ring", "equal chunks of every document; keys and values go around a ring", "(P-1) N 2KDe in P-1 steps",
      write_ring, ring_traffic},
@@ -18,8 +18,10 @@ constexpr std::array<Strategy, 12> kStrategies = {{
      ring_traffic},
     {"striped", "a ring over stripes of every document, dealt in turn", "(P-1) N 2KDe in P-1 steps", write_striped,
      ring_traffic},
-    {"all_gather", "one stream in equal pieces; keys and values go to all", "(P-1) N 2KDe in 1 step", write_all_gather,
-     all_gather_traffic},
+    {"all_gather", "one stream in equal pieces; keys and values go to all", "(P-1) N 2KDe in at most 2 steps",
+     write_all_gather, all_gather_traffic},
+    {"zigzag_all_gather", "chunks r and 2P-1-r of every document; keys and values go to all",
+     "(P-1) N 2KDe in at most 2 steps", write_zigzag_all_gather, all_gather_traffic},
     {"ulysses", "tokens split outside attention, heads inside", "sum over r of (N - n_r) (2H_r + 2K_r) De in 2 steps",
      write_ulysses, ulysses_traffic},
     {"usp", "ulysses inside groups, a zigzag ring across them",

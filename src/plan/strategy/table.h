@@ -10,6 +10,7 @@ Draft write_ring(const Request& request);
 Draft write_zigzag(const Request& request);
 Draft write_striped(const Request& request);
 Draft write_all_gather(const Request& request);
+Draft write_zigzag_all_gather(const Request& request);
 Draft write_ulysses(const Request& request);
 Draft write_usp(const Request& request);
 Draft write_token_ring(const Request& request);
