@@ -91,22 +91,36 @@ std::pair<size_t, size_t> tasks_of(const std::vector<Task>& tasks, Rank rank) {
   return {static_cast<size_t>(first - tasks.begin()), static_cast<size_t>(last - tasks.begin())};
 }
 
+// Strategies mostly write one rank after another: then only each rank's tasks are sorted.
+void sort_by_rank_and_stage(std::vector<Task>* tasks) {
+  const auto earlier_rank = [](const Task& a, const Task& b) { return a.rank < b.rank; };
+  const auto earlier_stage = [](const Task& a, const Task& b) { return a.stage < b.stage; };
+  if (!std::is_sorted(tasks->begin(), tasks->end(), earlier_rank)) {
+    std::stable_sort(tasks->begin(), tasks->end(), earlier_rank);
+  }
+  for (auto first = tasks->begin(); first != tasks->end();) {
+    const auto last = std::upper_bound(first, tasks->end(), *first, earlier_rank);
+    std::stable_sort(first, last, earlier_stage);
+    first = last;
+  }
+}
+
 // What every rank's tiles read that is not at home there.
 std::vector<Need> find_needs(const Plan& plan) {
-  std::vector<Need> needs;
+  const int32_t num_ranks = plan.request.num_ranks();
+  std::vector<std::vector<Need>> needs(static_cast<size_t>(num_ranks));
   std::vector<OperandUse> uses;
-  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+  for (int32_t r = 0; r < num_ranks; ++r) {
     const auto [first_task, last_task] = tasks_of(plan.tasks, Rank(r));
     find_uses(plan, Rank(r), std::span(plan.tasks).subspan(first_task, last_task - first_task), &uses);
     for (size_t first = 0; first < uses.size();) {
       size_t last = first + 1;
       while (last < uses.size() && uses[last].same_operand(uses[first])) ++last;
-      append_needs(plan, Rank(r), std::span(uses).subspan(first, last - first), &needs);
+      append_needs(plan, Rank(r), std::span(uses).subspan(first, last - first), &needs[static_cast<size_t>(r)]);
       first = last;
     }
   }
-  sort_by_move(plan.num_stages, plan.request.num_ranks(), &needs, [](const Need& n) -> const Move& { return n.move; });
-  return needs;
+  return sorted_by_move(plan.num_stages, num_ranks, needs, [](const Need& need) -> const Move& { return need.move; });
 }
 
 // The strategy's moves, and direct ones for needed rows that it does not bring.
@@ -132,6 +146,14 @@ void complete_moves(Plan* plan) {
       plan->moves.push_back(direct);
     }
   }
+}
+
+// Needs are sorted, and so are direct moves that are not relayed.
+void sort_moves(Plan* plan) {
+  std::vector<Move>& moves = plan->moves;
+  const auto sorted = std::is_sorted_until(moves.begin(), moves.end());
+  std::sort(sorted, moves.end());
+  std::inplace_merge(moves.begin(), sorted, moves.end());
 }
 
 // Received operands are kept for backward while they are no more than the largest rank's own: a strategy that relays,
@@ -294,8 +316,7 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   plan->tasks = std::move(draft.tasks);
   plan->moves = std::move(draft.moves);
   const bool direct = plan->moves.empty();
-  std::stable_sort(plan->tasks.begin(), plan->tasks.end(),
-                   [](const Task& a, const Task& b) { return std::tie(a.rank, a.stage) < std::tie(b.rank, b.stage); });
+  sort_by_rank_and_stage(&plan->tasks);
   for (const Task& task : plan->tasks) plan->num_stages = std::max(plan->num_stages, task.stage + 1);
   for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
   plan->needs = find_needs(*plan);
@@ -306,8 +327,7 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   }
   complete_moves(plan.get());
   add_outputs(plan.get());
-  sort_by_move(plan->num_stages, plan->request.num_ranks(), &plan->moves,
-               [](const Move& m) -> const Move& { return m; });
+  sort_moves(plan.get());
   plan->prefetch_all = direct && plan->partials.empty();
   plan->keep_operands = keeps_operands(*plan, direct);
   keep_budget(plan.get());

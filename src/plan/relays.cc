@@ -77,15 +77,20 @@ class Relaying {
     for (auto& [operands, rows] : unfit_) rows = union_of(std::move(rows));
   }
 
+  bool crosses_nodes(const Move& move) const {
+    return move.operand == Operand::key_value && node_of(move.from) != node_of(move.to);
+  }
+
   // What ranks of a node want of the same keys, where it overlaps.
   std::vector<std::span<const Wanted>> wanted_twice() {
+    std::vector<std::span<const Wanted>> twice;
+    if (each_head_has_its_rank()) return twice;
     for (const Need& need : plan_.needs) {
       const Move& move = need.move;
-      if (move.operand != Operand::key_value || node_of(move.from) == node_of(move.to)) continue;
+      if (!crosses_nodes(move)) continue;
       wanted_.push_back({node_of(move.to), move.document, move.heads, move.rows, move.to, move.stage});
     }
     std::sort(wanted_.begin(), wanted_.end());
-    std::vector<std::span<const Wanted>> twice;
     for (size_t first = 0, last = 0; first < wanted_.size(); first = last) {
       int64_t end = wanted_[first].rows.end;
       for (last = first + 1; last < wanted_.size(); ++last) {
@@ -95,6 +100,22 @@ class Relaying {
       if (last - first > 1) twice.push_back(std::span(wanted_).subspan(first, last - first));
     }
     return twice;
+  }
+
+  // Whether in every node one rank alone wants keys of a head, as where groups split heads: it wants nothing twice.
+  bool each_head_has_its_rank() const {
+    const auto num_heads = static_cast<size_t>(request_.shape.num_kv_heads);
+    std::vector<Rank> ranks((passed_on_.size() / static_cast<size_t>(node_size_) + 1) * num_heads, Rank(-1));
+    for (const Need& need : plan_.needs) {
+      const Move& move = need.move;
+      if (!crosses_nodes(move)) continue;
+      for (int32_t head = move.heads.begin; head < move.heads.end; ++head) {
+        Rank& rank = ranks[static_cast<size_t>(node_of(move.to)) * num_heads + static_cast<size_t>(head)];
+        if (rank != Rank(-1) && rank != move.to) return false;
+        rank = move.to;
+      }
+    }
+    return true;
   }
 
   void choose(std::span<const Wanted> overlapping) {
@@ -263,7 +284,8 @@ std::vector<Relay> relay_in_nodes(Plan* plan) {
 void name_relays(const std::vector<Relay>& relays, Plan* plan) {
   std::map<Operands, std::vector<const Relay*>> of_receiver;
   for (const Relay& relay : relays) of_receiver[receiver_of(relay)].push_back(&relay);
-  std::vector<Need> parts;
+  std::vector<std::vector<Need>> all(1);
+  std::vector<Need>& parts = all.front();
   for (const Need& need : plan->needs) {
     const auto at = of_receiver.find({need.move.to, need.move.document, need.move.heads});
     if (need.move.operand == Operand::key_value && at != of_receiver.end()) {
@@ -272,13 +294,12 @@ void name_relays(const std::vector<Relay>& relays, Plan* plan) {
       parts.push_back(need);
     }
   }
-  sort_by_move(plan->num_stages, plan->request.num_ranks(), &parts,
-               [](const Need& n) -> const Move& { return n.move; });
   std::set<int32_t> stages;
   for (const Need& need : parts) {
     if (need.via != Rank(-1)) stages.insert(need.move.stage);
   }
-  plan->needs = std::move(parts);
+  plan->needs = sorted_by_move(plan->num_stages, plan->request.num_ranks(), all,
+                               [](const Need& need) -> const Move& { return need.move; });
   plan->relay_stages.assign(stages.begin(), stages.end());
 }
 
