@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -63,15 +64,12 @@ Pieces pieces_of(const Documents& documents) {
 at::Tensor view(const at::Tensor& x, int64_t count, const Rows& rows) {
   at::Tensor result = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(x.storage()),
                                                                x.key_set(), x.dtype());
-  result.unsafeGetTensorImpl()->set_storage_offset(x.storage_offset() + rows.first * x.stride(0));
-  const int64_t step = rows.step * x.stride(0);
-  if (x.dim() == 2) {
-    result.unsafeGetTensorImpl()->set_sizes_and_strides({count, rows.rows, x.size(1)},
-                                                        {step, x.stride(0), x.stride(1)});
-  } else {
-    result.unsafeGetTensorImpl()->set_sizes_and_strides({count, rows.rows, x.size(1), x.size(2)},
-                                                        {step, x.stride(0), x.stride(1), 1});
-  }
+  c10::TensorImpl* made = result.unsafeGetTensorImpl();
+  made->set_storage_offset(x.storage_offset() + rows.first * x.stride(0));
+  const std::array<int64_t, 4> sizes{count, rows.rows, x.size(1), x.dim() == 3 ? x.size(2) : 1};
+  const std::array<int64_t, 4> strides{rows.step * x.stride(0), x.stride(0), x.stride(1), 1};
+  const auto dims = static_cast<size_t>(x.dim() + 1);
+  made->set_sizes_and_strides(at::IntArrayRef(sizes.data(), dims), at::IntArrayRef(strides.data(), dims));
   return result;
 }
 
