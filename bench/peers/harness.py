@@ -23,6 +23,8 @@ from reference import NAMES, exact, tolerance
 from worker import DIRECT, DIRECT_ALL
 
 CHECK_SECONDS = 120.0  # that a system may take for its two steps
+LLAMA_STEPS = 3
+LLAMA_TOLERANCE = 1e-4  # of losses, relative: float32 through 4 layers, and AdamW, which divides by small gradients
 
 
 def selected(options: argparse.Namespace) -> list[Batch]:
@@ -158,6 +160,31 @@ class Harness:
             "counts": counts,
         }
 
+    def llama(self) -> dict[str, Any]:
+        """Check and time a training step of the small Llama."""
+        import llama
+
+        say("a training step of a small Llama")
+        pool = self.pools[self.options.ranks]
+        wanted = llama.losses_alone(LLAMA_STEPS)
+        systems: dict[str, dict[str, Any]] = {}
+        for name in llama.SYSTEMS:
+            try:
+                losses = pool.call("llama", "check", name, LLAMA_STEPS, limit_seconds=CHECK_SECONDS)[0]
+            except RankError as error:
+                systems[name] = {"status": "failed", "reason": str(error)}
+                continue
+            error = max(abs(a / b - 1) for a, b in zip(losses, wanted, strict=True))
+            systems[name] = {"status": "ok" if error <= LLAMA_TOLERANCE else "wrong", "losses": losses, "error": error}
+            if error > LLAMA_TOLERANCE:
+                systems[name]["reason"] = f"losses {losses}, those of one process are {wanted}"
+        good = [name for name, x in systems.items() if x["status"] == "ok"]
+        found = pool.call("llama", "measure", good, self.options.repetitions, limit_seconds=3600.0)
+        for name in good:
+            seconds = [max(rank[name][i] for rank in found) for i in range(self.options.repetitions)]
+            systems[name].update({"least_ms": 1e3 * min(seconds), "median_ms": 1e3 * statistics.median(seconds)})
+        return {"losses": wanted, "lengths": llama.LENGTHS, "version": llama.VERSION, "systems": systems}
+
 
 def machine() -> dict[str, Any]:
     """Describe what the run ran on."""
@@ -195,6 +222,8 @@ def run(options: argparse.Namespace) -> None:
     }
     options.write.mkdir(parents=True, exist_ok=True)
     try:
+        if options.llama:
+            results["llama"] = harness.llama()
         for number, batch in enumerate(chosen):
             say(f"{number + 1} of {len(chosen)}: {batch.title}")
             results["batches"].append(harness.run(batch))

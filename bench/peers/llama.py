@@ -33,12 +33,17 @@ SIZES = {
     "vocab_size": 2048,
     "max_position_embeddings": 8192,
 }
-SYSTEMS = ("evenspan.attach", "DeepSpeed UlyssesSPAttentionHF", "ring-flash-attn substitute_hf_flash_attn")
+SYSTEMS = (
+    "evenspan.attach",
+    "DeepSpeed UlyssesSPAttentionHF",
+    "ring-flash-attn substitute_hf_flash_attn",
+    "ring-flash-attn llama3_varlen by hand",
+)
 NO_LABEL = -100
 
 
 def batch() -> dict[str, torch.Tensor]:
-    """Return token ids, positions that begin anew in every document, and labels that are shifted already; [1, tokens]."""
+    """Return token ids, positions that begin anew in every document, and shifted labels; all [1, tokens]."""
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(SIZES["vocab_size"], (1, sum(LENGTHS)), generator=generator)
     labels = torch.full_like(ids, NO_LABEL)
@@ -67,7 +72,9 @@ def model(attention: str) -> LlamaForCausalLM:
     """Return the model, the same on every call, with the named attention function."""
     torch.manual_seed(0)
     made = LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation="eager"))
-    made.config._attn_implementation = attention  # set behind the check of devices, which wants CUDA for flash attention
+    made.config._attn_implementation = (
+        attention  # set behind the check of devices, which wants CUDA for flash attention
+    )
     return made.train()
 
 
@@ -146,11 +153,10 @@ def _contiguous(trained: _Trained, before: Callable[[], None]) -> Callable[[], f
 
 
 def _with_deepspeed() -> Callable[[], float]:
-    import deepspeed.comm
     from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
+    from systems import deepspeed_modes
 
-    if not deepspeed.comm.is_initialized():
-        deepspeed.comm.init_distributed(dist.get_backend(), auto_mpi_discovery=False, verbose=False)
+    deepspeed_modes.start()
     ALL_ATTENTION_FUNCTIONS.register("packed_ulysses", packed_attention)
     trained = _Trained(model("packed_ulysses"))
     UlyssesSPAttentionHF.register_with_transformers(
@@ -177,7 +183,31 @@ def _with_ring_flash_attn() -> Callable[[], float]:
     return _contiguous(_Trained(model("flash_attention_2")), update)
 
 
-_STEPS = dict(zip(SYSTEMS, (_with_evenspan, _with_deepspeed, _with_ring_flash_attn), strict=True))
+def _with_llama3() -> Callable[[], float]:
+    """Do what the adapter of ring-flash-attn does, in an attention function of transformers' own interface."""
+    from systems.ring_flash_attn_modes import llama3
+
+    cuts, prepared = cu_seqlens(LENGTHS), []
+
+    def prepare() -> None:
+        found = llama3.llama3_flash_attn_prepare_cu_seqlens(cuts, True, dist.get_rank(), dist.get_world_size())
+        prepared[:] = found
+
+    def attend(
+        module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, None]:
+        *cut, keys = prepared
+        own = (x[0].transpose(0, 1) for x in (query, key, value))
+        stride = SIZES["num_key_value_heads"]
+        group = dist.group.WORLD
+        out = llama3.llama3_flash_attn_varlen_func(*own, *cut, stride, keys, causal=True, group=group)
+        return out.unsqueeze(0), None
+
+    ALL_ATTENTION_FUNCTIONS.register("packed_llama3", attend)
+    return _contiguous(_Trained(model("packed_llama3")), prepare)
+
+
+_STEPS = dict(zip(SYSTEMS, (_with_evenspan, _with_deepspeed, _with_ring_flash_attn, _with_llama3), strict=True))
 
 
 class Llama:

@@ -99,10 +99,26 @@ def _table(results: dict[str, Any]) -> str:
     return f'<div class="scroll"><table><tr><th>system</th>{heads}</tr>{"".join(rows)}</table></div>'
 
 
+def _llama(results: dict[str, Any]) -> str:
+    found = results.get("llama")
+    if not found:
+        return ""
+    systems = found["systems"].items()
+    timed = [(name, x["median_ms"], f"{x['median_ms']:.0f} ms") for name, x in systems if "median_ms" in x]
+    notes = [(name, f"{x['status']}: {x['reason']}") for name, x in systems if x["status"] != "ok"]
+    limit = max([1.0, *(value for _, value, _ in timed)]) * 1.1
+    values = [(name.split(" ", 1)[-1], value, text) for name, value, text in timed]
+    panel = bars(
+        "forward, loss, backward, gradients, AdamW", values, limit, [(n.split(" ", 1)[-1], t) for n, t in notes]
+    )
+    return f'<h2>A training step of a small Llama</h2><div class="panels">{panel}</div>'
+
+
 def html(results: dict[str, Any]) -> str:
     """Return the page."""
     m, ranks = results["machine"], results["ranks"]
     fractions = "".join(_fraction_panel(batch, ranks) for batch in results["batches"])
+    llama = _llama(results)
     sent = "".join(_bytes_panel(batch) for batch in results["batches"])
     about = (
         f"{m['date']}, {m['cores']} cores of {m['processor']}, {m['device']}, torch {m['torch']}, "
@@ -117,7 +133,7 @@ def html(results: dict[str, Any]) -> str:
 <p class="note">The ideal, the line, is the kernel alone on one rank over all documents, by the ranks.</p>
 <div class="panels">{fractions}</div>
 <h2>Time over that of Evenspan's best mode</h2>{_table(results)}
-<h2>Bytes on the wire</h2><p class="note">All ranks, a step forward and backward, as the interface counted them.</p>
+{llama}<h2>Bytes on the wire</h2><p class="note">All ranks, a step forward and backward, as the interface counted them.</p>
 <div class="panels">{sent}</div>
 </html>
 """

@@ -150,6 +150,28 @@ def _counts_section(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _llama_section(results: dict[str, Any]) -> list[str]:
+    found = results.get("llama")
+    if not found:
+        return []
+    lines = [
+        "## A training step of a small Llama",
+        "",
+        f"transformers {found['version']}, {len(found['lengths'])} documents, {sum(found['lengths'])} tokens, float32: "
+        "forward, loss, backward, gradients summed, AdamW. Losses of the first steps on one process: "
+        f"{', '.join(f'{x:.6f}' for x in found['losses'])}.",
+        "",
+        row(["integration", "least ms", "median ms", "largest error of a loss"]),
+        "|---|---|---|---|",
+    ]
+    for name, x in found["systems"].items():
+        if x["status"] == "ok":
+            lines.append(row([name, f"{x['least_ms']:.1f}", f"{x['median_ms']:.1f}", f"{x['error']:.1e}"]))
+        else:
+            lines.append(row([name, x["status"], x["reason"], ""]))
+    return [*lines, ""]
+
+
 def markdown(results: dict[str, Any]) -> str:
     """Return the report."""
     m, ranks = results["machine"], results["ranks"]
@@ -160,13 +182,14 @@ def markdown(results: dict[str, Any]) -> str:
         f"torch {m['torch']}; commit {m['commit']}. Command: `{results['command'].strip()}`.",
         "",
         f"Attention forward + backward on {ranks} processes of one thread, each on its own core (rank modulo cores), "
-        f"{results['repetitions']} repetitions by turns; a time is the slowest rank's. All systems compute with the same "
-        "kernel. `of ideal`: the kernel's median on one rank over all documents, divided by the ranks, over the "
-        "system's median. `wire MB`: what the loopback interface counted in a step, all ranks and headers, less that of "
-        "the barriers. `processor ms`: of all ranks and their threads.",
+        f"{results['repetitions']} repetitions by turns; a time is the slowest rank's. All systems compute with the "
+        "same kernel. `of ideal`: the kernel's median on one rank over all documents, divided by the ranks, over the "
+        "system's median. `wire MB`: what the loopback interface counted in a step, all ranks and headers, less that "
+        "of the barriers. `processor ms`: of all ranks and their threads.",
         "",
         *_means_section(results),
         *_status_section(results),
+        *_llama_section(results),
         f"## Batches on {ranks} ranks",
         "",
     ]

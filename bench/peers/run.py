@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "GLOO_SOCKET_IFNAME": "lo",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "DS_LOG_LEVEL": "error",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 
 

@@ -60,6 +60,7 @@ class Rank:
         self._batch: Batch | None = None
         self._whole: list[torch.Tensor] = []
         self._prepared: dict[str, Prepared] = {}
+        self._llama: Any = None
 
     def listed(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return versions by system, and reasons by package that is missing."""
@@ -147,6 +148,14 @@ class Rank:
             for name in order[start:] + order[:start]:
                 times[name].append(self._time(steps[name]))
         return {name: found[1:] for name, found in times.items()}
+
+    def llama(self, command: str, *arguments: object) -> Any:
+        """Run a command of llama.Llama."""
+        if self._llama is None:
+            import llama  # only where it is asked for: it needs transformers
+
+            self._llama = llama.Llama()
+        return getattr(self._llama, command)(*arguments)
 
     def _time(self, step: Callable[[], object]) -> tuple[float, float]:
         dist.barrier()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from importlib import metadata
@@ -18,6 +19,15 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 import deepspeed.comm  # noqa: E402
 from deepspeed.sequence.layer import DistributedAttention  # noqa: E402
+
+# It compiles, at its start, an operator for all-reduce in shared memory, which nothing here does.
+importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None
+
+
+def start() -> None:
+    """Let DeepSpeed take over torch's groups; it looks for MPI unless told not to."""
+    if not deepspeed.comm.is_initialized():
+        deepspeed.comm.init_distributed(dist.get_backend(), auto_mpi_discovery=False, verbose=False)
 
 
 class Ulysses(Peer):
@@ -38,9 +48,7 @@ class Ulysses(Peer):
 
     def prepare(self, batch: Batch, layout: Layout, rank: int) -> Attention:
         """Make the layer."""
-        if not deepspeed.comm.is_initialized():
-            # It looks for MPI unless told not to, and takes over torch's groups.
-            deepspeed.comm.init_distributed(dist.get_backend(), auto_mpi_discovery=False, verbose=False)
+        start()
         cuts, longest = cu_seqlens(layout.lengths), max(layout.lengths)
 
         def local(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
