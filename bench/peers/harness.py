@@ -111,7 +111,7 @@ class Harness:
             "work": max(pairs) * len(pairs) / max(1, sum(pairs)),
             "rows": [rank["rows"] for rank in found],
             "prepare_ms": 1e3 * max(rank["prepare_seconds"] for rank in found),
-            "sent_bytes": found[0]["sent_bytes"],
+            "sent_bytes": max(0, found[0]["sent_bytes"]),
         }
         if result["status"] == "wrong":
             worst_name = max(errors, key=lambda key: errors[key])
@@ -138,7 +138,13 @@ class Harness:
         file, sizes = self.exact(batch)
         pool = self.pools[self.options.ranks]
         systems = {name: self.check(pool, batch, name, file, sizes) for name in self.names}
-        times = self.measure(pool, batch, [name for name in self.names if systems[name]["status"] == "ok"])
+        good = [name for name in self.names if systems[name]["status"] == "ok"]
+        try:
+            times = self.measure(pool, batch, good)
+        except RankError as error:
+            for name in good:
+                systems[name].update(status="failed", reason=f"while all were timed: {error}")
+            times = self.measure(pool, batch, [])
         for name in self.names:
             systems[name].update(times.get(name, {}))
         counts = {}

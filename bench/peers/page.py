@@ -33,7 +33,7 @@ def _colour(name: str) -> str:
 
 
 def bars(title: str, values: list[tuple[str, float, str]], limit: float, notes: list[tuple[str, str]]) -> str:
-    """Draw a panel: a bar for each (name, value, text), a line at 1, and names that have a note in place of a bar."""
+    """Draw a panel: a bar for each (name, value, text), and names that have a note in place of a bar."""
     height = 34 + ROW * (len(values) + len(notes)) + 6
     parts = [_text(10, 18, title, style="font-weight:600;font-size:13px")]
     y = 30.0
@@ -42,8 +42,9 @@ def bars(title: str, values: list[tuple[str, float, str]], limit: float, notes: 
         parts.append(_rect(LABEL, y + 2, BAR * value / limit, ROW - 5, _colour(name)))
         parts.append(_text(LABEL + BAR * value / limit + 5, y + 12, text))
         y += ROW
-    one = LABEL + BAR / limit
-    parts.append(f'<line x1="{one:.1f}" x2="{one:.1f}" y1="28" y2="{y:.1f}" stroke="#1c2733" stroke-dasharray="3 3"/>')
+    if limit >= 1:  # where bars are ratios
+        x = f"{LABEL + BAR / limit:.1f}"
+        parts.append(f'<line x1="{x}" x2="{x}" y1="28" y2="{y:.1f}" stroke="#1c2733" stroke-dasharray="3 3"/>')
     for name, note in notes:
         parts.append(_text(LABEL - 8, y + 12, name, "end", "fill:#8795a5"))
         parts.append(_text(LABEL, y + 12, note[:62], style=f"fill:{COLOURS['wrong']}"))
@@ -69,7 +70,7 @@ def _bytes_panel(batch: dict[str, Any]) -> str:
     found = [(n, x["sent_bytes"] / 1e6) for n, x in batch["systems"].items() if x["status"] == "ok"]
     found.sort(key=lambda item: item[1])
     limit = max([1e-9, *(value for _, value in found)])
-    return bars(batch["title"], [(n, v / limit, f"{v:.2f} MB") for n, v in found], 1.0, [])
+    return bars(batch["title"], [(n, 0.9 * v / limit, f"{v:.2f} MB") for n, v in found], 0.999, [])
 
 
 def _means(results: dict[str, Any]) -> str:
@@ -106,11 +107,10 @@ def _llama(results: dict[str, Any]) -> str:
     systems = found["systems"].items()
     timed = [(name, x["median_ms"], f"{x['median_ms']:.0f} ms") for name, x in systems if "median_ms" in x]
     notes = [(name, f"{x['status']}: {x['reason']}") for name, x in systems if x["status"] != "ok"]
-    limit = max([1.0, *(value for _, value, _ in timed)]) * 1.1
-    values = [(name.split(" ", 1)[-1], value, text) for name, value, text in timed]
-    panel = bars(
-        "forward, loss, backward, gradients, AdamW", values, limit, [(n.split(" ", 1)[-1], t) for n, t in notes]
-    )
+    limit = max([1.0, *(value for _, value, _ in timed)])
+    values = [(name.split(" ", 1)[-1], 0.9 * value / limit, text) for name, value, text in timed]
+    missing = [(name.split(" ", 1)[-1], text) for name, text in notes]
+    panel = bars("forward, loss, backward, gradients, AdamW", values, 0.999, missing)
     return f'<h2>A training step of a small Llama</h2><div class="panels">{panel}</div>'
 
 
@@ -133,7 +133,8 @@ def html(results: dict[str, Any]) -> str:
 <p class="note">The ideal, the line, is the kernel alone on one rank over all documents, by the ranks.</p>
 <div class="panels">{fractions}</div>
 <h2>Time over that of Evenspan's best mode</h2>{_table(results)}
-{llama}<h2>Bytes on the wire</h2><p class="note">All ranks, a step forward and backward, as the interface counted them.</p>
+{llama}<h2>Bytes on the wire</h2>
+<p class="note">All ranks, a step forward and backward, as the interface counted them.</p>
 <div class="panels">{sent}</div>
 </html>
 """

@@ -81,6 +81,7 @@ class ContextParallel(Peer):
 
     version = torch.__version__
     _mesh: DeviceMesh | None = None
+    _entered: Any = None
 
     def __init__(self, rotate: str) -> None:
         """Take how keys and values travel: "allgather" or "alltoall"."""
@@ -98,7 +99,8 @@ class ContextParallel(Peer):
             ContextParallel._mesh = init_device_mesh(kind, (dist.get_world_size(),))
             # Entered for good: it replaces F.scaled_dot_product_attention, forward and backward, and wants a buffer.
             buffer = torch.zeros(2 * dist.get_world_size())
-            context_parallel(ContextParallel._mesh, buffers=[buffer], buffer_seq_dims=[0]).__enter__()
+            ContextParallel._entered = context_parallel(ContextParallel._mesh, buffers=[buffer], buffer_seq_dims=[0])
+            ContextParallel._entered.__enter__()
         rotate = self._rotate
         groups = batch.shape.heads != batch.shape.kv_heads
 
