@@ -14,8 +14,9 @@ for folder in ("build/bench", "bench/peers/standin", "bench/peers"):
     sys.path.insert(0, str(ROOT / folder))
 import evenspan_peers_kernel as kernel  # noqa: E402
 import layouts  # noqa: E402
+import pool  # noqa: E402
 import reference  # noqa: E402
-from batches import Batch, Shape, batches, lengths_by_name  # noqa: E402
+from batches import Batch, Shape, batches, lengths_by_name, tensors  # noqa: E402
 from flash_attn import flash_attn_func, flash_attn_interface, flash_attn_varlen_func  # noqa: E402
 from systems.evenspan_modes import Evenspan  # noqa: E402
 
@@ -200,3 +201,23 @@ def test_batches_are_what_they_say() -> None:
     assert all(n % 2 for n in named["odd"]) and sum(named["odd"]) == 8191
     assert len(named["2048 tiny"]) == 2048
     assert len({(b.name, b.shape, b.dtype) for b in batches(2)}) == len(batches(2)) == 22
+
+
+def test_ranks_that_fail_are_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    batch = Batch("", (300, 41, 1), Shape(4, 2, 16), "f32", 2)
+    torch.save(reference.exact(batch.lengths, tensors(batch)), tmp_path / "exact.pt")
+    ranks = pool.Pool(2, "gloo")
+    try:
+        with pytest.raises(pool.RankError, match="KeyError: 'no such system'"):
+            ranks.call("check", batch, "no such system", str(tmp_path / "exact.pt"))
+        found = ranks.call("check", batch, "evenspan mixed", str(tmp_path / "exact.pt"))
+        assert ranks.starts == 2
+        assert sum(rank["pairs"] for rank in found) == batch.causal_pairs
+        assert sum(rank["rows"] for rank in found) == batch.num_tokens
+        limit = reference.tolerance(batch)
+        assert all(largest < limit for rank in found for largest, _ in rank["errors"].values())
+        times = ranks.call("measure", batch, ["evenspan mixed"], 2)[0]
+        assert [len(seconds) for seconds in times.values()] == [2, 2, 2]
+    finally:
+        ranks.stop()

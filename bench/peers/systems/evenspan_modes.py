@@ -77,7 +77,9 @@ class Evenspan:
     def prepare(self, batch: Batch, layout: Layout, rank: int) -> Attention:
         """Bind the plan."""
         plan = self.plan(batch)
-        evenspan.bind(plan)
+        evenspan.bind(
+            plan, device=torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+        )
         return lambda q, k, v: evenspan.attention(q, k, v, plan)
 
     def pairs(self, batch: Batch) -> list[int] | None:

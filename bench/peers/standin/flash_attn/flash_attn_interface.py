@@ -123,9 +123,8 @@ def _flash_attn_varlen_forward(
     if q.is_cpu:
         out, lse = kernel.varlen_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, scale, causal)
         return out, lse, _NOTHING, _NOTHING
-    out, lse, rng, _, _ = _aten._flash_attention_forward(
-        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, 0.0, causal, False, scale=scale
-    )
+    cuts = (cu_seqlens_q.to(q.device), cu_seqlens_k.to(q.device), max_seqlen_q, max_seqlen_k)
+    out, lse, rng, _, _ = _aten._flash_attention_forward(q, k, v, *cuts, 0.0, causal, False, scale=scale)
     return out, lse, _NOTHING, rng
 
 
@@ -160,7 +159,7 @@ def _flash_attn_varlen_backward(
     if q.is_cpu:
         kernel.varlen_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, scale, causal)
     else:
-        cuts = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+        cuts = (cu_seqlens_q.to(q.device), cu_seqlens_k.to(q.device), max_seqlen_q, max_seqlen_k)
         _aten_backward((dq, dk, dv), (dout, q, k, v, out, softmax_lse, *cuts, 0.0, causal), rng_state, scale)
     return softmax_lse
 
