@@ -23,6 +23,7 @@ from reference import NAMES, exact, tolerance
 from worker import DIRECT, DIRECT_ALL
 
 CHECK_SECONDS = 120.0  # that a system may take for its two steps
+PROFILED = {"evenspan auto", "evenspan mixed profiled"}
 LLAMA_STEPS = 3
 LLAMA_TOLERANCE = 1e-4  # of losses, relative: float32 through 4 layers, and AdamW, which divides by small gradients
 
@@ -70,7 +71,7 @@ class Harness:
     def profile(self, batch: Batch) -> str | None:
         """Return the machine's profile for a shape and type, measured once."""
         key = (batch.shape, batch.dtype)
-        if self.options.calibrate <= 0 or "evenspan auto" not in self.names:
+        if self.options.calibrate <= 0 or PROFILED.isdisjoint(self.names):
             return None
         if key not in self.profiles:
             path = str(Path(self.folder.name) / f"profile-{len(self.profiles)}.json")

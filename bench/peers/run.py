@@ -39,7 +39,11 @@ def arguments(words: list[str]) -> argparse.Namespace:
         "--count-ranks", metavar="P,...", default="4,8", help="numbers of ranks for counts without times; '' for none"
     )
     parser.add_argument(
-        "--calibrate", type=float, default=20, metavar="SECONDS", help="of calibration for auto; 0 leaves auto out"
+        "--calibrate",
+        type=float,
+        default=20,
+        metavar="SECONDS",
+        help="of calibration for the modes with a profile; 0 leaves them out",
     )
     parser.add_argument("--llama", action="store_true", help="also a training step of a small Hugging Face Llama")
     parser.add_argument("--write", type=Path, default=ROOT / "build/peers", metavar="DIR", help="folder of the reports")

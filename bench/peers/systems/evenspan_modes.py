@@ -12,7 +12,7 @@ from layouts import Layout
 
 from systems.protocol import Attention, System
 
-STRATEGIES = ("auto", "mixed", "sequence_aware")
+MODES = (("auto", True), ("mixed", False), ("mixed", True), ("sequence_aware", False))  # strategy, with a profile
 SEGMENT = re.compile(
     r"\b(causal|full) query@\S+ d\d+\[(\d+):(\d+)\) h\[(\d+):(\d+)\) key@\S+ d\d+\[(\d+):(\d+)\)",
 )
@@ -34,19 +34,20 @@ def pairs_of(plan_text: str) -> list[int]:
 
 
 class Evenspan:
-    """One strategy."""
+    """One strategy, with or without a profile of the machine."""
 
     version = "of this tree"
 
-    def __init__(self, strategy: str) -> None:
+    def __init__(self, strategy: str, profiled: bool = False) -> None:
         """Take the strategy's name."""
-        self.name = f"evenspan {strategy}"
+        self.name = f"evenspan {strategy}" + (" profiled" if profiled and strategy != "auto" else "")
         self.strategy = strategy
+        self._profiled = profiled
         self._plans: dict[Batch, evenspan.Plan] = {}
 
     def unsupported(self, batch: Batch) -> str | None:
-        """Refuse auto without a profile."""
-        return "auto needs a profile of the machine" if self.strategy == "auto" and batch.profile is None else None
+        """Refuse to go without the profile that belongs to the mode."""
+        return "there is no profile, the run did not calibrate" if self._profiled and batch.profile is None else None
 
     def plan(self, batch: Batch) -> evenspan.Plan:
         """Plan, once per batch."""
@@ -59,7 +60,7 @@ class Evenspan:
                 kv_heads=batch.shape.kv_heads,
                 head_dim=batch.shape.head_dim,
                 dtype=DTYPES[batch.dtype],
-                profile=batch.profile,
+                profile=batch.profile if self._profiled else None,
             )
         return self._plans[batch]
 
@@ -89,4 +90,4 @@ class Evenspan:
 
 def systems() -> list[System]:
     """Return the modes."""
-    return [Evenspan(strategy) for strategy in STRATEGIES]
+    return [Evenspan(*mode) for mode in MODES]
