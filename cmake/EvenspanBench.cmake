@@ -10,3 +10,18 @@ foreach(layer plan simulate run)
     endif()
   endif()
 endforeach()
+
+# bench/peers/kernel/ becomes the Python module evenspan_peers_kernel in build/bench/: what the peers compute with. It
+# takes the kernels alone from evenspan_run, whose operators the package's own module registers.
+file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/peers/kernel/*.cc)
+if(sources AND TARGET _evenspan)
+  add_library(evenspan_peers_kernel MODULE ${sources})
+  add_dependencies(evenspan_peers_kernel evenspan_run)
+  target_link_libraries(evenspan_peers_kernel PRIVATE
+    $<TARGET_FILE:evenspan_run> evenspan_plan evenspan_torch ${TORCH_DIR}/lib/libtorch_python.so)
+  target_include_directories(evenspan_peers_kernel SYSTEM PRIVATE ${PYTHON_INCLUDE})
+  target_compile_definitions(evenspan_peers_kernel PRIVATE TORCH_EXTENSION_NAME=evenspan_peers_kernel)
+  set_target_properties(evenspan_peers_kernel PROPERTIES PREFIX "" SUFFIX ${PYTHON_SUFFIX}
+    LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bench CXX_VISIBILITY_PRESET hidden)
+  evenspan_finish(evenspan_peers_kernel)
+endif()
