@@ -23,7 +23,7 @@ from reference import NAMES, exact, tolerance
 from worker import DIRECT, DIRECT_ALL
 
 CHECK_SECONDS = 120.0  # that a system may take for its two steps
-PROFILED = {"evenspan auto", "evenspan mixed profiled"}
+PROFILED = {"evenspan auto"}
 LLAMA_STEPS = 3
 LLAMA_TOLERANCE = 1e-4  # of losses, relative: float32 through 4 layers, and AdamW, which divides by small gradients
 

@@ -29,7 +29,7 @@ def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:
 
 
 def _colour(name: str) -> str:
-    return COLOURS["evenspan" if name.startswith(report.EVENSPAN) else "peer"]
+    return COLOURS["evenspan" if name.startswith("evenspan") else "peer"]
 
 
 def bars(title: str, values: list[tuple[str, float, str]], limit: float, notes: list[tuple[str, str]]) -> str:

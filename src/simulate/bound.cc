@@ -16,14 +16,30 @@ std::vector<int64_t> corners(const std::vector<int64_t>& axis, int64_t least, in
   return points;
 }
 
-// The least seconds per pair and head that tiles of a document can have in one pass.
-class BestRates {
+// What tiles of a document take at least in one pass, for one head.
+class LeastTimes {
  public:
-  BestRates(const AttentionTimes& times, Pass pass) : times_(times), interpolated_(times), pass_(pass) {
+  LeastTimes(const AttentionTimes& times, Pass pass) : times_(times), interpolated_(times), pass_(pass) {
     interpolated_.tile = 1;
+    const auto largest = static_cast<double>(times.queries.back());
+    for (size_t i = 0; i < times.keys.size(); ++i) {
+      const int64_t before = i == 0 ? 0 : times.keys[i - 1];
+      const double seconds_before =
+          i == 0 ? 0 : seconds(interpolated_, plan::TileKind::full, times.queries.back(), before);
+      pair_prices_.push_back(
+          (seconds(interpolated_, plan::TileKind::full, times.queries.back(), times.keys[i]) - seconds_before) /
+          (largest * static_cast<double>(times.keys[i] - before)));
+    }
+    square_row_prices_.resize(pair_prices_.size());
   }
 
-  double of(const plan::Document& document) {
+  double seconds_of(const plan::Document& document) {
+    const auto pairs = static_cast<double>(plan::num_pairs(document, Span{0, document.length}));
+    return std::max(pairs * rate_of(document), by_rows(document, pairs));
+  }
+
+  // The least seconds of a pair.
+  double rate_of(const plan::Document& document) {
     const int64_t whole = whole_tiles(document.length);
     if (document.mask.kind != plan::MaskKind::causal) return in_box(0, whole, whole);
     return std::min(of_squares(document.length), of_rectangles(whole));
@@ -47,6 +63,53 @@ class BestRates {
       }
     }
     return best;
+  }
+
+  // By prices of a row and of a pair.
+  double by_rows(const plan::Document& document, double pairs) {
+    const int64_t whole = whole_tiles(document.length);
+    const auto rows = static_cast<double>(document.length), tile = static_cast<double>(times_.tile);
+    const std::vector<double>& row_prices = row_prices_of(whole);
+    double best = 0;
+    for (size_t i = 0; i < pair_prices_.size(); ++i) {
+      const double row = row_prices[i], pair = pair_prices_[i];
+      if (row < 0) continue;
+      double found = row * static_cast<double>(whole) + pair * pairs;
+      if (document.mask.kind == plan::MaskKind::causal) found += std::min(pair / 2, row) * (tile - 1) * (rows - 1);
+      best = std::max(best, found);
+    }
+    return best;
+  }
+
+  // For each price of a pair, what a row costs at least beside its pairs, in tiles of up to so many rows and keys.
+  const std::vector<double>& row_prices_of(int64_t whole) {
+    const auto [at, is_new] = row_prices_.emplace(whole, std::vector<double>());
+    if (!is_new) return at->second;
+    for (size_t i = 0; i < pair_prices_.size(); ++i) {
+      double least = square_row_price(i, whole);
+      for (const int64_t q : corners(times_.queries, times_.tile, whole)) {
+        for (const int64_t k : corners(times_.keys, times_.tile, whole)) {
+          for (const int64_t keys : {k, times_.tile}) {
+            const double in_all = seconds(interpolated_, plan::TileKind::full, q, keys);
+            least = std::min(least, in_all / static_cast<double>(q) - pair_prices_[i] * static_cast<double>(keys));
+          }
+        }
+      }
+      at->second.push_back(least);
+    }
+    return at->second;
+  }
+
+  // The same in causal squares of up to so many rows, with a half tile more than their pairs for each row.
+  double square_row_price(size_t pair_price, int64_t whole) {
+    std::vector<double>& least = square_row_prices_[pair_price];  // [tiles - 1], up to there
+    while (static_cast<int64_t>(least.size()) < whole / times_.tile) {
+      const int64_t n = static_cast<int64_t>(least.size() + 1) * times_.tile;
+      const double own = seconds(times_, plan::TileKind::causal, n, n) / static_cast<double>(n) -
+                         pair_prices_[pair_price] * static_cast<double>(n + times_.tile) / 2;
+      least.push_back(least.empty() ? own : std::min(own, least.back()));
+    }
+    return least[static_cast<size_t>(whole / times_.tile) - 1];
   }
 
   double of_rectangles(int64_t length) {
@@ -85,8 +148,11 @@ class BestRates {
   const AttentionTimes& times_;
   AttentionTimes interpolated_;  // without rounding to tiles
   const Pass pass_;
-  std::map<int64_t, double> rectangles_;  // by length in whole tiles
-  std::vector<double> squares_;           // [tiles - 1], the least up to there
+  std::map<int64_t, double> rectangles_;                // by length in whole tiles
+  std::vector<double> squares_;                         // [tiles - 1], the least up to there
+  std::vector<double> pair_prices_;                     // what a key more costs each of many rows, by part of the grid
+  std::vector<std::vector<double>> square_row_prices_;  // [pair price]
+  std::map<int64_t, std::vector<double>> row_prices_;   // [pair price], by length in whole tiles
 };
 
 }  // namespace
@@ -94,11 +160,10 @@ class BestRates {
 double step_lower_bound(const plan::Request& request, const Scenario& scenario) {
   const auto& [machine, profile, model] = scenario;
   const AttentionTimes& times = attention_times(profile, request.shape);
-  BestRates forward(times, Pass::forward), backward(times, Pass::backward);
+  LeastTimes forward(times, Pass::forward), backward(times, Pass::backward);
   double attention = 0;  // of one head
   for (const plan::Document& document : request.documents.all()) {
-    const auto pairs = static_cast<double>(plan::num_pairs(document, Span{0, document.length}));
-    attention += pairs * (forward.of(document) + backward.of(document));
+    attention += forward.seconds_of(document) + backward.seconds_of(document);
   }
   const double flops =
       model.num_layers * (model.before_attention_flops() + model.after_attention_flops()) + model.output_layer_flops();
@@ -114,7 +179,8 @@ double busiest_rank_bound(const plan::Plan& plan, const Scenario& scenario) {
   for (const plan::Document& document : plan.request.documents.all()) {
     longest.length = std::max(longest.length, document.length);
   }
-  const double rates = BestRates(times, Pass::forward).of(longest) + BestRates(times, Pass::backward).of(longest);
+  const double rates =
+      LeastTimes(times, Pass::forward).rate_of(longest) + LeastTimes(times, Pass::backward).rate_of(longest);
   const double pair_seconds = rates * model.shape.num_heads * model.num_layers;
   const double token_seconds = cost_model(profile, model).token_seconds;
   const plan::Metrics metrics = plan::measure(plan);

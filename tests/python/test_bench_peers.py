@@ -211,13 +211,13 @@ def test_ranks_that_fail_are_started_anew(tmp_path: Path, monkeypatch: pytest.Mo
     try:
         with pytest.raises(pool.RankError, match="KeyError: 'no such system'"):
             ranks.call("check", batch, "no such system", str(tmp_path / "exact.pt"))
-        found = ranks.call("check", batch, "evenspan mixed", str(tmp_path / "exact.pt"))
+        found = ranks.call("check", batch, "evenspan sequence_aware", str(tmp_path / "exact.pt"))
         assert ranks.starts == 2
         assert sum(rank["pairs"] for rank in found) == batch.causal_pairs
         assert sum(rank["rows"] for rank in found) == batch.num_tokens
         limit = reference.tolerance(batch)
         assert all(largest < limit for rank in found for largest, _ in rank["errors"].values())
-        times = ranks.call("measure", batch, ["evenspan mixed"], 2)[0]
+        times = ranks.call("measure", batch, ["evenspan sequence_aware"], 2)[0]
         assert [len(seconds) for seconds in times.values()] == [2, 2, 2]
     finally:
         ranks.stop()

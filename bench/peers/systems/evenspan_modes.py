@@ -12,7 +12,7 @@ from layouts import Layout
 
 from systems.protocol import Attention, System
 
-MODES = (("auto", True), ("mixed", False), ("mixed", True), ("sequence_aware", False))  # strategy, with a profile
+MODES = (("auto", True), ("sequence_aware", False))  # strategy, with a profile
 SEGMENT = re.compile(
     r"\b(causal|full) query@\S+ d\d+\[(\d+):(\d+)\) h\[(\d+):(\d+)\) key@\S+ d\d+\[(\d+):(\d+)\)",
 )
@@ -40,7 +40,7 @@ class Evenspan:
 
     def __init__(self, strategy: str, profiled: bool = False) -> None:
         """Take the strategy's name."""
-        self.name = f"evenspan {strategy}" + (" profiled" if profiled and strategy != "auto" else "")
+        self.name = f"evenspan {strategy}"
         self.strategy = strategy
         self._profiled = profiled
         self._plans: dict[Batch, evenspan.Plan] = {}

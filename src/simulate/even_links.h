@@ -1,0 +1,63 @@
+// Links under transfers that all ranks do alike.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "evenspan/simulate/profile.h"
+
+namespace evenspan::simulate {
+
+// Seconds of such transfers; their bytes, of all ranks together, are added to `by_level`.
+class EvenLinks {
+ public:
+  explicit EvenLinks(const Machine& machine) : machine_(machine) {}
+
+  // Every rank sends `bytes` in equal parts to the other ranks of its group of `group_size`.
+  double even(double bytes, int32_t group_size, std::vector<double>* by_level) const {
+    double seconds = 0;
+    for (size_t l = 0; l < machine_.links.size() && group_size > 1; ++l) {
+      const int32_t reached = std::min(size(l), group_size) - std::min(inside(l), group_size);
+      if (reached > 0) seconds = std::max(seconds, across(l, bytes * reached / (group_size - 1), by_level));
+    }
+    return seconds;
+  }
+  // Every rank sends `bytes` over the outermost level.
+  double outermost(double bytes, std::vector<double>* by_level) const {
+    return across(machine_.links.size() - 1, bytes, by_level);
+  }
+  // Every rank sends `bytes` to the next one; a group has one message to another at a time.
+  double hop(double bytes, std::vector<double>* by_level) const {
+    double seconds = 0;
+    const int32_t num_ranks = machine_.topology.num_ranks;
+    for (size_t l = 0; l < machine_.links.size() && num_ranks > 1; ++l) {
+      const bool last = l + 1 == machine_.links.size();
+      const int32_t num_hops = groups(inside(l)) - (last ? 0 : groups(size(l)));
+      if (num_hops == 0) continue;
+      const Link& link = machine_.links[l];
+      const double rate =
+          link.cards > 0 ? std::min(link.bytes_per_second, link.card_bytes_per_second) : link.bytes_per_second;
+      seconds = std::max(seconds, link.latency_seconds + bytes / rate);
+      (*by_level)[l] += bytes * num_hops;
+    }
+    return seconds;
+  }
+
+ private:
+  int32_t size(size_t level) const { return machine_.topology.levels[level].group_size; }
+  int32_t inside(size_t level) const { return level == 0 ? 1 : size(level - 1); }
+  int32_t groups(int32_t group_size) const { return (machine_.topology.num_ranks + group_size - 1) / group_size; }
+  double across(size_t level, double bytes, std::vector<double>* by_level) const {
+    const Link& link = machine_.links[level];
+    (*by_level)[level] += bytes * machine_.topology.num_ranks;
+    double seconds = bytes / link.bytes_per_second;
+    if (link.cards > 0) {
+      seconds = std::max(seconds, bytes * inside(level) / link.cards / link.card_bytes_per_second);
+    }
+    return link.latency_seconds + seconds;
+  }
+
+  const Machine& machine_;
+};
+
+}  // namespace evenspan::simulate
