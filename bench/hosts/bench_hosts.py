@@ -25,7 +25,7 @@ from prediction import ROOT, predict
 RANKS_PER_HOST = 2
 UNIFORM = ["ring", "zigzag", "all_gather", "ulysses"]
 PLANNED = ["sequence_aware", "hierarchical", "mixed", "auto"]
-SHAPE = {"heads": 8, "kv_heads": 4, "head_dim": 64}
+HEADS, HEAD_DIM = 8, 64
 POINTS = [32, 128, 512, 2048]  # rows and keys of the measured kernels
 
 
@@ -144,6 +144,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--megabits", type=int, nargs="+", default=[100, 1000], help="rates of the links in Mbit/s")
     parser.add_argument("--tokens", type=int, default=16384, help="tokens of the batch")
     parser.add_argument("--longest", type=int, default=4096, help="documents are cut to so many tokens")
+    parser.add_argument("--kv-heads", type=int, default=4, choices=(1, 2, 4, 8), help=f"of {HEADS} heads")
     parser.add_argument("--repetitions", type=int, default=5, help="of each strategy, interleaved")
     parser.add_argument("--seed", type=int, default=7, help="of the batch")
     parser.add_argument("--limit", type=float, default=600, help="seconds that the ranks of one network may take")
@@ -163,7 +164,7 @@ def main() -> int:
         lengths = draw(given.tokens, given.longest, given.seed)
         job = {
             "lengths": lengths,
-            "shape": SHAPE,
+            "shape": {"heads": HEADS, "kv_heads": given.kv_heads, "head_dim": HEAD_DIM},
             "strategies": UNIFORM + PLANNED,
             "repetitions": given.repetitions,
             "ranks_per_host": RANKS_PER_HOST,
@@ -171,7 +172,7 @@ def main() -> int:
         }
         print(
             f"{len(lengths)} documents of ProLong, {sum(lengths):,} tokens, longest {max(lengths):,}; "
-            f"{SHAPE['heads']} heads, {SHAPE['kv_heads']} kv heads of {SHAPE['head_dim']}, f32, causal.\n"
+            f"{HEADS} heads, {given.kv_heads} kv heads of {HEAD_DIM}, f32, causal.\n"
             f"{RANKS_PER_HOST} ranks a host, one thread each, {os.cpu_count()} cores; {given.repetitions} repetitions"
             " in turn after one to warm up.",
             flush=True,
