@@ -131,7 +131,7 @@ def html(results: dict[str, Any]) -> str:
 <h2>Fraction of the ideal</h2>
 <p class="note">The ideal, the line, is the kernel alone on one rank over all documents, by the ranks.</p>
 <div class="panels">{fractions}</div>
-<h2>Time over that of Evenspan's best mode</h2>{_table(results)}
+<h2>Time over that of evenspan auto</h2>{_table(results)}
 {llama}<h2>Bytes on the wire</h2>
 <p class="note">All ranks, a step forward and backward, as the interface counted them.</p>
 <div class="panels">{sent}</div>
