@@ -85,14 +85,14 @@ class LeastTimes {
   const std::vector<double>& row_prices_of(int64_t whole) {
     const auto [at, is_new] = row_prices_.emplace(whole, std::vector<double>());
     if (!is_new) return at->second;
+    std::vector<int64_t> all_keys = corners(times_.keys, times_.tile, whole);
+    all_keys.push_back(times_.tile);  // which may lie before the first point
     for (size_t i = 0; i < pair_prices_.size(); ++i) {
       double least = square_row_price(i, whole);
       for (const int64_t q : corners(times_.queries, times_.tile, whole)) {
-        for (const int64_t k : corners(times_.keys, times_.tile, whole)) {
-          for (const int64_t keys : {k, times_.tile}) {
-            const double in_all = seconds(interpolated_, plan::TileKind::full, q, keys);
-            least = std::min(least, in_all / static_cast<double>(q) - pair_prices_[i] * static_cast<double>(keys));
-          }
+        for (const int64_t keys : all_keys) {
+          const double in_all = seconds(interpolated_, plan::TileKind::full, q, keys);
+          least = std::min(least, in_all / static_cast<double>(q) - pair_prices_[i] * static_cast<double>(keys));
         }
       }
       at->second.push_back(least);
