@@ -1,10 +1,10 @@
 """Attention forward + backward, predicted and measured: a Markdown table on standard output.
 
 Two Gloo processes of one thread, each on a core of its own, run random long-tailed batches with several strategies, all
-of them by turns. They calibrate the machine before and after that, since its clock drifts; each plan is simulated with
-both profiles, and the mean counts. A time is the slowest rank's, from when all ranks begin a pass to its end; forward
-and backward are added, and the mean of the repetitions without the slowest tenth counts.
-Run: python bench/prediction_report.py [BATCHES [REPETITIONS]]
+of them by turns. Calibration takes its turns too, since the machine's clock drifts and its neighbours come and go: each
+plan is simulated with the profile of each round; the mean counts. A time is the slowest rank's, from when all begin
+a pass to its end; forward and backward are added, and the slowest tenth of the repetitions is left out of the mean.
+Run: python bench/prediction_report.py [BATCHES [REPETITIONS_A_ROUND]]
 """
 
 import math
@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STRATEGIES = ["ring", "zigzag", "all_gather", "ulysses", "sequence_aware"]
 SHAPE = {"heads": 4, "kv_heads": 2, "head_dim": 64, "dtype": "f32"}
 TOKENS = 6144  # of a batch; documents are cut at a third of it
-CALIBRATION_SECONDS = 40  # before the batches, and after them
+ROUNDS = 8  # of calibration and repetitions
+CALIBRATION_SECONDS = 10  # in each round
 TIE = 0.05  # times closer than this, as a part of the smaller one, have no order
 
 
@@ -131,19 +132,20 @@ def main(num_batches: int, repetitions: int) -> None:
     torch.manual_seed(dist.get_rank())
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[dist.get_rank() % len(cores)]})
-    before = calibrate()
     lengths = list(map(int, (ROOT / "bench/data/wikipedia_20000.txt").read_text().split()))
     generator = random.Random(7)
     batches = [draw(lengths, generator) for _ in range(num_batches)]
     cases = {n: [Case(batch, name) for name in STRATEGIES] for n, batch in enumerate(batches)}
-    for _ in range(repetitions):
-        for row in cases.values():
-            for case in row:
-                case.run()
-    after = calibrate()
+    calibrations = []
+    for _ in range(ROUNDS):
+        calibrations.append(calibrate())
+        for _ in range(repetitions):
+            for row in cases.values():
+                for case in row:
+                    case.run()
     for row in cases.values():
         for case in row:
-            case.modelled = (sum(before.predict(case.plan)) + sum(after.predict(case.plan))) / 2
+            case.modelled = statistics.mean(sum(calibration.predict(case.plan)) for calibration in calibrations)
     if dist.get_rank() == 0:
         report(cases)
 
@@ -151,7 +153,7 @@ def main(num_batches: int, repetitions: int) -> None:
 if __name__ == "__main__":
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, int(sys.argv[2]) if len(sys.argv) > 2 else 16)
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, int(sys.argv[2]) if len(sys.argv) > 2 else 2)
         dist.destroy_process_group()
     else:
         # As evenspan train does: freed memory keeps its pages.

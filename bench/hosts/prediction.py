@@ -13,15 +13,19 @@ from accounting import goodput
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("EVENSPAN_BIN", ROOT / "build" / "bin" / "evenspan"))
 
-# The planner weighs a token like so many (query, key) pairs of all heads and layers: evenspan.plan plans with the
-# constants of FlexSP, so the simulated model's token-wise layers get a rate at which it makes the same placements.
-PAIRS_PER_TOKEN = 0.1839576e-3 / (2 * 5.128e-9)
+FREE = 1e30  # operations a second of token-wise layers, of which attention alone has none
 TILE = 32
 
 
 def median(machines: list[dict], link: str, key: str) -> float:
     """Of the ranks."""
     return statistics.median(machine[link][key] for machine in machines)
+
+
+def kernels(machines: list[dict], way: str) -> list[list[float]]:
+    """Mean times of the ranks that measured them."""
+    tables = [machine[way] for machine in machines if way in machine]
+    return [[statistics.mean(times) for times in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
 
 
 def rising(seconds: list[list[float]], factor: float) -> list[list[float]]:
@@ -47,13 +51,10 @@ def model(shape: dict[str, int]) -> dict[str, int]:
 
 
 def profile(machines: list[dict], job: dict, factor: float) -> dict:
-    """A profile of the measurements; computing takes `factor` times as long as on one rank alone."""
+    """A profile of the measurements; computing takes `factor` times as long as on a core of its own."""
     shape, points = job["shape"], job["points"]
-    forward, backward = (rising(machines[0][way], factor) for way in ("forward", "backward"))
-    pair_seconds = shape["heads"] * (forward[-1][-1] + backward[-1][-1]) / points[-1] ** 2
-    hidden = shape["heads"] * shape["head_dim"]
-    weights = hidden * (2 * hidden + 2 * shape["kv_heads"] * shape["head_dim"] + 3 * model(shape)["intermediate_size"])
-    rate = 3 * 2 * weights / (pair_seconds * PAIRS_PER_TOKEN)
+    copied = [machine["copied_bytes_per_second"] for machine in machines if "copied_bytes_per_second" in machine]
+    forward, backward = (rising(kernels(machines, way), factor) for way in ("forward", "backward"))
     shaped = goodput(job["megabits_per_second"] * 1e6)  # of a host's link, which its ranks share
     return {
         "name": "hosts",
@@ -68,10 +69,10 @@ def profile(machines: list[dict], job: dict, factor: float) -> dict:
                 "backward": {"operation_seconds": 0, "segment_seconds": 0, "seconds": backward},
             }
         ],
-        "memory_bytes_per_second": machines[0]["copied_bytes_per_second"] / factor,
+        "memory_bytes_per_second": statistics.mean(copied) / factor,
         "memory_operation_seconds": 0,
-        "forward_flops_per_second": rate,
-        "backward_flops_per_second": rate,
+        "forward_flops_per_second": FREE,
+        "backward_flops_per_second": FREE,
         "ranks_per_node": job["ranks_per_host"],
         "links": [
             {key: median(machines, "inside", key) for key in ("latency_seconds", "bytes_per_second")},
@@ -111,7 +112,7 @@ def predict(chosen: tuple[str, int], job: dict, machines: list[dict], folder: Pa
     """Return `seconds` of forward and backward, and the bytes that the simulated plan sends between hosts.
 
     Where ranks share cores, computing takes as much longer as makes the busiest rank as slow as all the work on all the
-    cores; and nothing is faster than the processor time of all ranks, transfers included, on the cores.
+    cores, the processor time of transfers included.
     """
     machine = topology(len(machines), job["ranks_per_host"])
     num_cores = os.cpu_count() or 1
@@ -127,13 +128,13 @@ def predict(chosen: tuple[str, int], job: dict, machines: list[dict], folder: Pa
 
     alone = results(1)
     compute = [sum(way["ranks"][r]["compute_seconds"] for way in alone) for r in range(len(machines))]
-    shared = results(max(1.0, sum(compute) / max(compute) / num_cores))
-    by_level = [sum(way["sent_bytes_by_level"][level] for way in shared) for level in range(2)]
+    by_level = [sum(way["sent_bytes_by_level"][level] for way in alone) for level in range(2)]
     transfers = sum(
         sent * median(machines, link, "processor_seconds_per_byte")
         for sent, link in zip(by_level, ("inside", "between"), strict=True)
     )
+    shared = results(max(1.0, (sum(compute) + transfers) / max(compute) / num_cores))
     return {
-        "seconds": max(sum(way["makespan_seconds"] for way in shared), (sum(compute) + transfers) / num_cores),
-        "payload": by_level[1],
+        "seconds": sum(way["makespan_seconds"] for way in shared),
+        "payload": sum(way["sent_bytes_by_level"][1] for way in shared),
     }

@@ -36,7 +36,7 @@ def seconds_of(call: Callable[[], object], repetitions: int) -> list[float]:
 
 
 def kernel_times(points: list[int], head_dim: int) -> dict[str, list[list[float]]]:
-    """Return the least seconds of one head by rows and keys, forward and backward."""
+    """Return the median seconds of one head by rows and keys, forward and backward."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     num_heads = 2
@@ -52,8 +52,8 @@ def kernel_times(points: list[int], head_dim: int) -> dict[str, list[list[float]
             repetitions = max(5, min(50, (1 << 22) // (rows * keys)))
             forward = seconds_of(lambda q=query, k=key, v=value: flash(q, k, v), repetitions)
             backward = seconds_of(lambda a=arguments: flash_backward(*a), repetitions)
-            table["forward"][-1].append(min(forward) / num_heads)
-            table["backward"][-1].append(min(backward) / num_heads)
+            table["forward"][-1].append(statistics.median(forward) / num_heads)
+            table["backward"][-1].append(statistics.median(backward) / num_heads)
     return table
 
 
@@ -83,15 +83,16 @@ def link(peer: int) -> dict[str, float]:
 
 
 def machine(points: list[int], head_dim: int) -> dict:
-    """Measure what a profile of this machine needs: kernels on rank 0 while the others wait, links all at once."""
+    """Measure what a profile needs: kernels on as many ranks at once as there are cores, links on all ranks at once."""
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
     found: dict = {}
-    if rank == 0:
+    dist.barrier()
+    if rank < (os.cpu_count() or 1):
         source = torch.randn(2 << 20)
         target = torch.empty_like(source)
         copied = 2 * source.numel() * source.element_size()
         found = kernel_times(points, head_dim)
-        found["copied_bytes_per_second"] = copied / min(seconds_of(lambda: target.copy_(source), 9))
+        found["copied_bytes_per_second"] = copied / statistics.median(seconds_of(lambda: target.copy_(source), 9))
     dist.barrier()
     return {**found, "inside": link(rank ^ 1), "between": link((rank + num_ranks // 2) % num_ranks)}
 
@@ -119,6 +120,9 @@ def main(job: dict, measured: str) -> dict:
             **shape,
         )
         for strategy in job["strategies"]
+    }
+    found["most_tokens"] = {
+        strategy: max(plan.tokens) * num_ranks / sum(plan.tokens) for strategy, plan in plans.items()
     }
     if rank == 0:
         found["plans"] = {strategy: plan.text() for strategy, plan in plans.items()}

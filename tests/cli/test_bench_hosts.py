@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -169,29 +170,33 @@ def test_the_prediction_takes_a_measured_machine(
     }
     for strategy in STRATEGIES:
         seconds = []
-        for num_cores in (1, 2, 8, 16):
+        for num_cores in (1, 2, 8, 64, 1024):
             monkeypatch.setattr(os, "cpu_count", lambda n=num_cores: n)
             found = prediction.predict((strategy, 0), job, [machine] * 8, tmp_path)
             seconds.append(found["seconds"])
             # A link is shared by the ranks of its host, and nothing is faster than it.
             assert found["seconds"] >= found["payload"] / 4 / accounting.goodput(100e6)
+        if strategy not in bench_hosts.UNIFORM:
+            continue  # plans otherwise when computing is slower
         assert seconds == sorted(seconds, reverse=True)
-        assert seconds[0] > seconds[-2] == seconds[-1] > 0  # a core for each rank is enough
+        assert seconds[0] > seconds[-2] == seconds[-1] > 0  # transfers need no core of their own then
 
 
 def test_pairs_in_the_wrong_order() -> None:
-    rows = [{"strategy": name, "predicted": p, "median": m} for name, p, m in [("a", 1, 3), ("b", 2, 2), ("c", 3, 4)]]
-    assert bench_hosts.inversions(rows) == ["a/b"]
-    close = [{"strategy": name, "predicted": p, "median": m} for name, p, m in [("a", 1, 2.05), ("b", 2, 2)]]
-    assert bench_hosts.inversions(close) == []  # as good as equal
-    unsure = [{"strategy": name, "predicted": p, "median": m} for name, p, m in [("a", 1, 3), ("b", 1.01, 2)]]
-    assert bench_hosts.inversions(unsure) == []
+    def row(name: str, predicted: float, *seconds: float) -> dict:
+        return {
+            "strategy": name,
+            "predicted": predicted,
+            "median": statistics.median(seconds),
+            "seconds": list(seconds),
+        }
 
-
-def test_weights_of_tokens_and_pairs_are_those_of_the_package() -> None:
-    header = (ROOT / "include" / "evenspan" / "plan" / "request.h").read_text()
-    assert "double pair_seconds = 2 * 5.128e-9;" in header and "double token_seconds = 0.1839576e-3;" in header
-    assert prediction.PAIRS_PER_TOKEN == 0.1839576e-3 / (2 * 5.128e-9)
+    a, b, c = row("a", 1, 2.9, 3, 3.1), row("b", 2, 1.9, 2, 2.2), row("c", 3, 4, 4, 4)
+    assert bench_hosts.inversions([a, b, c]) == bench_hosts.inversions([c, a, b]) == ["a/b"]
+    assert bench_hosts.inversions([b, c]) == []
+    assert bench_hosts.inversions([row("a", 1, 2.05, 2.05, 2.3), b]) == []  # as good as equal
+    assert bench_hosts.inversions([row("a", 1.95, 3, 3, 3), b]) == []  # predicted as equal
+    assert bench_hosts.inversions([row("a", 1, 3, 3, 2.1), b]) == []  # not always slower
 
 
 def test_a_table_never_falls() -> None:
