@@ -53,10 +53,10 @@ def bars(title: str, values: list[tuple[str, float, str]], limit: float, notes: 
 
 
 def _fraction_panel(batch: dict[str, Any], ranks: int) -> str:
-    ideal = report.ideal_ms(batch, ranks)
     timed = [(name, x) for name, x in batch["systems"].items() if "median_ms" in x]
     timed.sort(key=lambda item: item[1]["median_ms"])
-    values = [(n, ideal / x["median_ms"], f"{ideal / x['median_ms']:.3f}, {x['median_ms']:.1f} ms") for n, x in timed]
+    fractions = [(name, report.fraction(batch, x, ranks), x["median_ms"]) for name, x in timed]
+    values = [(name, fraction, f"{fraction:.3f}, {median:.1f} ms") for name, fraction, median in fractions]
     notes = [
         (name, f"{x['status']}: {x['reason']}")
         for name, x in batch["systems"].items()
@@ -88,9 +88,9 @@ def _table(results: dict[str, Any]) -> str:
     for name in results["versions"]:
         cells = []
         for batch in results["batches"]:
-            x, own = batch["systems"][name], report.best(batch, report.EVENSPAN)
-            if "median_ms" in x and own:
-                ratio = x["median_ms"] / own[1]["median_ms"]
+            x, own = batch["systems"][name], report.own_times(batch)
+            if "over_anchor" in x and own:
+                ratio = report.ratio(x, own)
                 shade = min(0.7, abs(ratio - 1)) if ratio >= 1 else 0.0
                 colour = f"rgba(11,110,79,{shade:.2f})" if ratio >= 1 else "rgba(192,57,43,.45)"
                 cells.append(f'<td style="background:{colour}">{ratio:.2f}</td>')
@@ -121,8 +121,9 @@ def html(results: dict[str, Any]) -> str:
     sent = "".join(_bytes_panel(batch) for batch in results["batches"])
     about = (
         f"{m['date']}, {m['cores']} cores of {m['processor']}, {m['device']}, torch {m['torch']}, "
-        f"commit {m['commit']}: {ranks} processes, {results['repetitions']} repetitions by turns, medians. All systems "
-        "compute with the same kernel, and only results within rounding of exact attention have a time."
+        f"commit {m['commit']}: {ranks} processes, {results['repetitions']} repetitions by turns; each step is "
+        "measured by those of evenspan auto before and after it. All systems compute with the same kernel, and only "
+        "results within rounding of exact attention have a time."
     )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Evenspan beside its peers</title><style>{STYLE}</style>

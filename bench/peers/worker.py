@@ -124,10 +124,14 @@ class Rank:
         time.sleep(SETTLE_SECONDS)
         return sent_bytes() - before
 
-    def measure(self, batch: Batch, names: list[str], repetitions: int) -> dict[str, list[tuple[float, float]]]:
-        """Run every system once a repetition, in rotating order; return seconds and processor seconds of each step.
+    def measure(
+        self, batch: Batch, names: list[str], anchor: str, repetitions: int
+    ) -> tuple[dict[str, list[tuple[int, float, float]]], list[tuple[float, float]]]:
+        """Run every system once a repetition, in rotating order, and the anchor before the first and after each.
 
-        The kernel called directly over all documents takes part twice: on rank 0 while the others wait, and on all.
+        Returns of each step of the others how many were before it, seconds, and processor seconds; and of the anchor's,
+        one more than those of the others, seconds and processor seconds in the order of the run. The kernel called
+        directly over all documents takes part twice: on rank 0 while the others wait, and on all.
         """
         self._take(batch)
         whole = [x.detach().to(self.device) for x in self._whole]
@@ -144,13 +148,18 @@ class Rank:
             if name not in self._prepared:
                 self._prepared[name] = self._prepare(batch, self.systems[name])
             steps[name] = self._prepared[name].step
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-        order = list(steps)
-        for repetition in range(repetitions + 1):  # the first one warms up
+        order = [name for name in steps if name != anchor]
+        times: dict[str, list[tuple[int, float, float]]] = {name: [] for name in order}
+        self._time(steps[anchor])
+        for name in order:
+            self._time(steps[name])  # warms up
+        beside = [self._time(steps[anchor])]
+        for repetition in range(repetitions):
             start = repetition % len(order)
             for name in order[start:] + order[:start]:
-                times[name].append(self._time(steps[name]))
-        return {name: found[1:] for name, found in times.items()}
+                times[name].append((len(beside) - 1, *self._time(steps[name])))
+                beside.append(self._time(steps[anchor]))
+        return times, beside
 
     def llama(self, command: str, *arguments: object) -> Any:
         """Run a command of llama.Llama."""

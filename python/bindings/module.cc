@@ -217,6 +217,7 @@ void bind_plan(py::module_& m) {
       .def_property_readonly("num_tokens", [](const PlanHandle& p) { return p.plan->request.documents.total_tokens(); })
       .def_property_readonly("placement", placement)
       .def_property_readonly("tokens", [](const PlanHandle& p) { return p.metrics().tokens; })
+      .def_property_readonly("pairs", [](const PlanHandle& p) { return p.metrics().pairs; })
       .def_property_readonly("work", [](const PlanHandle& p) { return p.metrics().work_seconds; })
       .def_property_readonly("sent_bytes", [](const PlanHandle& p) { return p.metrics().sent_bytes; })
       .def_property_readonly("metrics",

@@ -28,6 +28,9 @@ class Plan:
     @property
     def tokens(self) -> list[int]: ...
     @property
+    def pairs(self) -> list[float]:
+        """Of a query and a key that attend in forward, by rank; a pair of some heads counts as that part of one."""
+    @property
     def work(self) -> list[float]: ...
     @property
     def sent_bytes(self) -> list[int]: ...

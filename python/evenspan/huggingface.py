@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,25 +22,20 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from evenspan import _evenspan, _sharding
+from evenspan._batches import NO_LABEL, Batch, read_batch
 from evenspan._errors import Error, InvalidArgumentError, UnsupportedError
 from evenspan._groups import CALLER, communicator_of, tell_all
+from evenspan._models import refuse_unsupported, sizes_of
 
 NAME = "evenspan"  # of the attention function; also the key under which a batch carries its step to it
-NO_LABEL = -100
 BUCKET_ELEMENTS = 1 << 24  # of gradients summed at once
 CACHED_PLANS = 16  # of a context
 
-_DROPOUTS = ("attention_dropout", "attn_dropout", "attn_pdrop", "attention_probs_dropout_prob")
-_LAYER_TYPES = ("full_attention", "sliding_attention")
 # Keywords of the attention interface that change no score: what the plan says already, and what concerns others.
 _HARMLESS = {
     NAME, "cache_position", "deterministic", "num_items_in_batch", "output_attentions", "output_hidden_states",
     "output_router_logits", "past_key_values", "position_embeddings", "position_ids", "return_dict", "shift_labels",
     "use_cache",
-}  # fmt: skip
-_KNOWN_KEYS = {
-    "input_ids", "labels", "position_ids", "documents", "attention_mask", "seq_idx",
-    "cu_seq_lens", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k",
 }  # fmt: skip
 
 
@@ -177,7 +172,7 @@ def attach(
     if average not in (None, "ddp", "fsdp"):
         raise InvalidArgumentError(f'[attach] average must be None, "ddp" or "fsdp", it is {average!r}')
     config = model.config.get_text_config()
-    _refuse_unsupported(model, config)
+    refuse_unsupported(model, config)
     options = {
         "strategy": strategy,
         "ranks_per_node": ranks_per_node,
@@ -194,147 +189,6 @@ def attach(
             "not; use another model"
         )
     return context
-
-
-def _rope_types(config: Any) -> set[str]:
-    """Return the types of rotary embedding: transformers 5 has one set of parameters, or one for each layer type."""
-    found: set[str] = set()
-    for field in ("rope_parameters", "rope_scaling"):
-        parameters = getattr(config, field, None)
-        if not isinstance(parameters, Mapping):
-            continue
-        for one in (parameters, *(x for x in parameters.values() if isinstance(x, Mapping))):
-            name = one.get("rope_type", one.get("type"))
-            if isinstance(name, str):
-                found.add(name)
-    return found
-
-
-def _refuse_unsupported(model: Any, config: Any) -> None:
-    """Refuse what the configuration asks for and is not computed here, each with its rule, value and remedy."""
-
-    def given(*names: str) -> str:
-        values = {name: getattr(config, name, None) for name in names}
-        return ", ".join(f"{name}={value}" for name, value in values.items() if value)
-
-    by_length = [name for name in sorted(_rope_types(config)) if "dynamic" in name or name == "longrope"]
-    layers = sorted(set(getattr(config, "layer_types", None) or ()).difference(_LAYER_TYPES))
-    sinks = [name for name, _ in model.named_parameters() if name.rsplit(".", 1)[-1] == "sinks"]
-    refused = (
-        (
-            "rotary embeddings must not depend on the sequence length, of which a rank sees its part",
-            "rope_type=" + ", ".join(by_length) if by_length else "",
-            "use default, linear, llama3 or yarn",
-        ),
-        ("attention has no dropout here", given(*_DROPOUTS), "build the model with 0"),
-        ("scores have no soft cap here", given("attn_logit_softcapping"), "build the model with None"),
-        ("attention has no sinks here", sinks[0] if sinks else "", "use a model without"),
-        (
-            "layers must be of the types " + ", ".join(_LAYER_TYPES),
-            "layer_types=" + ", ".join(layers) if layers else "",
-            "use a model of these",
-        ),
-        (
-            "the loss over the router must be off, a rank sees its part of the tokens",
-            given("output_router_logits"),
-            "set it to False",
-        ),
-    )
-    for rule, value, remedy in refused:
-        if value:
-            raise UnsupportedError(f"[attach] {rule}; the model has {value}; {remedy}")
-
-
-def _sizes_of(config: Any) -> tuple[int, int, int, int]:
-    """Return layers, hidden size, intermediate size and vocabulary, for the simulator."""
-    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
-    missing = [name for name in names if not isinstance(getattr(config, name, None), int)]
-    if missing:
-        raise UnsupportedError(
-            f"[attach] a profile simulates the model by its sizes, its configuration has no {', '.join(missing)}; "
-            "attach without a profile"
-        )
-    layers, hidden, intermediate, vocabulary = (int(getattr(config, name)) for name in names)
-    return layers, hidden, intermediate, vocabulary
-
-
-class _Batch:
-    """A packed batch as a loader gives it: token ids [T] and labels [T] before the shift, and document lengths."""
-
-    def __init__(self, ids: torch.Tensor, labels: torch.Tensor, lengths: list[int]) -> None:
-        self.ids = ids
-        self.lengths = [length for length in lengths if length != 0]
-        if sum(self.lengths) != ids.numel() or any(length < 0 for length in lengths):
-            raise InvalidArgumentError(
-                f"[shard] the documents' lengths must add up to the {ids.numel()} tokens, they are {lengths[:20]}"
-            )
-        if labels.numel() != ids.numel():
-            raise InvalidArgumentError(
-                f"[shard] there must be a label for each of the {ids.numel()} tokens, there are {labels.numel()}"
-            )
-        ends = torch.tensor(self.lengths, dtype=torch.int64).cumsum(0)
-        self.shift_labels = torch.full_like(labels, NO_LABEL)
-        self.shift_labels[:-1] = labels[1:]
-        self.shift_labels[ends - 1] = NO_LABEL
-        self.positions = torch.cat([torch.arange(length) for length in self.lengths] or [torch.empty(0).long()])
-
-
-def _one_row(name: str, value: Any) -> torch.Tensor:
-    """Return [1, T] or [T] as int64 [T] on the CPU."""
-    tensor = torch.as_tensor(value).detach().cpu().to(torch.int64)
-    if tensor.dim() == 2 and tensor.size(0) == 1:
-        tensor = tensor[0]
-    if tensor.dim() != 1:
-        raise InvalidArgumentError(
-            f"[shard] {name} must be one packed row, [1, tokens], it is {list(tensor.shape)}; pack the documents "
-            "(transformers' DataCollatorWithFlattening does), or give a list of documents"
-        )
-    return tensor
-
-
-def _lengths_of(batch: Mapping[str, Any], num_tokens: int) -> list[int]:
-    if batch.get("documents") is not None:
-        return [int(length) for length in batch["documents"]]
-    for name in ("cu_seq_lens_q", "cu_seq_lens"):
-        if batch.get(name) is not None:
-            bounds = _one_row(name, batch[name])
-            if bounds.numel() < 1 or bounds[0] != 0:
-                raise InvalidArgumentError(f"[shard] {name} must begin with 0, it is {bounds.tolist()[:20]}")
-            return [int(length) for length in bounds.diff()]
-    if batch.get("position_ids") is not None:
-        positions = _one_row("position_ids", batch["position_ids"])
-        starts = (positions == 0).nonzero()[:, 0]
-        lengths = torch.cat((starts, torch.tensor([positions.numel()]))).diff()
-        expected = torch.cat([torch.arange(int(n)) for n in lengths] or [torch.empty(0).long()])
-        if not torch.equal(positions, expected):
-            raise InvalidArgumentError(
-                "[shard] position_ids must count from 0 in every document; give `documents` (the lengths) otherwise"
-            )
-        return [int(length) for length in lengths]
-    return [num_tokens]
-
-
-def _read_batch(batch: Any) -> _Batch:
-    if isinstance(batch, Mapping):
-        unknown = sorted(str(key) for key in set(batch.keys()).difference(_KNOWN_KEYS))
-        if unknown:
-            raise InvalidArgumentError(f"[shard] a batch cannot hold {unknown}; known are {sorted(_KNOWN_KEYS)}")
-        if batch.get("attention_mask") is not None:
-            raise UnsupportedError(
-                "[shard] an attention_mask is not supported; give packed documents, which need neither mask nor padding"
-            )
-        if batch.get("input_ids") is None:
-            raise InvalidArgumentError("[shard] a batch must hold input_ids")
-        ids = _one_row("input_ids", batch["input_ids"])
-        labels = ids if batch.get("labels") is None else _one_row("labels", batch["labels"])
-        return _Batch(ids, labels, _lengths_of(batch, ids.numel()))
-    if isinstance(batch, torch.Tensor) or not isinstance(batch, Sequence):
-        raise InvalidArgumentError(
-            f"[shard] a batch must be a dictionary or a list of documents' tokens, it is a {type(batch).__name__}"
-        )
-    documents = [torch.as_tensor(document, dtype=torch.int64).flatten().cpu() for document in batch]
-    ids = torch.cat(documents) if documents else torch.empty(0, dtype=torch.int64)
-    return _Batch(ids, ids, [document.numel() for document in documents])
 
 
 class Context:
@@ -367,7 +221,7 @@ class Context:
             kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
             head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
             dtype=dtype,
-            model=_sizes_of(config) if options["profile"] is not None else None,
+            model=sizes_of(config) if options["profile"] is not None else None,
             capacity=CACHED_PLANS,
             **options,
         )
@@ -427,17 +281,17 @@ class Context:
             upcoming = self._take(loader)
             yield sharded
 
-    def _take(self, loader: Iterator[Any]) -> Callable[[], _Batch | None]:
+    def _take(self, loader: Iterator[Any]) -> Callable[[], Batch | None]:
         """Take the loader's next batch and begin to plan it; the result gives it (None at the end) or raises."""
         try:
-            batch = _read_batch(next(loader))
+            batch = read_batch(next(loader))
             self._planner.prefetch(batch.lengths, "causal")
         except StopIteration:
             return lambda: None
         except Exception as error:
             raised = error
 
-            def fail() -> _Batch | None:
+            def fail() -> Batch | None:
                 raise raised
 
             return fail
@@ -452,7 +306,7 @@ class Context:
         """
         return self._planner.counts
 
-    def _shard_one(self, batch: _Batch, plan: _evenspan.Plan) -> dict[str, Any]:
+    def _shard_one(self, batch: Batch, plan: _evenspan.Plan) -> dict[str, Any]:
         device = self._model.device
         executable = _sharding.bind(plan, self._group, device=device)
         rows = _sharding.rows_of(plan, self._communicator.rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,9 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 for folder in ("build/bench", "bench/peers/standin", "bench/peers"):
     sys.path.insert(0, str(ROOT / folder))
 import evenspan_peers_kernel as kernel  # noqa: E402
+import harness  # noqa: E402
 import layouts  # noqa: E402
+import page  # noqa: E402
 import pool  # noqa: E402
 import reference  # noqa: E402
+import report  # noqa: E402
 from batches import Batch, Shape, batches, lengths_by_name, tensors  # noqa: E402
 from flash_attn import flash_attn_func, flash_attn_interface, flash_attn_varlen_func  # noqa: E402
 from systems.evenspan_modes import Evenspan  # noqa: E402
@@ -221,3 +225,84 @@ def test_ranks_that_fail_are_started_anew(tmp_path: Path, monkeypatch: pytest.Mo
         assert [len(seconds) for seconds in times.values()] == [2, 2, 2]
     finally:
         ranks.stop()
+
+
+def test_work_of_a_step_is_weighed_as_the_planner_does() -> None:
+    header = (ROOT / "include" / "evenspan" / "plan" / "request.h").read_text()
+    assert "double pair_seconds = 2 * 5.128e-9;" in header and "double token_seconds = 0.1839576e-3;" in header
+    assert (report.PAIR_SECONDS, report.TOKEN_SECONDS) == (2 * 5.128e-9, 0.1839576e-3)
+    plan = evenspan.plan((70000, 9000, 90, 33), 4, strategy="ring", heads=8, kv_heads=2, head_dim=64)
+    x = {"pairs": [8 * pairs for pairs in plan.pairs], "rows": plan.tokens}
+    assert report.step_work({"shape": "8/2 x 64"}, x) == pytest.approx(plan.metrics["work_max_over_mean"], rel=1e-9)
+
+
+def test_the_report_compares_with_the_steps_beside() -> None:
+    def timed(*over_anchor: float) -> dict:
+        return harness.summary([10.0] * len(over_anchor), list(over_anchor), [1.0, 1.0])
+
+    def system(*over_anchor: float) -> dict:
+        counts = {"sent_bytes": 1000, "rows": [4, 4], "pairs": [18, 18], "work": 1.0}
+        return {"status": "ok", "prepare_ms": 0.1, **counts, **timed(*over_anchor)}
+
+    systems = {
+        "evenspan auto": system(1.0),
+        "evenspan sequence_aware": system(0.8, 0.8, 0.8),
+        "ring-flash-attn ring_varlen": system(1.2, 1.3, 1.4),
+        "ring-flash-attn llama3_varlen": system(1.1, 5.0, 1.1),
+        "DeepSpeed Ulysses": {"status": "wrong", "reason": "error < 1 in dv", "sent_bytes": 5},
+    }
+    batch = {
+        "batch": "odd",
+        "title": "odd, 8/2 x 64, bf16",
+        "shape": "8/2 x 64",
+        "lengths": [5, 3],
+        "causal_pairs": 36,
+        "direct": timed(1.6, 1.6, 1.6),
+        "direct_all": timed(1.8, 1.8, 1.8),
+        "systems": systems,
+        "counts": {4: {name: x for name, x in systems.items() if x["status"] == "ok"}},
+    }
+    machine = dict.fromkeys(["date", "cores", "processor", "device", "system", "python", "torch", "commit"], "x")
+    results = {
+        "machine": machine,
+        "ranks": 2,
+        "repetitions": 3,
+        "command": "run",
+        "versions": dict.fromkeys(systems, "1"),
+        "missing": {"torch": "not installed"},
+        "batches": [batch],
+    }
+    assert report.speed_ups(results) == {
+        "the best peer": [(batch["title"], 1.1)],
+        "llama3_varlen": [(batch["title"], 1.1)],
+        "ring_varlen": [(batch["title"], 1.3)],
+    }
+    assert report.ratio(systems["ring-flash-attn ring_varlen"], systems["evenspan sequence_aware"]) == 1.3 / 0.8
+    text = report.markdown(results)
+    assert "| the best peer | 1 | 1.100 | 1.100 | odd, 8/2 x 64, bf16 |" in text
+    assert "fraction of the ideal: geometric mean 0.800" in text
+    assert "fraction of what all cores at once reach: geometric mean 0.900" in text
+    assert "- DeepSpeed Ulysses: wrong, error < 1 in dv" in text
+    assert "- torch is missing: not installed" in text
+    assert "wrong: error &lt; 1 in dv" in page.html(results)
+
+
+def test_a_step_is_measured_by_the_anchors_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two ranks on a machine that becomes slower with every step.
+    def ranks(slower: float) -> tuple[dict, list]:
+        names = {"a": [(0, 2.0 * slower, 0.5), (3, 8.0, 0.5)], "b": [(1, 4.0, 0.5), (2, 6.0, 0.5)]}
+        return names, [(1.0, 0.1), (3.0 * slower, 0.2), (5.0, 0.3), (7.0, 0.3), (9.0, 0.3)]
+
+    class Answers:
+        def call(self, command: str, *arguments: object, limit_seconds: float) -> list:
+            assert (command, arguments[1:]) == ("measure", (["evenspan auto", "a", "b"], "evenspan auto", 2))
+            return [ranks(1.0), ranks(1.5)]
+
+    run = harness.Harness.__new__(harness.Harness)
+    monkeypatch.setattr(run, "options", argparse.Namespace(repetitions=2), raising=False)
+    times = run.measure(Answers(), None, ["evenspan auto", "a", "b"])  # type: ignore[arg-type]
+    assert times["evenspan auto"]["all_ms"] == [1000, 4500, 5000, 7000, 9000]
+    assert times["a"]["all_ms"] == [3000, 8000]
+    assert times["a"]["over_anchor"] == [2 * 3 / 5.5, 1.0]
+    assert times["b"]["over_anchor"] == [2 * 4 / 9.5, 1.0]
+    assert times["b"]["processor_ms"] == [500, 500]

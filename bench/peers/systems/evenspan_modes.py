@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import accumulate
 
 import evenspan
@@ -13,24 +12,6 @@ from layouts import Layout
 from systems.protocol import Attention, System
 
 MODES = (("auto", True), ("sequence_aware", False))  # strategy, with a profile
-SEGMENT = re.compile(
-    r"\b(causal|full) query@\S+ d\d+\[(\d+):(\d+)\) h\[(\d+):(\d+)\) key@\S+ d\d+\[(\d+):(\d+)\)",
-)
-
-
-def pairs_of(plan_text: str) -> list[int]:
-    """Count the pairs that each rank attends to in forward, in the text form of a plan."""
-    pairs: list[int] = []
-    for line in plan_text.splitlines():
-        if line.startswith("rank "):
-            pairs.append(0)
-        elif line.startswith("  attend "):
-            for kind, *numbers in SEGMENT.findall(line):
-                begin, end, head, last, key, last_key = map(int, numbers)
-                rows = end - begin
-                seen = rows * (rows + 1) // 2 if kind == "causal" else rows * (last_key - key)
-                pairs[-1] += (last - head) * seen
-    return pairs
 
 
 class Evenspan:
@@ -85,7 +66,7 @@ class Evenspan:
 
     def pairs(self, batch: Batch) -> list[int] | None:
         """Count the plan's: the executor calls the kernel without the stand-in."""
-        return pairs_of(self.plan(batch).text())
+        return [round(batch.shape.heads * pairs) for pairs in self.plan(batch).pairs]
 
 
 def systems() -> list[System]:
