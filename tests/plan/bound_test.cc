@@ -84,6 +84,15 @@ TEST(Bound, HoldsForEveryPlacement) {
   EXPECT_GT(cut * 4, searched);
 }
 
+// Two documents that must be cut cannot both have all the slack in tokens: that alone would allow one token less.
+TEST(Bound, SharesTheSlackAmongDocuments) {
+  const BalanceLimits limits{1.05, 1.2};
+  for (const int32_t ranks : {3, 4}) {
+    const Request request = request_of({5, 4, 1}, "causal", ranks, 3.0);
+    EXPECT_EQ(lower_bound(request, limits).key_tokens, fewest_by_search(request, limits)) << ranks << " ranks";
+  }
+}
+
 TEST(Bound, SaysWhatBinds) {
   const BalanceLimits limits{1.01, 1.1};
   std::vector<int64_t> even(64, 100);

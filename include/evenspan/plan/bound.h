@@ -43,9 +43,20 @@ struct Bound {
 //   - at most j W work, W being the most work of a rank.
 // So work([M_(j+1), s)) plus the work of the lightest N - (P - j) C - (s - M_(j+1)) tokens of the batch is at most j W,
 // and s - M_(j+1) is at most j C. Both sides are monotone in M_(j+1): the smallest m that keeps both bounds M_(j+1)
-// from below. The sum over j and over documents is the bound. Of a document with a full mask every rank reads all s
+// from below. The sum over j and over documents is a bound. Of a document with a full mask every rank reads all s
 // keys, so k ranks move (k - 1) s tokens, and j ranks suffice only if m = 0 keeps the rules for j. Other masks count as
 // 0.
+//
+// There each document has all of the batch's slack in tokens for itself. A second bound, of which the larger counts,
+// shares it. Take any density p <= W / C, and call w / p - 1 the excess of a token of work w: negative for the light
+// ones, whose excesses sum to -L. A rank has work at most W and C - d tokens, d >= 0, so its excess is at most
+// W / p - C + d; without its light tokens, at most B + u, where B = W / p - C, and the u of all ranks, each at least 0,
+// sum to U = P C - N + L. What its dense tokens of single documents exceed B by sums to at most u too, since excesses of
+// dense tokens and B are not negative. So there are shares u_D of U, one for each document D, such that for all j the
+// dense tokens of [M_(j+1), s) have excess at most j B + u_D, and work at most j W as before. The smallest m that keeps
+// both is, from u_D = 0 to where the work binds, a concave function of u_D (the excess of [m, s) is concave and falls
+// in m), so it is at least its chord up to U, or up to there; then it is constant. The sums of chords are convex: U goes
+// where it gains most. Positions are real numbers there, which only lowers the bound.
 Bound lower_bound(const Request& request, const BalanceLimits& limits = {});
 
 }  // namespace evenspan::plan
