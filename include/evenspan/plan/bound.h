@@ -51,12 +51,12 @@ struct Bound {
 // shares it. Take any density p <= W / C, and call w / p - 1 the excess of a token of work w: negative for the light
 // ones, whose excesses sum to -L. A rank has work at most W and C - d tokens, d >= 0, so its excess is at most
 // W / p - C + d; without its light tokens, at most B + u, where B = W / p - C, and the u of all ranks, each at least 0,
-// sum to U = P C - N + L. What its dense tokens of single documents exceed B by sums to at most u too, since excesses of
-// dense tokens and B are not negative. So there are shares u_D of U, one for each document D, such that for all j the
-// dense tokens of [M_(j+1), s) have excess at most j B + u_D, and work at most j W as before. The smallest m that keeps
-// both is, from u_D = 0 to where the work binds, a concave function of u_D (the excess of [m, s) is concave and falls
-// in m), so it is at least its chord up to U, or up to there; then it is constant. The sums of chords are convex: U goes
-// where it gains most. Positions are real numbers there, which only lowers the bound.
+// sum to U = P C - N + L. What its dense tokens of single documents exceed B by sums to at most u too, since excesses
+// of dense tokens and B are not negative. So there are shares u_D of U, one for each document D, such that for all j
+// the dense tokens of [M_(j+1), s) have excess at most j B + u_D, and work at most j W as before. The smallest m that
+// keeps both is, from u_D = 0 to where the work binds, a concave function of u_D (the excess of [m, s) is concave and
+// falls in m), so it is at least its chord up to U, or up to there; then it is constant. The sums of chords are convex:
+// U goes where it gains most. Positions are real numbers there, which only lowers the bound.
 Bound lower_bound(const Request& request, const BalanceLimits& limits = {});
 
 }  // namespace evenspan::plan
