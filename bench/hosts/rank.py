@@ -121,10 +121,8 @@ def main(job: dict, measured: str) -> dict:
         )
         for strategy in job["strategies"]
     }
-    found["most_tokens"] = {
-        strategy: max(plan.tokens) * num_ranks / sum(plan.tokens) for strategy, plan in plans.items()
-    }
     if rank == 0:
+        found["most_tokens"] = {strategy: plan.metrics["tokens_max_over_mean"] for strategy, plan in plans.items()}
         found["plans"] = {strategy: plan.text() for strategy, plan in plans.items()}
         options = re.search(r"^options strategy=(\S+) .*ranks_per_group=(\d+)", found["plans"]["auto"], re.MULTILINE)
         found["auto"] = [options[1], int(options[2])]

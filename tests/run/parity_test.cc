@@ -68,15 +68,15 @@ std::string describe(const plan::Request& request, const Batch& batch) {
 constexpr at::Tensor test::Outputs::*kParts[] = {&test::Outputs::output, &test::Outputs::grad_query,
                                                  &test::Outputs::grad_key, &test::Outputs::grad_value};
 
-// Relative to the largest element of all parts: gradients of queries and keys are differences of products that are as
-// large as the others, and may vanish, as those of documents of length 1 do but for the rounding of these products.
+// Relative to the largest element of the part. One that vanishes, as the gradients of queries and keys of documents of
+// length 1 do but for the rounding of equal products, is compared with what it is the difference of, as large as the
+// rest.
 double largest_error(const test::Outputs& got, const test::Outputs& want, bool relative) {
-  double scale = 1, worst = 0;
-  if (relative) {
-    scale = 0;
-    for (const auto part : kParts) scale = std::max(scale, (want.*part).abs().max().item<double>());
-  }
+  double largest = 0, worst = 0;
+  for (const auto part : kParts) largest = std::max(largest, (want.*part).abs().max().item<double>());
   for (const auto part : kParts) {
+    const double own = (want.*part).abs().max().item<double>();
+    const double scale = !relative ? 1 : own > 1e-10 * largest ? own : largest;
     worst = std::max(worst, ((got.*part).to(at::kDouble) - want.*part).abs().max().item<double>() / scale);
   }
   return worst;
