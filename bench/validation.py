@@ -237,6 +237,81 @@ def flexsp() -> Rows:
     yield ["published", "", "", *map(str, published), "", f"{setting['printed_speedup']:.2f}"]
 
 
+def linear_model(num_layers: int) -> dict[str, object]:
+    """Return the shape of Linear-Llama3-1B: its config, with a diagonal gate in every layer."""
+    return {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 128,
+        "vocab_size": 128256,
+        "layer_types": ["gla"] * num_layers,
+        "linear_num_heads": 16,
+        "linear_key_dim": 128,
+        "linear_value_dim": 128,
+    }
+
+
+def scans() -> Rows:
+    """States between ranks that all reach each other alike; a token a rank, so that little else takes time."""
+    yield ["GPUs", "all-gather ms, published", "simulated", "All-Scan ms, published", "simulated"]
+    published = PUBLISHED["zeco"]
+    gathers, scans = published["all_gather_milliseconds"], published["all_scan_milliseconds"]
+    # Two constants: what a state takes to send, of the gather on 256, and the latency, of the scan on 256.
+    state_bytes = 16 * 128 * 128 * 4
+    bandwidth = state_bytes / (gathers["256"] * 1e-3 / 255)
+    with tempfile.TemporaryDirectory() as folder:
+        model, topology = Path(folder) / "config.json", Path(folder) / "topology.json"
+        model.write_text(json.dumps(linear_model(1)))
+        for ranks in map(int, gathers):
+            level = {"group_size": ranks, "latency_seconds": SCAN_LATENCY, "bytes_per_second": bandwidth}
+            topology.write_text(json.dumps({"ranks": ranks, "levels": [level]}))
+            cells = []
+            for transport, times in (("all_gather", gathers), ("pipelined", scans)):
+                # As many tokens as ranks: one on each, in order.
+                got = simulate_layer(ranks, transport, model, strategy="sequence_aware", topology=topology)
+                cells += [f"{times[str(ranks)]:g}", f"{got['forward']['makespan_seconds'] * 1e3:.3g}"]
+            yield [str(ranks), *cells]
+
+
+def simulate_layer(tokens: int, transport: str, model: Path, **options: object) -> dict:
+    """Return what one linear layer of one document takes."""
+    words = ["simulate", "--lengths", "-", "--profile", "a100-40gb-ib", "--json", "-"]
+    for name, value in {"model": model, "transport": transport, **options}.items():
+        words += [f"--{name.replace('_', '-')}", value]
+    done = subprocess.run([PROGRAM, *map(str, words)], input=f"{tokens}\n", text=True, capture_output=True)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr)
+    got = json.loads(done.stdout)
+    return {**got["strategies"][0]["linear"][0], "levels": got["levels"]}
+
+
+def lasp2() -> Rows:
+    """One layer on 64 GPUs, when all ranks begin it together."""
+    yield ["states or keys and values", "forward ms", "backward ms", "all-gather over it", "published"]
+    ranks, tokens = 64, 2048 * 1024
+    published = PUBLISHED["lasp2"]
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "config.json"
+        model.write_text(json.dumps(linear_model(1)))
+        times = {}
+        for transport in ("all_gather", "ring", "pipelined", "two_level", "logarithmic"):
+            got = simulate_layer(tokens, transport, model, strategy="all_gather", ranks=ranks)
+            times[transport] = [got[way]["makespan_seconds"] * 1e3 for way in ("forward", "backward")]
+        # Keys and values around a ring, gradients back in float32, behind the local part.
+        link = got["levels"][-1]
+        key_value = 2 * tokens // ranks * 16 * 128 * 2 / link["bytes_per_second"] + link["latency_seconds"]
+        times["keys and values around a ring"] = [(ranks - 1) * key_value * 1e3, (ranks - 1) * 3 * key_value * 1e3]
+    for name, (forward, backward) in times.items():
+        over = (forward + backward) / sum(times["all_gather"])
+        theirs = {"ring": published["over_lasp"], "keys and values around a ring": published["over_ring"]}.get(name, "")
+        yield [name, f"{forward:.2f}", f"{backward:.2f}", f"{over:.2f}", str(theirs)]
+
+
+SCAN_LATENCY = 2e-6
+
 TABLES: dict[str, Callable[[], Rows]] = {
     "attention": attention,
     "collectives": collectives,
@@ -246,6 +321,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "balance-small": lambda: balance(SMALL),
     "balance-large": lambda: balance(LARGE),
     "flexsp": flexsp,
+    "scans": scans,
+    "lasp2": lasp2,
 }
 
 

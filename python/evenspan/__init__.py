@@ -1,7 +1,7 @@
 """Exact attention over packed documents whose tokens are spread over ranks.
 
 `plan` decides who holds which tokens, `shard` takes a rank's rows, `attention` computes on them, `unshard` puts the
-whole back together, and `attach` does all of it for a Hugging Face causal language model.
+whole back together; `linear_attention` and `short_convolution` run recurrent layers on the same plan; `attach` does all of it for a Hugging Face causal language model.
 
 A `group` is a `torch.distributed` process group; None is the default group, or this process alone when
 `torch.distributed` is not initialised. Calls that take a group are made by all of its ranks, in the same order.
@@ -17,6 +17,7 @@ from evenspan._errors import (
     UnsupportedError,
 )
 from evenspan._evenspan import Executable, Plan
+from evenspan._linear import linear_attention, short_convolution
 from evenspan._sharding import attention, bind, plan, shard, unshard
 from evenspan.huggingface import Context, attach
 
@@ -32,7 +33,9 @@ __all__ = [
     "attach",
     "attention",
     "bind",
+    "linear_attention",
     "plan",
     "shard",
+    "short_convolution",
     "unshard",
 ]

@@ -1,6 +1,6 @@
 """Types of the extension module (python/bindings/module.cc)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -123,5 +123,25 @@ class CalibrateCommand:
     def calibrate(self, communicator: Communicator) -> Calibration: ...
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, executable: Executable) -> torch.Tensor: ...
+def linear_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    gate: torch.Tensor | None,
+    beta: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    executable: Executable,
+    *,
+    transport: str,
+    state_blocks: int,
+    scale: float,
+    normalize: bool,
+    final_state: bool,
+    kernel: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]: ...
+def short_convolution(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, executable: Executable
+) -> torch.Tensor: ...
+def transports() -> list[str]: ...
 def train(config: str, overrides: Sequence[tuple[str, str]], communicator: Communicator) -> Summary: ...
 def describe_keys() -> str: ...

@@ -15,6 +15,8 @@ using plan::TensorName;
 
 namespace {
 
+constexpr int kNumRowTensors = static_cast<int>(TensorName::state);  // the others are of linear attention
+
 bool of_keys(TensorName tensor) {
   return tensor == TensorName::key || tensor == TensorName::value || tensor == TensorName::grad_key ||
          tensor == TensorName::grad_value;
@@ -26,7 +28,7 @@ Workbench::Workbench(const plan::AttentionShape& shape, int64_t num_rows, c10::D
                      comm::Communicator communicator)
     : shape_(shape), num_rows_(num_rows), communicator_(std::move(communicator)) {
   const auto options = at::TensorOptions().device(device);
-  for (int t = 0; t < plan::kNumTensorNames; ++t) {
+  for (int t = 0; t < kNumRowTensors; ++t) {
     const auto tensor = static_cast<TensorName>(t);
     if (tensor == TensorName::lse) continue;
     const int64_t heads = of_keys(tensor) ? shape.num_kv_heads : shape.num_heads;
@@ -36,7 +38,7 @@ Workbench::Workbench(const plan::AttentionShape& shape, int64_t num_rows, c10::D
   const int64_t element = num_bytes(plan::accumulation_type(shape.element));
   memory_.saved = at::zeros({num_rows * shape.num_heads * element}, options.dtype(at::kByte));
   const int64_t widest = num_rows * shape.num_heads * shape.head_dim * element;
-  memory_.arena = at::zeros({plan::kNumTensorNames * widest}, options.dtype(at::kByte));
+  memory_.arena = at::zeros({kNumRowTensors * widest}, options.dtype(at::kByte));
 }
 
 void Workbench::run(const plan::Program& program) const {
@@ -61,7 +63,7 @@ Block Workbench::arena_block(TensorName tensor, int64_t row, int64_t rows, Preci
   Block block = this->block(tensor, row, rows);
   block.storage = Storage::arena;
   block.precision = precision;
-  const int64_t tensor_bytes = memory_.arena.numel() / plan::kNumTensorNames;
+  const int64_t tensor_bytes = memory_.arena.numel() / kNumRowTensors;
   block.offset_bytes =
       static_cast<int64_t>(tensor) * tensor_bytes + row * block.row_stride * plan::element_bytes(block, shape_);
   return block;

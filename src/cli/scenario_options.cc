@@ -3,6 +3,7 @@
 #include "cli/files.h"
 #include "evenspan/core/error.h"
 #include "evenspan/machine/machine_files.h"
+#include "evenspan/plan/linear.h"
 
 namespace evenspan::cli {
 namespace {
@@ -13,6 +14,14 @@ void refuse_beside(const Options& options, const char* name, std::initializer_li
       fail_invalid("[options] ", name, " and ", other, " say the same twice; give one of them");
     }
   }
+}
+
+std::string transport_names() {
+  std::string names;
+  for (const plan::TransportInfo& transport : plan::transports()) {
+    names += (names.empty() ? "" : ", ") + std::string(transport.name);
+  }
+  return names;
 }
 
 }  // namespace
@@ -30,6 +39,8 @@ void declare_scenario(Options* options, RequestArguments* request, ScenarioArgum
   declare_profile(options, &arguments->profile);
   options->text("--model", "FILE", "A Hugging Face config.json, instead of --heads, --kv-heads and --head-dim",
                 &arguments->model);
+  options->text("--transport", "NAME", "How the states of the model's linear layers travel: " + transport_names(),
+                &arguments->transport);
 }
 
 void check_scenario(const Options& options, const std::string& command) {
@@ -53,6 +64,14 @@ simulate::Scenario read_scenario(const Options& options, const ScenarioArguments
   }
   scenario.model.shape = request->shape;
   scenario.model.shape.element = plan::parse_element_type(request->dtype);
+  for (simulate::LinearLayers& layers : scenario.model.linear) layers.shape.element = scenario.model.shape.element;
+  if (options.given("--transport") && scenario.model.linear.empty()) {
+    fail_invalid(
+        "[options] --transport has no effect on a model without linear layers; leave it out, or give a --model "
+        "whose layer_types has some");
+  }
+  scenario.model.states.transport = arguments.transport;
+  simulate::validate(scenario.model);
   return scenario;
 }
 

@@ -11,12 +11,12 @@ namespace evenspan::cli {
 constexpr const char* kDefaultProfile = "h100-sxm";
 
 struct ScenarioArguments {
-  std::string topology, profile = kDefaultProfile, model;
+  std::string topology, profile = kDefaultProfile, model, transport = "all_gather";
 };
 
 // --profile.
 void declare_profile(Options* options, std::string* profile);
-// --ranks-per-node, --topology, --profile and --model.
+// --ranks-per-node, --topology, --profile, --model and --transport.
 void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments);
 
 // Throws for what contradicts itself or is missing among --ranks, --topology and the shape; `command` is "evenspan

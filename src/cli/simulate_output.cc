@@ -122,13 +122,20 @@ std::vector<std::vector<std::string>> simulation_rows(const simulate::Scenario& 
   return rows;
 }
 
+// ", 6 of them linear", or nothing.
+std::string linear_layers(const simulate::Model& model) {
+  const int32_t linear = model.num_layers - model.num_softmax_layers();
+  return linear > 0 ? join_text(", ", linear, " of them linear (", model.states.transport, "), the others") : "";
+}
+
 std::string simulation_heading(const simulate::Scenario& scenario, const SimulationTitle& title) {
   const plan::Topology& topology = scenario.machine.topology;
   const simulate::Model& model = scenario.model;
   return join_text(scenario.profile.name, ": ", grouped(title.num_documents), " documents, ", grouped(title.num_tokens),
                    " tokens on ", topology.num_ranks, " ranks (", topology.ranks_per_node(), " a node), ",
-                   model.num_layers, " layers of ", model.shape.num_heads, " heads, ", model.shape.num_kv_heads,
-                   " kv heads of ", model.shape.head_dim, ", ", to_string(model.shape.element), ", ", title.mask);
+                   model.num_layers, " layers", linear_layers(model), " of ", model.shape.num_heads, " heads, ",
+                   model.shape.num_kv_heads, " kv heads of ", model.shape.head_dim, ", ",
+                   to_string(model.shape.element), ", ", title.mask);
 }
 
 std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,
@@ -167,6 +174,10 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                           {"peak_saved_bytes", p.peak_saved_bytes},
                           {"forward", pass_json(p.forward)},
                           {"backward", pass_json(p.backward)}});
+    for (const simulate::LinearPrediction& kind : p.linear) {
+      strategies.back()["linear"].push_back(
+          {{"forward", pass_json(kind.forward)}, {"backward", pass_json(kind.backward)}});
+    }
   }
   Json json = {{"profile", scenario.profile.name},
                {"documents", title.num_documents},
@@ -176,6 +187,7 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                {"ranks_per_node", scenario.machine.topology.ranks_per_node()},
                {"levels", std::move(levels)},
                {"layers", model.num_layers},
+               {"linear_layers", model.num_layers - model.num_softmax_layers()},
                {"heads", model.shape.num_heads},
                {"kv_heads", model.shape.num_kv_heads},
                {"head_dim", model.shape.head_dim},

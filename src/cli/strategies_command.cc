@@ -3,12 +3,14 @@
 
 #include "cli/command.h"
 #include "cli/options.h"
+#include "evenspan/plan/linear.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kSummary = "Lists the strategies with what each sends in one layer's forward.";
+constexpr const char* kSummary =
+    "Lists the strategies, and the transports of linear layers' states, with what each sends in one layer's forward.";
 
 constexpr const char* kExamples = R"(Examples:
   evenspan strategies
@@ -17,6 +19,11 @@ constexpr const char* kExamples = R"(Examples:
 constexpr const char* kSymbols =
     "P ranks, N tokens, H query heads, K kv heads, D head dimension, e bytes per element; n_r tokens, H_r query heads\n"
     "and K_r kv heads of rank r; u ranks per group, N_g tokens of group g. docs/algorithms.md explains the formulas.\n";
+
+constexpr const char* kStateSymbols =
+    "of a document in m parts; S a state, heads x key_dim x value_dim in the accumulation type, M a transition: "
+    "nothing,\n"
+    "heads, heads x key_dim, or of delta rules heads x key_dim^2 of it. docs/linear.md describes them.\n";
 
 }  // namespace
 
@@ -28,7 +35,13 @@ int strategies_command(const Arguments& words) {
               << "\n"
               << std::string(16, ' ') << "sends " << strategy.formula << "\n";
   }
-  std::cout << "\n" << kSymbols;
+  std::cout << "\n" << kSymbols << "\nStates of linear layers travel on any of these plans:\n";
+  for (const plan::TransportInfo& transport : plan::transports()) {
+    std::cout << transport.name << std::string(16 - std::min<size_t>(15, transport.name.size()), ' ')
+              << transport.summary << "\n"
+              << std::string(16, ' ') << "sends " << transport.formula << "\n";
+  }
+  std::cout << "\n" << kStateSymbols;
   return kDone;
 }
 

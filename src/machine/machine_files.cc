@@ -146,6 +146,40 @@ simulate::Machine parse_topology(const std::string& text, const std::string& fil
   return machine;
 }
 
+namespace {
+
+struct LinearKind {
+  const char* name;
+  plan::Transition transition;
+  bool normalized = false;  // a column of values more
+};
+constexpr LinearKind kLinearKinds[] = {
+    {"linear", plan::Transition::known, true}, {"lightning", plan::Transition::known},
+    {"mamba2", plan::Transition::scalar},      {"gla", plan::Transition::diagonal},
+    {"deltanet", plan::Transition::dense},     {"gated_deltanet", plan::Transition::dense},
+    {"kda", plan::Transition::dense},
+};
+
+// The linear layers that `layer_types` lists; without it all are softmax.
+void read_linear_layers(const Fields& in, simulate::Model* model) {
+  if (!in.has("layer_types")) return;
+  const std::vector<std::string> types = in.texts("layer_types");
+  if (static_cast<int32_t>(types.size()) != model->num_layers) {
+    in.refuse("layer_types", join_text("it lists ", types.size(), " layers of ", model->num_layers));
+  }
+  for (const LinearKind& kind : kLinearKinds) {
+    const auto number = static_cast<int32_t>(std::count(types.begin(), types.end(), kind.name));
+    if (number == 0) continue;
+    plan::AttentionShape shape = model->shape;
+    shape.num_heads = shape.num_kv_heads = count(in, "linear_num_heads");
+    shape.head_dim = count(in, "linear_key_dim");
+    shape.state = {count(in, "linear_value_dim") + (kind.normalized ? 1 : 0), kind.transition, false, false};
+    model->linear.push_back({number, shape});
+  }
+}
+
+}  // namespace
+
 simulate::Model parse_model(const std::string& text, const std::string& file) {
   const nlohmann::json json = parse_json(text, "model config", file);
   const Fields in(json, "model config", file);
@@ -158,6 +192,7 @@ simulate::Model parse_model(const std::string& text, const std::string& file) {
   model.shape.num_kv_heads = count(in, "num_key_value_heads", model.shape.num_heads);
   if (model.shape.num_heads < 1) in.refuse("num_attention_heads", "it is at least 1");
   model.shape.head_dim = count(in, "head_dim", model.hidden / model.shape.num_heads);
+  read_linear_layers(in, &model);
   simulate::validate(model);
   return model;
 }

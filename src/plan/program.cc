@@ -1,12 +1,29 @@
 #include "evenspan/plan/program.h"
 
+#include <array>
+
 #include "evenspan/core/error.h"
 
 namespace evenspan::plan {
 
 std::string_view to_string(TensorName name) {
-  constexpr std::array<std::string_view, kNumTensorNames> kNames = {
-      "query", "key", "value", "output", "lse", "delta", "grad_output", "grad_query", "grad_key", "grad_value"};
+  constexpr std::array<std::string_view, kNumTensorNames> kNames = {"query",
+                                                                    "key",
+                                                                    "value",
+                                                                    "output",
+                                                                    "lse",
+                                                                    "delta",
+                                                                    "grad_output",
+                                                                    "grad_query",
+                                                                    "grad_key",
+                                                                    "grad_value",
+                                                                    "state",
+                                                                    "summary",
+                                                                    "transition",
+                                                                    "final_state",
+                                                                    "grad_state",
+                                                                    "grad_summary",
+                                                                    "grad_initial_state"};
   return kNames[static_cast<size_t>(name)];
 }
 
@@ -15,8 +32,42 @@ std::string_view to_string(Storage storage) {
   return kNames[static_cast<size_t>(storage)];
 }
 
+std::string_view to_string(Transition transition) {
+  constexpr std::array<std::string_view, 4> kNames = {"known", "scalar", "diagonal", "dense"};
+  return kNames[static_cast<size_t>(transition)];
+}
+
 int64_t width(TensorName tensor, const AttentionShape& shape) {
-  return tensor == TensorName::lse || tensor == TensorName::delta ? 1 : shape.head_dim;
+  const int64_t key_dim = shape.head_dim;
+  switch (tensor) {
+    case TensorName::lse:
+    case TensorName::delta:
+      return 1;
+    case TensorName::query:
+    case TensorName::key:
+    case TensorName::grad_query:
+    case TensorName::grad_key:
+      return key_dim;
+    case TensorName::value:
+    case TensorName::output:
+    case TensorName::grad_output:
+    case TensorName::grad_value:
+      return shape.is_linear() ? shape.state.value_dim : key_dim;
+    case TensorName::transition:
+      switch (shape.state.transition) {
+        case Transition::known:
+          return 0;
+        case Transition::scalar:
+          return 1;
+        case Transition::diagonal:
+          return key_dim;
+        case Transition::dense:
+          return key_dim * key_dim;
+      }
+      return 0;
+    default:
+      return key_dim * shape.state.value_dim;
+  }
 }
 
 int64_t element_bytes(const Block& block, const AttentionShape& shape) {
@@ -24,15 +75,16 @@ int64_t element_bytes(const Block& block, const AttentionShape& shape) {
 }
 
 int64_t payload_bytes(const Block& block, const AttentionShape& shape) {
-  return block.rows.size() * block.heads.size() * width(block.tensor, shape) * element_bytes(block, shape);
+  return num_rows(block) * block.heads.size() * width(block.tensor, shape) * element_bytes(block, shape);
 }
 
 bool is_dense(const Block& block, const AttentionShape& shape) {
-  return block.rows.size() <= 1 || block.row_stride == block.heads.size() * width(block.tensor, shape);
+  return num_rows(block) <= 1 || block.row_stride == block.heads.size() * width(block.tensor, shape);
 }
 
 Block sub_block(const Block& block, Span rows, HeadRange heads, const AttentionShape& shape) {
   EVENSPAN_CHECK_EQ(block.rows.contains(rows) && block.heads.contains(heads), true);
+  EVENSPAN_CHECK_EQ(!is_state(block.tensor) || rows == block.rows, true);
   Block sub = block;
   sub.rows = rows;
   sub.heads = heads;

@@ -76,9 +76,32 @@ void for_each_block(Op& op, F&& f) {
             f(rows.grad_output, Access::read);
             f(rows.delta, Access::write);
           }
-        } else {
-          static_assert(std::is_same_v<Body, Clear>);
+        } else if constexpr (std::is_same_v<Body, Clear>) {
           for (auto& block : body.blocks) f(block, Access::write);
+        } else if constexpr (std::is_same_v<Body, Summarize>) {
+          for (auto& part : body.parts) {
+            f(part.summary, Access::write);
+            if (part.transition) f(*part.transition, Access::write);
+          }
+        } else if constexpr (std::is_same_v<Body, Combine>) {
+          for (auto& c : body.compositions) {
+            f(c.far, Access::read);
+            f(c.near, Access::read);
+            if (c.far_transition) f(*c.far_transition, Access::read);
+            if (c.near_transition) f(*c.near_transition, Access::read);
+            f(c.to, Access::write);
+            if (c.to_transition) f(*c.to_transition, Access::write);
+          }
+        } else if constexpr (std::is_same_v<Body, Intra>) {
+          for (auto& part : body.parts) {
+            if (part.state) f(*part.state, Access::read);
+          }
+        } else {
+          static_assert(std::is_same_v<Body, Apply>);
+          for (auto& part : body.parts) {
+            if (part.state) f(*part.state, Access::read);
+            if (part.grad_state) f(*part.grad_state, Access::read);
+          }
         }
       },
       op.body);

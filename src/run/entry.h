@@ -3,14 +3,17 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
 
 #include "evenspan/comm/communicator.h"
+#include "evenspan/core/error.h"
+#include "evenspan/plan/linear.h"
 #include "evenspan/plan/program.h"
 #include "evenspan/run/executable.h"
+#include "evenspan/run/linear_kernel.h"
 
 namespace evenspan::run {
 
@@ -33,18 +36,41 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   Gradients backward(const at::Tensor& grad_output, const at::Tensor& query, const at::Tensor& key,
                      const at::Tensor& value, const at::Tensor& output, const at::Tensor& saved);
 
+  // Of a linear layer, as linear_attention takes them; gate and beta in the accumulation type. `shape` and `options`
+  // are of all ranks.
+  struct LinearForwardResult {
+    at::Tensor output;
+    at::Tensor final_state;  // undefined unless the shape has one
+    at::Tensor saved;
+  };
+  LinearForwardResult linear_forward(const LinearOperands& operands, const at::Tensor& initial_state,
+                                     const plan::AttentionShape& shape, const plan::StateOptions& options,
+                                     const LinearKernel& kernel);
+  struct LinearBackwardResult {
+    LinearGradients operands;
+    at::Tensor initial_state;  // undefined unless the shape has one
+  };
+  LinearBackwardResult linear_backward(const LinearOperands& operands, const at::Tensor& grad_output,
+                                       const at::Tensor& grad_final_state, const at::Tensor& initial_state,
+                                       const at::Tensor& saved, const plan::AttentionShape& shape,
+                                       const plan::StateOptions& options, const LinearKernel& kernel);
+
+  // Runs `body`; when it throws, the other ranks hear of it before it goes on.
+  template <class Body>
+  auto told_to_all(const char* operation, Body&& body) const;
+
+  at::Device device() const { return device_; }
   const plan::Plan& plan() const { return *plan_; }
   const plan::RankProgram& program() const { return program_; }
   const comm::Communicator& communicator() const { return communicator_; }
 
  private:
   void compare_hashes() const;
-  // Runs `body`; when it throws, the other ranks hear of it before it goes on.
-  template <class Body>
-  auto told_to_all(const char* operation, Body&& body) const;
+  // The program of a linear layer, made at its first use, which every rank comes to at once.
+  const plan::RankProgram& linear_program(const plan::AttentionShape& shape, const plan::StateOptions& options);
   // Throws unless the tensor has this rank's rows and the plan's heads, type and device.
   void check(const char* name, const at::Tensor& tensor, int32_t num_heads) const;
-  at::Tensor make_saved();
+  at::Tensor make_saved(int64_t num_bytes);
   at::Tensor saved_buffer(const at::Tensor& saved) const;
   at::Tensor arena(int64_t num_bytes);
 
@@ -53,10 +79,27 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   at::Device device_;
   Rethrow rethrow_;
   plan::RankProgram program_;
+  struct LinearProgram {
+    plan::AttentionShape shape;
+    plan::StateOptions options;
+    plan::RankProgram program;
+  };
+  std::list<LinearProgram> linear_programs_;
   at::Tensor arena_;                // of both directions
   mutable std::mutex saved_mutex_;  // tensors are released by any thread
   std::map<int64_t, at::Tensor> saved_;
   int64_t next_saved_ = 1;
 };
+
+template <class Body>
+auto Executable::Entry::told_to_all(const char* operation, Body&& body) const {
+  try {
+    return body();
+  } catch (const std::exception& error) {
+    communicator_.abort(operation, error.what());
+    if (const auto* own = dynamic_cast<const Error*>(&error); own && rethrow_) rethrow_(*own);
+    throw;
+  }
+}
 
 }  // namespace evenspan::run

@@ -86,10 +86,10 @@ at::Tensor Executable::Entry::arena(int64_t num_bytes) {
   return arena_;
 }
 
-at::Tensor Executable::Entry::make_saved() {
+at::Tensor Executable::Entry::make_saved(int64_t num_bytes) {
   const std::lock_guard lock(saved_mutex_);
   auto number = std::make_shared<int64_t>(next_saved_++);
-  saved_[*number] = at::empty({program_.saved_bytes}, at::TensorOptions().dtype(at::kByte).device(device_));
+  saved_[*number] = at::empty({num_bytes}, at::TensorOptions().dtype(at::kByte).device(device_));
   int64_t* data = number.get();
   const auto release = [number, entry = shared_from_this()](void*) {
     const std::lock_guard lock(entry->saved_mutex_);
@@ -114,17 +114,6 @@ at::Tensor& slot(Memory* memory, TensorName name) { return memory->home[static_c
 at::Tensor rows_contiguous(const at::Tensor& x) { return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous(); }
 }  // namespace
 
-template <class Body>
-auto Executable::Entry::told_to_all(const char* operation, Body&& body) const {
-  try {
-    return body();
-  } catch (const std::exception& error) {
-    communicator_.abort(operation, error.what());
-    if (const auto* own = dynamic_cast<const Error*>(&error); own && rethrow_) rethrow_(*own);
-    throw;
-  }
-}
-
 Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, const at::Tensor& key,
                                                       const at::Tensor& value) {
   const at::AutoDispatchBelowADInplaceOrView guard;
@@ -138,7 +127,7 @@ Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, c
     slot(&memory, TensorName::key) = rows_contiguous(key);
     slot(&memory, TensorName::value) = rows_contiguous(value);
     slot(&memory, TensorName::output) = at::empty(query.sizes(), query.options());
-    const at::Tensor saved = make_saved();
+    const at::Tensor saved = make_saved(program_.saved_bytes);
     memory.saved = saved_buffer(saved);
     memory.arena = arena(program_.forward.arena_bytes);
     run_program(program_.forward, shape, memory, communicator_, "attention forward");

@@ -1,5 +1,10 @@
 #include "run/interpreter.h"
 
+#include <ATen/ops/add.h>
+#include <ATen/ops/addcmul.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/logaddexp.h>
 #include <ATen/ops/where.h>
 
@@ -67,7 +72,7 @@ class Interpreter {
     const int64_t element = plan::element_bytes(block, shape_);
     const int64_t width = plan::width(block.tensor, shape_);
     const int64_t offset = block.offset_bytes / element, step_elements = step / element;
-    const int64_t rows = block.rows.size(), heads = block.heads.size();
+    const int64_t rows = plan::num_rows(block), heads = block.heads.size();
     if (block.storage == Storage::home) {
       // The caller's tensor may have strides of its own.
       const at::Tensor& home = memory_.home[static_cast<size_t>(block.tensor)];
@@ -228,6 +233,110 @@ class Interpreter {
     for (const Block& block : clear.blocks) {
       view(block).fill_(block.tensor == TensorName::lse ? -std::numeric_limits<double>::infinity() : 0.0);
     }
+  }
+
+  // The matrices of a state block, [heads, key_dim, value_dim], or of a transition as LinearSummary has it.
+  at::Tensor state(const Block& block) const {
+    const int64_t key_dim = shape_.head_dim, heads = block.heads.size(), width = plan::width(block.tensor, shape_);
+    const at::Tensor& memory =
+        block.storage == Storage::home ? memory_.home[static_cast<size_t>(block.tensor)] : buffer(block.storage);
+    const auto type = c10::scalarTypeToTypeMeta(scalar_type(plan::accumulation_type(shape_.element)));
+    const int64_t start =
+        memory.storage_offset() * static_cast<int64_t>(memory.element_size()) / static_cast<int64_t>(type.itemsize()) +
+        block.offset_bytes / plan::element_bytes(block, shape_);
+    const bool transition = block.tensor == TensorName::transition;
+    if (transition && shape_.state.transition != plan::Transition::dense) {
+      return make_view(memory, type, {heads, width}, {width, 1}, start);
+    }
+    const int64_t columns = transition ? key_dim : shape_.state.value_dim;
+    return make_view(memory, type, {heads, key_dim, columns}, {width, columns, 1}, start);
+  }
+  at::Tensor state(const std::optional<Block>& block) const { return block ? state(*block) : at::Tensor(); }
+
+  static RowRange rows_of(const plan::Part& part) { return {part.home_row, part.home_row + part.rows.size()}; }
+  bool in_backward() const { return memory_.linear.backward != nullptr; }
+
+  void execute(const plan::Summarize& summarize) {
+    std::vector<RowRange> rows;
+    std::vector<LinearSummary> summaries;
+    std::vector<at::Tensor> gradients;
+    for (const plan::PartSummary& part : summarize.parts) {
+      rows.push_back(rows_of(part.part));
+      if (in_backward()) {
+        gradients.push_back(state(part.summary));
+      } else {
+        summaries.push_back({state(part.summary), transition_of(part)});
+      }
+    }
+    in_backward() ? memory_.linear.backward->summarize(rows, gradients)
+                  : memory_.linear.forward->summarize(rows, summaries);
+  }
+
+  // Kernels always write it: where nobody needs a part's transition, beside the arena.
+  at::Tensor transition_of(const plan::PartSummary& part) const {
+    if (part.transition || shape_.state.transition == plan::Transition::known) return state(part.transition);
+    const int64_t heads = part.summary.heads.size(), key_dim = shape_.head_dim;
+    const auto options =
+        at::TensorOptions().dtype(scalar_type(plan::accumulation_type(shape_.element))).device(memory_.arena.device());
+    if (shape_.state.transition == plan::Transition::dense) return at::empty({heads, key_dim, key_dim}, options);
+    return at::empty({heads, plan::width(TensorName::transition, shape_)}, options);
+  }
+
+  void execute(const plan::Combine& combine) {
+    for (const plan::Composition& c : combine.compositions) {
+      at::Tensor to = state(c.to);
+      const at::Tensor far = state(c.far), near = state(c.near);
+      const at::Tensor transition = state(c.near_transition);
+      if (shape_.state.transition == plan::Transition::dense) {
+        at::baddbmm_out(to, near, in_backward() ? transition.transpose(1, 2) : transition, far);
+      } else if (const at::Tensor factor = factor_of(c, transition); factor.defined()) {
+        at::addcmul_out(to, near, factor, far);
+      } else {
+        at::add_out(to, near, far);
+      }
+      if (!c.to_transition) continue;
+      at::Tensor target = state(*c.to_transition);
+      const at::Tensor other = state(c.far_transition);
+      if (shape_.state.transition == plan::Transition::dense) {
+        in_backward() ? at::bmm_out(target, other, transition) : at::bmm_out(target, transition, other);
+      } else {
+        at::add_out(target, other, transition);
+      }
+    }
+  }
+
+  // What M multiplies the rows of a state by, [heads, 1 or key_dim, 1]; undefined for the identity.
+  at::Tensor factor_of(const plan::Composition& c, const at::Tensor& transition) const {
+    if (transition.defined()) return transition.exp().unsqueeze(-1);
+    const at::Tensor& decay = memory_.linear.log_decay;
+    if (!decay.defined()) return {};
+    const HeadRange heads = c.near.heads;
+    return (decay.slice(0, heads.begin, heads.end) * static_cast<double>(c.near.rows.size())).exp_().view({-1, 1, 1});
+  }
+
+  void execute(const plan::Intra& intra) {
+    std::vector<RowRange> rows;
+    std::vector<at::Tensor> states;
+    std::vector<char> pending;
+    for (const plan::IntraPart& part : intra.parts) {
+      rows.push_back(rows_of(part.part));
+      states.push_back(state(part.state));
+      pending.push_back(part.pending ? 1 : 0);
+    }
+    in_backward() ? memory_.linear.backward->intra(rows, states, pending)
+                  : memory_.linear.forward->intra(rows, pending);
+  }
+
+  void execute(const plan::Apply& apply) {
+    std::vector<RowRange> rows;
+    std::vector<at::Tensor> states, gradients;
+    for (const plan::ApplyPart& part : apply.parts) {
+      rows.push_back(rows_of(part.part));
+      states.push_back(state(part.state));
+      gradients.push_back(state(part.grad_state));
+    }
+    in_backward() ? memory_.linear.backward->apply(rows, states, gradients)
+                  : memory_.linear.forward->apply(rows, states);
   }
 
   const plan::AttentionShape& shape_;

@@ -8,15 +8,24 @@
 
 #include "evenspan/comm/communicator.h"
 #include "evenspan/plan/program.h"
+#include "evenspan/run/linear_kernel.h"
 
 namespace evenspan::run {
 
-// The memory of one run. Home tensors have [rows, heads, head_dim] with a contiguous last dimension; those that the
-// program does not name are undefined.
+// The local part of a linear layer's run: one of the passes.
+struct LinearPass {
+  LinearForward* forward = nullptr;
+  LinearBackward* backward = nullptr;
+  at::Tensor log_decay;  // [heads] of known transitions; undefined: they are the identity
+};
+
+// The memory of one run. Home tensors have [rows, heads, width] with a contiguous last dimension, home states are
+// contiguous [documents, heads, key_dim, value_dim]; those that the program does not name are undefined.
 struct Memory {
   std::array<at::Tensor, plan::kNumTensorNames> home;
   at::Tensor arena;  // bytes
   at::Tensor saved;  // bytes
+  LinearPass linear;
 };
 
 // Runs the operations in order; returns when all exchanges are complete. `name` is for errors ("attention forward").

@@ -165,11 +165,8 @@ double step_lower_bound(const plan::Request& request, const Scenario& scenario) 
   for (const plan::Document& document : request.documents.all()) {
     attention += forward.seconds_of(document) + backward.seconds_of(document);
   }
-  const double flops =
-      model.num_layers * (model.before_attention_flops() + model.after_attention_flops()) + model.output_layer_flops();
-  const double per_flop = 1 / profile.forward_flops_per_second + 2 / profile.backward_flops_per_second;
-  const double tokens = flops * per_flop * static_cast<double>(request.documents.total_tokens());
-  return (attention * request.shape.num_heads * model.num_layers + tokens) / request.num_ranks();
+  const double tokens = token_seconds(profile, model) * static_cast<double>(request.documents.total_tokens());
+  return (attention * request.shape.num_heads * model.num_softmax_layers() + tokens) / request.num_ranks();
 }
 
 double busiest_rank_bound(const plan::Plan& plan, const Scenario& scenario) {
@@ -181,13 +178,13 @@ double busiest_rank_bound(const plan::Plan& plan, const Scenario& scenario) {
   }
   const double rates =
       LeastTimes(times, Pass::forward).rate_of(longest) + LeastTimes(times, Pass::backward).rate_of(longest);
-  const double pair_seconds = rates * model.shape.num_heads * model.num_layers;
-  const double token_seconds = cost_model(profile, model).token_seconds;
+  const double pair_seconds = rates * model.shape.num_heads * model.num_softmax_layers();
+  const double seconds_per_token = token_seconds(profile, model);
   const plan::Metrics metrics = plan::measure(plan);
   double busiest = 0;
   for (size_t r = 0; r < metrics.tokens.size(); ++r) {
     busiest =
-        std::max(busiest, pair_seconds * metrics.pairs[r] + token_seconds * static_cast<double>(metrics.tokens[r]));
+        std::max(busiest, pair_seconds * metrics.pairs[r] + seconds_per_token * static_cast<double>(metrics.tokens[r]));
   }
   return busiest;
 }

@@ -217,16 +217,14 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
     add(program.backward, backward.back(), times.backward, &use);
   }
 
-  const double per_flop = 1 / profile.forward_flops_per_second + 2 / profile.backward_flops_per_second;
-  const double token_seconds =
-      per_flop * (model.num_layers * (model.before_attention_flops() + model.after_attention_flops()) +
-                  model.output_layer_flops());
+  const double seconds_per_token = token_seconds(profile, model);
+  const int32_t layers = model.num_softmax_layers();
   double most = 0, sum = 0;
   LayerUse all;
   for (int32_t r = 0; r < num_ranks; ++r) {
     const LayerUse& use = uses[static_cast<size_t>(r)];
     const auto tokens = static_cast<double>(metrics.tokens[static_cast<size_t>(r)]);
-    const double compute = model.num_layers * use.compute() + token_seconds * tokens;
+    const double compute = layers * use.compute() + seconds_per_token * tokens;
     sum += compute;
     all.kernels += use.kernels;
     all.launches += use.launches;
@@ -235,12 +233,12 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
     most = compute;
     out.busiest.rank = Rank(r);
     out.busiest.num_tokens = metrics.tokens[static_cast<size_t>(r)];
-    out.busiest.attention_seconds = model.num_layers * (use.kernels + use.launches);
-    out.busiest.copy_seconds = model.num_layers * use.copies;
-    out.busiest.token_seconds = token_seconds * tokens;
+    out.busiest.attention_seconds = layers * (use.kernels + use.launches);
+    out.busiest.copy_seconds = layers * use.copies;
+    out.busiest.token_seconds = seconds_per_token * tokens;
   }
-  const double layers_of_a_rank = static_cast<double>(model.num_layers) / num_ranks;
-  const double tokens = token_seconds * static_cast<double>(plan.request.documents.total_tokens()) / num_ranks;
+  const double layers_of_a_rank = static_cast<double>(layers) / num_ranks;
+  const double tokens = seconds_per_token * static_cast<double>(plan.request.documents.total_tokens()) / num_ranks;
   StepParts& step = out.step;
   step.step_seconds = out.prediction.step_seconds;
   step.lower_bound_seconds = step_lower_bound(plan.request, scenario);

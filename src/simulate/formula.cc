@@ -337,14 +337,13 @@ class Formula {
   void predict_step() {
     const Profile& profile = scenario_.profile;
     const Model& model = scenario_.model;
-    const double layer = model.before_attention_flops() + model.after_attention_flops();
-    const double token_seconds = (model.num_layers * layer + model.output_layer_flops()) *
-                                 (1 / profile.forward_flops_per_second + 2 / profile.backward_flops_per_second);
+    const double seconds_per_token = token_seconds(profile, model);
+    const int32_t layers = model.num_softmax_layers();
     const double attention = prediction_.forward.makespan_seconds + prediction_.backward.makespan_seconds;
     const double most_tokens = *std::max_element(tokens_.begin(), tokens_.end());
-    prediction_.step_seconds = model.num_layers * attention + token_seconds * most_tokens;
+    prediction_.step_seconds = layers * attention + seconds_per_token * most_tokens;
     const double compute =
-        model.num_layers * (compute_seconds_[0] + compute_seconds_[1]) + token_seconds * num_tokens_ / num_ranks_;
+        layers * (compute_seconds_[0] + compute_seconds_[1]) + seconds_per_token * num_tokens_ / num_ranks_;
     prediction_.idle_fraction = 1 - compute / prediction_.step_seconds;
   }
 

@@ -45,7 +45,7 @@ class ByteSet {
 };
 
 int64_t end_of(const Block& block, const plan::AttentionShape& shape) {
-  const int64_t elements = (block.rows.size() - 1) * block.row_stride + block.heads.size() * width(block.tensor, shape);
+  const int64_t elements = (num_rows(block) - 1) * block.row_stride + block.heads.size() * width(block.tensor, shape);
   return block.offset_bytes + elements * element_bytes(block, shape);
 }
 

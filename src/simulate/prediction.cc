@@ -65,6 +65,23 @@ class StepClock {
   double compute_seconds_ = 0;   // all ranks together
 };
 
+// A linear layer's passes on the plan's placement.
+struct LinearSimulators {
+  Simulator forward, backward;
+  int32_t num_layers;
+};
+
+LinearSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, const LinearLayers& layers) {
+  std::vector<Schedule> forward, backward;
+  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+    const plan::RankProgram program = plan::lower_linear(plan, layers.shape, scenario.model.states, Rank(r));
+    forward.push_back(price_linear(program.forward, layers.shape, scenario.profile, Pass::forward));
+    backward.push_back(price_linear(program.backward, layers.shape, scenario.profile, Pass::backward));
+  }
+  return {Simulator(scenario.machine, std::move(forward)), Simulator(scenario.machine, std::move(backward)),
+          layers.count};
+}
+
 PassPrediction predict_pass(const Simulator& simulator, Timeline timeline) {
   Outcome run = simulator.run({}, timeline);
   return PassPrediction{run.makespan_seconds, std::move(run.ranks), std::move(run.timeline),
@@ -101,9 +118,19 @@ Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline ti
   const double backward_flop = 2 / profile.backward_flops_per_second;
   const double before = model.before_attention_flops(), after = model.after_attention_flops();
   StepClock clock(metrics.tokens);
-  clock.layers(forward_pass, model.num_layers, before * forward_flop, after * forward_flop);
+  std::vector<LinearSimulators> linear;
+  for (const LinearLayers& layers : model.linear) linear.push_back(simulators_of(plan, scenario, layers));
+  clock.layers(forward_pass, model.num_softmax_layers(), before * forward_flop, after * forward_flop);
+  for (const LinearSimulators& kind : linear) {
+    clock.layers(kind.forward, kind.num_layers, before * forward_flop, after * forward_flop);
+    prediction.linear.push_back(
+        {predict_pass(kind.forward, Timeline::skip), predict_pass(kind.backward, Timeline::skip)});
+  }
   clock.spend(model.output_layer_flops() * (forward_flop + backward_flop));
-  clock.layers(backward_pass, model.num_layers, after * backward_flop, before * backward_flop);
+  for (const LinearSimulators& kind : linear) {
+    clock.layers(kind.backward, kind.num_layers, after * backward_flop, before * backward_flop);
+  }
+  clock.layers(backward_pass, model.num_softmax_layers(), after * backward_flop, before * backward_flop);
   prediction.step_seconds = clock.last();
   prediction.idle_fraction =
       1 - clock.compute_seconds() / (prediction.step_seconds * static_cast<double>(metrics.tokens.size()));

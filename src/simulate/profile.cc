@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "evenspan/core/error.h"
+#include "evenspan/simulate/schedule.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -172,14 +173,25 @@ const AttentionTimes& attention_times(const Profile& profile, const plan::Attent
                "; use one of these, or a profile that was measured for it");
 }
 
+double token_seconds(const Profile& profile, const Model& model) {
+  const double forward = 1 / profile.forward_flops_per_second, backward = 1 / profile.backward_flops_per_second;
+  double seconds = model.token_flops() * (forward + 2 * backward);
+  for (const LinearLayers& layers : model.linear) {
+    const auto flops = [&](Pass pass) {
+      const LinearFlops of = linear_flops(layers.shape, 1, pass);
+      return layers.count * (of.intra + of.apply);
+    };
+    seconds += flops(Pass::forward) * forward + flops(Pass::backward) * backward;
+  }
+  return seconds;
+}
+
 plan::CostModel cost_model(const Profile& profile, const Model& model) {
   const AttentionTimes& times = attention_times(profile, model.shape);
   const double pairs = static_cast<double>(times.queries.back()) * static_cast<double>(times.keys.back());
   const double pair_seconds = (times.forward.seconds.back() + times.backward.seconds.back()) / pairs;
-  const double per_flop = 1 / profile.forward_flops_per_second + 2 / profile.backward_flops_per_second;
-  const double flops =
-      model.num_layers * (model.before_attention_flops() + model.after_attention_flops()) + model.output_layer_flops();
-  plan::CostModel cost{pair_seconds * model.shape.num_heads * model.num_layers, flops * per_flop};
+  plan::CostModel cost{pair_seconds * model.shape.num_heads * model.num_softmax_layers(),
+                       token_seconds(profile, model)};
   cost.tile = times.tile;
   const int32_t heads = model.shape.num_heads;
   int64_t step = times.tile;
@@ -195,7 +207,7 @@ plan::CostModel cost_model(const Profile& profile, const Model& model) {
   // A kernel, its packing and its unpacking, in both passes.
   cost.stage_seconds =
       times.forward.operation_seconds + times.backward.operation_seconds + 4 * profile.memory_operation_seconds;
-  cost.num_layers = model.num_layers;
+  cost.num_layers = std::max(1, model.num_softmax_layers());
   return cost;
 }
 

@@ -15,8 +15,9 @@ using plan::payload_bytes;
 
 class Pricer {
  public:
-  Pricer(const AttentionShape& shape, const Profile& profile, const AttentionTimes& times)
-      : shape_(shape), profile_(profile), times_(times) {}
+  // `times` serve softmax attention, `pass` the operations of linear attention.
+  Pricer(const AttentionShape& shape, const Profile& profile, const AttentionTimes& times, Pass pass)
+      : shape_(shape), profile_(profile), times_(times), pass_(pass) {}
 
   void add(const plan::Operation& operation) {
     Step step;
@@ -103,6 +104,43 @@ class Pricer {
     move(bytes, clear.blocks.size(), step);
   }
 
+  void fill(const plan::Summarize& summarize, Step* step) {
+    step->kind = StepKind::summarize;
+    for (const plan::PartSummary& part : summarize.parts) {
+      step->seconds += seconds(linear_flops(shape_, part.part.rows.size(), pass_).summarize);
+    }
+  }
+  void fill(const plan::Combine& combine, Step* step) {
+    step->kind = StepKind::combine;
+    const int64_t key_dim = shape_.head_dim;
+    int64_t bytes = 0;
+    double flops = 0;
+    for (const plan::Composition& c : combine.compositions) {
+      bytes += payload_bytes(c.to, shape_) + payload_bytes(c.far, shape_) + payload_bytes(c.near, shape_);
+      if (shape_.state.transition != plan::Transition::dense) continue;
+      const int64_t columns = shape_.state.value_dim + (c.to_transition ? key_dim : 0);
+      flops += 2.0 * static_cast<double>(c.near.heads.size() * key_dim * key_dim * columns);
+    }
+    move(bytes, combine.compositions.size(), step);
+    step->seconds += seconds(flops);
+  }
+  void fill(const plan::Intra& intra, Step* step) {
+    step->kind = StepKind::intra;
+    for (const plan::IntraPart& part : intra.parts) {
+      const LinearFlops flops = linear_flops(shape_, part.part.rows.size(), pass_);
+      step->seconds += seconds(flops.intra + (part.pending ? 0 : flops.apply));
+    }
+  }
+  void fill(const plan::Apply& apply, Step* step) {
+    step->kind = StepKind::apply;
+    for (const plan::ApplyPart& part : apply.parts) {
+      step->seconds += seconds(linear_flops(shape_, part.part.rows.size(), pass_).apply);
+    }
+  }
+
+  double seconds(double flops) const {
+    return flops / (pass_ == Pass::forward ? profile_.forward_flops_per_second : profile_.backward_flops_per_second);
+  }
   double seconds(const plan::Segment& segment, Pass pass) const {
     return segment_seconds(times_, pass, segment.kind, segment.query.rows.size(), segment.key.rows.size(),
                            segment.query.heads.size());
@@ -134,6 +172,7 @@ class Pricer {
   const AttentionShape& shape_;
   const Profile& profile_;
   const AttentionTimes& times_;
+  Pass pass_;
   Schedule schedule_;
   std::map<int32_t, int32_t> exchanges_;  // by id in the program
 };
@@ -158,13 +197,35 @@ std::string_view to_string(StepKind kind) {
       return "delta";
     case StepKind::clear:
       return "clear";
+    case StepKind::summarize:
+      return "summarize";
+    case StepKind::combine:
+      return "combine";
+    case StepKind::intra:
+      return "intra";
+    case StepKind::apply:
+      return "apply";
   }
   return "";
 }
 
-Schedule price(const plan::Program& program, const AttentionShape& shape, const Profile& profile,
-               const AttentionTimes& times, LiveBytes live_bytes) {
-  Pricer pricer(shape, profile, times);
+LinearFlops linear_flops(const AttentionShape& shape, int64_t rows, Pass pass) {
+  constexpr double kChunk = 64;
+  const auto n = static_cast<double>(rows) * shape.num_heads;
+  const double keys = shape.head_dim, values = shape.state.value_dim;
+  const double state = 2 * n * keys * values, scores = 2 * n * kChunk * (keys + values);
+  // Delta rules: scores among keys, two triangular solves, and products of the state with the solved keys.
+  const bool dense = shape.state.transition == plan::Transition::dense;
+  const double solve = dense ? 2 * n * kChunk * (2 * keys + values) : 0;
+  const LinearFlops forward{dense ? solve + 2 * state + 4 * n * keys * keys : state, scores + solve,
+                            dense ? 3 * state : 2 * state};
+  if (pass == Pass::forward) return forward;
+  return {dense ? solve + 3 * state : state, 2.5 * forward.intra, 2.5 * forward.apply};
+}
+
+namespace {
+
+Schedule price(Pricer pricer, const plan::Program& program, const AttentionShape& shape, LiveBytes live_bytes) {
   for (const plan::Operation& operation : program.operations) pricer.add(operation);
   Schedule schedule = pricer.take();
   if (live_bytes == LiveBytes::count) {
@@ -172,6 +233,19 @@ Schedule price(const plan::Program& program, const AttentionShape& shape, const 
     for (size_t i = 0; i < counted.size(); ++i) schedule.steps[i].live_bytes = counted[i];
   }
   return schedule;
+}
+
+}  // namespace
+
+Schedule price(const plan::Program& program, const AttentionShape& shape, const Profile& profile,
+               const AttentionTimes& times, LiveBytes live_bytes) {
+  return price(Pricer(shape, profile, times, Pass::forward), program, shape, live_bytes);
+}
+
+Schedule price_linear(const plan::Program& program, const AttentionShape& shape, const Profile& profile, Pass pass,
+                      LiveBytes live_bytes) {
+  const AttentionTimes none;
+  return price(Pricer(shape, profile, none, pass), program, shape, live_bytes);
 }
 
 }  // namespace evenspan::simulate

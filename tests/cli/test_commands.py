@@ -104,6 +104,8 @@ def test_strategies(evenspan: Run) -> None:
     ):
         assert f"{name} " in done.stdout
     assert "(P-1) N 2KDe" in done.stdout
+    for name in ("ring", "all_gather", "pipelined", "logarithmic", "two_level"):
+        assert f"\n{name} " in done.stdout.split("States of linear layers")[1]
 
 
 def test_an_unknown_command_gets_the_nearest(evenspan: Run) -> None:

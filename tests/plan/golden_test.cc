@@ -3,9 +3,11 @@
 //   build/bin/evenspan_plan_tests --update_golden --gtest_filter='*Golden*'
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <sstream>
 
+#include "evenspan/plan/linear.h"
 #include "evenspan/plan/text.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -43,6 +45,7 @@ void expect_same_lines(const std::string& text, const std::string& golden, const
 struct GoldenPlan {
   std::string name;  // of the file
   Request request;
+  std::optional<StateOptions> states = {};  // of a linear layer on the plan
   friend void PrintTo(const GoldenPlan& plan, std::ostream* out) { *out << plan.name; }
 };
 
@@ -68,14 +71,26 @@ std::vector<GoldenPlan> golden_plans() {
   masks.request.topology = make_topology(3);
   masks.request.shape = AttentionShape{3, 1, 4, ElementType::bf16};
   plans.push_back(std::move(masks));
+  for (const TransportInfo& transport : transports()) {
+    const std::string name(transport.name);
+    plans.push_back({"linear_" + name, small_request("zigzag"), StateOptions{name, 0}});
+  }
   return plans;
+}
+
+std::string text_of(const GoldenPlan& golden) {
+  const auto plan = make_plan(golden.request);
+  if (!golden.states) return print(lower_all(*plan));
+  AttentionShape shape{2, 2, 4, ElementType::f32, {}};
+  shape.state = {3, Transition::diagonal, false, true};
+  return print(lower_linear_all(*plan, shape, *golden.states));
 }
 
 class Golden : public testing::TestWithParam<GoldenPlan> {};
 
 TEST_P(Golden, PlanIsUnchanged) {
   const fs::path file = folder() / (GetParam().name + ".txt");
-  const std::string text = print(lower_all(*make_plan(GetParam().request)));
+  const std::string text = text_of(GetParam());
   if (update_golden) std::ofstream(file) << text;
   std::ifstream in(file);
   ASSERT_TRUE(in) << file << " is missing; evenspan_plan_tests --update_golden writes it";

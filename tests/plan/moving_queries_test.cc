@@ -32,7 +32,7 @@ TEST(TokenRing, SendsWhatTheDocumentationSays) {
   for (const int32_t ranks : {1, 2, 3, 8}) {
     const int64_t tokens = int64_t{2} * ranks * 12;
     const Request request = request_of("token_ring", {tokens}, ranks);
-    const auto& [heads, kv_heads, dim, element] = request.shape;
+    const auto& [heads, kv_heads, dim, element, state] = request.shape;
     const int64_t query_bytes = int64_t{heads} * dim * 2, partial_bytes = int64_t{heads} * (dim + 1) * 4;
     const int64_t travelling = tokens - tokens / (int64_t{2} * ranks), seen = tokens * 3 / 4;
     EXPECT_EQ(measure(*make_plan(request)).sent_bytes_total,

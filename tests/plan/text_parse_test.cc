@@ -12,7 +12,7 @@ namespace {
 using ::testing::HasSubstr;
 
 // A small plan by hand; the line numbers in the tests below count its lines.
-constexpr const char* kText = R"(evenspan plan 2
+constexpr const char* kText = R"(evenspan plan 3
 documents 0 causal 6 3
 shape heads=4 kv_heads=2 head_dim=8 element=f32
 topology ranks=2
@@ -103,10 +103,10 @@ TEST_P(TextParseErrors, NameThePlaceAndTheReason) {
 INSTANTIATE_TEST_SUITE_P(
     Damages, TextParseErrors,
     testing::Values(
-        Damage{"evenspan plan 2", "evenspan plan 1",
-               "[parse] line 1, column 1: this plan has version 1 of the text form; this program reads version 2"},
-        Damage{"evenspan plan 2", "PK\x03\x04", R"(line 1, column 1: expected "evenspan", found "PK\x03\x04")"},
-        Damage{"evenspan plan 2", "evenspan plan",
+        Damage{"evenspan plan 3", "evenspan plan 1",
+               "[parse] line 1, column 1: this plan has version 1 of the text form; this program reads version 3"},
+        Damage{"evenspan plan 3", "PK\x03\x04", R"(line 1, column 1: expected "evenspan", found "PK\x03\x04")"},
+        Damage{"evenspan plan 3", "evenspan plan",
                "line 1, column 14: expected the version of the text form, an integer from 0 to 2147483647, found the "
                "end of the line"},
         Damage{"causal", "casual", "line 2, column 1: [plan] mask is \"casual\""},

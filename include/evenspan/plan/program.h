@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <variant>
 #include <vector>
@@ -24,12 +25,21 @@ enum class TensorName : uint8_t {
   grad_query,
   grad_key,
   grad_value,
+  // Of linear attention. `rows` of their blocks are the span whose map they hold, and take one row of memory.
+  state,               // after [0, end); at home: the given initial state, after [0, 0)
+  summary,             // E of the map S -> M S + E over a span
+  transition,          // M of it, or its logarithm (Transition)
+  final_state,         // after the whole document
+  grad_state,          // gradient of the state before [begin, length); at home: the given gradient of the final state
+  grad_summary,        // G of the map dS -> M^T dS + G over a span, from its end to its begin
+  grad_initial_state,  // gradient of the initial state
 };
-constexpr int kNumTensorNames = 10;
+constexpr int kNumTensorNames = 17;
 std::string_view to_string(TensorName name);
+constexpr bool is_state(TensorName name) { return name >= TensorName::state; }
 
 enum class Storage : uint8_t {
-  home,   // the layer's own tensors, [rows, heads, width], rows in placement order
+  home,   // the layer's own tensors, [rows, heads, width], rows in placement order; of states [documents, heads, width]
   arena,  // one buffer of a rank, lives for one run of a program
   saved,  // one buffer of a rank and layer, lives from forward to backward
 };
@@ -38,7 +48,7 @@ std::string_view to_string(Storage storage);
 enum class Precision : uint8_t { input, accumulation };
 
 // Rows x heads of a tensor somewhere. Element (row i, head j, component w) lies at
-// offset_bytes + ((i * row_stride) + j * width + w) * bytes per element, width being head_dim, or 1 for lse and delta.
+// offset_bytes + ((i * row_stride) + j * width + w) * bytes per element, width being that of `width`.
 // Home offsets count from the start of the named home tensor, others from the start of the buffer.
 struct Block {
   TensorName tensor = TensorName::query;
@@ -52,7 +62,10 @@ struct Block {
   friend bool operator==(const Block&, const Block&) = default;
 };
 
+// Elements of a row and head.
 int64_t width(TensorName tensor, const AttentionShape& shape);
+// Rows of memory.
+inline int64_t num_rows(const Block& block) { return is_state(block.tensor) ? 1 : block.rows.size(); }
 int64_t element_bytes(const Block& block, const AttentionShape& shape);
 int64_t payload_bytes(const Block& block, const AttentionShape& shape);
 bool is_dense(const Block& block, const AttentionShape& shape);
@@ -146,9 +159,70 @@ struct Clear {
   friend bool operator==(const Clear&, const Clear&) = default;
 };
 
+// Linear attention (run/linear_kernel.h). Its operations read and write the rank's home rows of a part, all heads,
+// where they lie: query, key, value, gate and beta, output, in backward also grad_output and the gradients of the
+// others.
+struct Part {
+  DocumentId document;
+  Span rows;             // a whole home span
+  int64_t home_row = 0;  // of rows.begin
+  friend bool operator==(const Part&, const Part&) = default;
+};
+
+// What a part does to the state that comes in. Backward: to the gradient that comes in at its end.
+struct PartSummary {
+  Part part;
+  Block summary;                    // state and final_state where nothing comes in at the part's begin
+  std::optional<Block> transition;  // forward only
+  friend bool operator==(const PartSummary&, const PartSummary&) = default;
+};
+struct Summarize {
+  std::vector<PartSummary> parts;
+  friend bool operator==(const Summarize&, const Summarize&) = default;
+};
+
+// to = M_near far + near, or, where `far` is a summary, the map of both spans. Backward: M_near^T. `near` adjoins `far`
+// in the direction of the pass: it begins where `far` ends, in backward it ends where `far` begins.
+struct Composition {
+  Block to, far, near;  // summary, or for `to` and `far` a state
+  std::optional<Block> to_transition, far_transition, near_transition;
+  friend bool operator==(const Composition&, const Composition&) = default;
+};
+// In this order.
+struct Combine {
+  std::vector<Composition> compositions;
+  friend bool operator==(const Combine&, const Combine&) = default;
+};
+
+// What of a part needs nothing from other parts. Backward: nothing but the state before it.
+struct IntraPart {
+  Part part;
+  std::optional<Block> state;  // backward only: what the part started from; none: 0
+  bool pending = false;        // an Apply completes the part
+  friend bool operator==(const IntraPart&, const IntraPart&) = default;
+};
+struct Intra {
+  std::vector<IntraPart> parts;
+  friend bool operator==(const Intra&, const Intra&) = default;
+};
+
+// Completes parts with the state that comes in. Backward: with the gradient of the state that goes out.
+struct ApplyPart {
+  Part part;
+  std::optional<Block> state;       // forward: always there
+  std::optional<Block> grad_state;  // backward only, and there always
+  friend bool operator==(const ApplyPart&, const ApplyPart&) = default;
+};
+struct Apply {
+  std::vector<ApplyPart> parts;
+  friend bool operator==(const Apply&, const Apply&) = default;
+};
+
 struct Operation {
   std::vector<int32_t> waits;  // exchanges that must be complete before this starts
-  std::variant<Exchange, Attend, AttendGradient, Copy, Accumulate, Merge, Delta, Clear> body;
+  std::variant<Exchange, Attend, AttendGradient, Copy, Accumulate, Merge, Delta, Clear, Summarize, Combine, Intra,
+               Apply>
+      body;
   friend bool operator==(const Operation&, const Operation&) = default;
 };
 

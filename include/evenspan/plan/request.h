@@ -18,12 +18,34 @@ ElementType accumulation_type(ElementType type);
 ElementType parse_element_type(const std::string& text);  // "bf16" ...; throws invalid_argument
 std::string_view to_string(ElementType type);
 
+// What of the map S -> M S + E over a span of a linear recurrence travels as M.
+enum class Transition : uint8_t {
+  known,     // nothing: M is the identity, or a decay per head that every rank knows
+  scalar,    // a number for each head
+  diagonal,  // a number for each row of the state
+  dense,     // a matrix: delta rules
+};
+std::string_view to_string(Transition transition);
+
+// The states of a linear layer, [key_dim, value_dim] for each head, key_dim being the shape's head_dim. Of the
+// accumulation type.
+struct StateShape {
+  int32_t value_dim = 0;  // 0: softmax attention, which has no states
+  Transition transition = Transition::known;
+  bool initial = false;  // documents start from given states
+  bool final = false;    // the states after the documents are results
+
+  friend bool operator==(const StateShape&, const StateShape&) = default;
+};
+
 struct AttentionShape {
   int32_t num_heads = 0;     // query heads, >= 1
-  int32_t num_kv_heads = 0;  // >= 1, divides num_heads
+  int32_t num_kv_heads = 0;  // >= 1, divides num_heads; of linear attention as many as num_heads
   int32_t head_dim = 0;      // >= 1
   ElementType element = ElementType::bf16;
+  StateShape state = {};  // NOLINT(readability-redundant-member-init): of linear attention
 
+  bool is_linear() const { return state.value_dim > 0; }
   int32_t group_size() const { return num_heads / num_kv_heads; }
   // The kv heads that the query heads `heads` use.
   HeadRange kv_heads(HeadRange heads) const {

@@ -2,10 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include "evenspan/plan/linear.h"
 #include "evenspan/plan/request.h"
 
 namespace evenspan::simulate {
+
+// Layers of linear attention that are all alike.
+struct LinearLayers {
+  int32_t count = 0;           // >= 1
+  plan::AttentionShape shape;  // of a linear layer
+};
 
 // A decoder with gated MLPs (Llama, Qwen, Mistral). The defaults are those of Llama 3 8B.
 struct Model {
@@ -14,6 +22,15 @@ struct Model {
   int64_t hidden = 4096;         // >= 1
   int64_t intermediate = 14336;  // >= 1
   int64_t vocabulary = 128256;   // >= 0; 0: the output layer is left out
+  // Of num_layers; the others are softmax.
+  std::vector<LinearLayers> linear = {};  // NOLINT(readability-redundant-member-init): as in CostModel
+  plan::StateOptions states = {};  // NOLINT(readability-redundant-member-init): how those of linear layers travel
+
+  int32_t num_softmax_layers() const {
+    int32_t left = num_layers;
+    for (const LinearLayers& layers : linear) left -= layers.count;
+    return left;
+  }
 
   // Operations of one token's forward, two for each weight: query, key and value projections; output projection and
   // MLP; the output layer, once in a model.
@@ -25,6 +42,10 @@ struct Model {
            (static_cast<double>(shape.num_heads) * shape.head_dim + 3.0 * static_cast<double>(intermediate));
   }
   double output_layer_flops() const { return 2.0 * static_cast<double>(hidden) * static_cast<double>(vocabulary); }
+  // Of all token-wise layers. Those of linear layers count as those of softmax layers.
+  double token_flops() const {
+    return num_layers * (before_attention_flops() + after_attention_flops()) + output_layer_flops();
+  }
 };
 
 // Throws invalid_argument for the first broken rule.

@@ -25,10 +25,16 @@ struct PassPrediction {
   std::vector<int64_t> sent_bytes_by_level;  // [level of the machine], all ranks together
 };
 
+// One layer of linear attention, local part and states.
+struct LinearPrediction {
+  PassPrediction forward, backward;
+};
+
 struct Prediction {
   std::string strategy;
   bool by_formula = false;  // from a closed form, not from programs
   PassPrediction forward, backward;
+  std::vector<LinearPrediction> linear;  // of each kind of the model's linear layers; empty by formula
   double step_seconds = 0;       // forward and backward of the whole model, from all ranks' begin to the last one's end
   double idle_fraction = 0;      // of the step's ranks x seconds: compute engines that do nothing
   int64_t peak_arena_bytes = 0;  // most on a rank in either pass; 0 by formula
@@ -39,7 +45,8 @@ struct Prediction {
 
 // Lowers the plan rank by rank and simulates it. The step is
 //   forward of every layer: query, key and value projections, attention, output projection and MLP;
-//   the output layer with its loss, forward and backward; backward of every layer in reverse;
+//   the output layer with its loss, forward and backward; backward of every layer in reverse, a model's linear layers
+//   standing after its softmax layers;
 // where ranks wait for each other in attention's exchanges and nowhere else: a rank that is done with a layer goes on.
 // Layers are simulated one after another, each rank beginning where it ended the one before, until three in a row have
 // taken the same time on every rank, to a millionth; the rest then take that time too. Up to there the composition is

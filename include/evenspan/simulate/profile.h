@@ -78,6 +78,10 @@ void validate(const Profile& profile);
 // and element type.
 const AttentionTimes& attention_times(const Profile& profile, const plan::AttentionShape& shape);
 
+// Seconds that a token takes in all but softmax attention, forward and backward: token-wise layers, and the local part
+// of linear ones.
+double token_seconds(const Profile& profile, const Model& model);
+
 // The planner's cost model for a model on this machine: what a pair and a token cost where tiles are large.
 plan::CostModel cost_model(const Profile& profile, const Model& model);
 

@@ -11,7 +11,20 @@
 
 namespace evenspan::simulate {
 
-enum class StepKind : uint8_t { exchange, attend, attend_gradient, copy, accumulate, merge, delta, clear };
+enum class StepKind : uint8_t {
+  exchange,
+  attend,
+  attend_gradient,
+  copy,
+  accumulate,
+  merge,
+  delta,
+  clear,
+  summarize,
+  combine,
+  intra,
+  apply,
+};
 std::string_view to_string(StepKind kind);
 
 // An operation: it computes for `seconds`, and an exchange starts when it begins.
@@ -41,10 +54,23 @@ struct Schedule {
 
 enum class LiveBytes : uint8_t { skip, count };
 
+// Floating-point operations of a part's rows in chunks of 64 tokens (docs/algorithms.md). Backward: of its gradients.
+struct LinearFlops {
+  double summarize = 0;  // the state's update; of dense transitions also the part's matrix
+  double intra = 0;      // of rows that wait for an Apply; the others cost both
+  double apply = 0;
+};
+LinearFlops linear_flops(const plan::AttentionShape& shape, int64_t rows, Pass pass);
+
 // The schedule of a program. With LiveBytes::count, every step also says how many bytes of the arena hold something
 // that is still read (blocks that are not dense count from their first byte to their last).
 // REQUIRES: `times` are for `shape`.
 Schedule price(const plan::Program& program, const plan::AttentionShape& shape, const Profile& profile,
                const AttentionTimes& times, LiveBytes live_bytes = LiveBytes::skip);
+
+// Of a linear layer's program: its operations cost their matrix products (linear_flops) at the rate of the token-wise
+// layers.
+Schedule price_linear(const plan::Program& program, const plan::AttentionShape& shape, const Profile& profile,
+                      Pass pass, LiveBytes live_bytes = LiveBytes::skip);
 
 }  // namespace evenspan::simulate

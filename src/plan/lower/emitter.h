@@ -49,6 +49,18 @@ class Emitter {
   void emit(Clear clear) {
     if (!clear.blocks.empty()) add(std::move(clear));
   }
+  void emit(Summarize summarize) {
+    if (!summarize.parts.empty()) add(std::move(summarize));
+  }
+  void emit(Combine combine) {
+    if (!combine.compositions.empty()) add(std::move(combine));
+  }
+  void emit(Intra intra) {
+    if (!intra.parts.empty()) add(std::move(intra));
+  }
+  void emit(Apply apply) {
+    if (!apply.parts.empty()) add(std::move(apply));
+  }
   // Waits and does what remains.
   void complete(Pending pending);
 

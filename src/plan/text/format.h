@@ -10,7 +10,7 @@
 namespace evenspan::plan {
 
 // In the first line of every text. Any change of the form takes the next number; other versions are refused.
-constexpr int64_t kTextVersion = 2;
+constexpr int64_t kTextVersion = 3;
 
 // Where the operations of a parsed text stand: [rank][operation] gives the line, counted from 1.
 struct ProgramLines {

@@ -93,7 +93,15 @@ class Parser {
     field("element");
     const std::string element(in_.word("an element type"));
     shape.element = checked(in_.line(), [&] { return parse_element_type(element); });
-    next_line("\"topology\"");
+    next_line("\"states\" or \"topology\"");
+    if (in_.accept_word("states")) {
+      shape.state.value_dim = static_cast<int32_t>(integer_field("value_dim", 1, kMostInt32));
+      field("transition");
+      one_of(4, "known, scalar, diagonal or dense", &shape.state.transition);
+      shape.state.initial = integer_field("initial", 0, 1) == 1;
+      shape.state.final = integer_field("final", 0, 1) == 1;
+      next_line("\"topology\"");
+    }
     in_.expect_word("topology");
     Topology& topology = request->topology;
     topology.num_ranks = int32_field("ranks");
@@ -206,6 +214,14 @@ class Parser {
       items<Delta>(op, [this](Delta* delta) { delta->rows.push_back(delta_rows()); });
     } else if (in_.accept_word("clear")) {
       items<Clear>(op, [this](Clear* clear) { clear->blocks.push_back(block()); });
+    } else if (in_.accept_word("summarize")) {
+      items<Summarize>(op, [this](Summarize* summarize) { summarize->parts.push_back(part_summary()); });
+    } else if (in_.accept_word("combine")) {
+      items<Combine>(op, [this](Combine* combine) { combine->compositions.push_back(composition()); });
+    } else if (in_.accept_word("intra")) {
+      items<Intra>(op, [this](Intra* intra) { intra->parts.push_back(intra_part()); });
+    } else if (in_.accept_word("apply")) {
+      items<Apply>(op, [this](Apply* apply) { apply->parts.push_back(apply_part()); });
     } else {
       return false;
     }
@@ -319,6 +335,54 @@ class Parser {
     rows.output = block();
     rows.grad_output = block();
     return rows;
+  }
+
+  Part part() {
+    Part part{document(), span()};
+    in_.expect("@");
+    part.home_row = in_.integer("a home row", 0, kMostRows);
+    return part;
+  }
+
+  std::optional<Block> optional(std::string_view sign) {
+    return in_.accept(sign) ? std::optional<Block>(block()) : std::nullopt;
+  }
+
+  PartSummary part_summary() {
+    PartSummary summary{part(), {}, {}};
+    in_.expect("->");
+    summary.summary = block();
+    summary.transition = optional("*");
+    return summary;
+  }
+
+  Composition composition() {
+    Composition c;
+    c.to = block();
+    in_.expect("<-");
+    c.far = block();
+    in_.expect(",");
+    c.near = block();
+    c.near_transition = optional("*");
+    if (in_.accept_word("and")) {
+      c.to_transition = block();
+      in_.expect("<-");
+      c.far_transition = block();
+    }
+    return c;
+  }
+
+  IntraPart intra_part() {
+    IntraPart intra{part(), {}, in_.accept_word("pending")};
+    intra.state = optional("<-");
+    return intra;
+  }
+
+  ApplyPart apply_part() {
+    ApplyPart apply{part(), {}, {}};
+    apply.state = optional("<-");
+    apply.grad_state = optional("<=");
+    return apply;
   }
 
   DocumentId document() {

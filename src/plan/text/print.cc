@@ -65,6 +65,10 @@ class Printer {
     const AttentionShape& shape = request.shape;
     line("shape heads=", shape.num_heads, " kv_heads=", shape.num_kv_heads, " head_dim=", shape.head_dim,
          " element=", to_string(shape.element));
+    if (const StateShape& state = shape.state; shape.is_linear()) {
+      line("states value_dim=", state.value_dim, " transition=", to_string(state.transition),
+           " initial=", static_cast<int>(state.initial), " final=", static_cast<int>(state.final));
+    }
     line("topology ranks=", request.topology.num_ranks);
     for (const Level& level : request.topology.levels) {
       line("level ranks=", level.group_size, " latency_seconds=", level.latency_seconds,
@@ -119,6 +123,27 @@ class Printer {
       put(" ");
       block(*operand);
     }
+  }
+
+  void part(const Part& part) { put(" | d", part.document, part.rows, "@", part.home_row); }
+
+  void composition(const Composition& c) {
+    put(" | ");
+    block(c.to);
+    put(" <- ");
+    block(c.far);
+    put(", ");
+    block(c.near);
+    optional(" *", c.near_transition);
+    if (!c.to_transition || !c.far_transition) return;
+    optional(" and", c.to_transition);
+    optional(" <-", c.far_transition);
+  }
+
+  void optional(const char* sign, const std::optional<Block>& whole) {
+    if (!whole) return;
+    put(sign, " ");
+    block(*whole);
   }
 
   void gradient(const GradientTarget& target) {
@@ -211,6 +236,35 @@ class Printer {
                      for (const Block& cleared : clear.blocks) {
                        put(" | ");
                        block(cleared);
+                     }
+                   },
+                   [&](const Summarize& summarize) {
+                     head("summarize", op);
+                     for (const PartSummary& item : summarize.parts) {
+                       part(item.part);
+                       put(" -> ");
+                       block(item.summary);
+                       optional(" *", item.transition);
+                     }
+                   },
+                   [&](const Combine& combine) {
+                     head("combine", op);
+                     for (const Composition& item : combine.compositions) composition(item);
+                   },
+                   [&](const Intra& intra) {
+                     head("intra", op);
+                     for (const IntraPart& item : intra.parts) {
+                       part(item.part);
+                       if (item.pending) put(" pending");
+                       optional(" <-", item.state);
+                     }
+                   },
+                   [&](const Apply& apply) {
+                     head("apply", op);
+                     for (const ApplyPart& item : apply.parts) {
+                       part(item.part);
+                       optional(" <-", item.state);
+                       optional(" <=", item.grad_state);
                      }
                    },
                },

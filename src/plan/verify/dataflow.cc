@@ -20,11 +20,13 @@ class Prover {
   }
 
   void prove() {
+    const bool linear = plan_.request.shape.is_linear();
     run(false);
-    prove_results({TensorName::output});
+    linear ? prove_states(TensorName::final_state) : prove_results({TensorName::output});
     for (Machine& machine : machines_) machine.memory.start_backward();
     run(true);
-    prove_results({TensorName::grad_query, TensorName::grad_key, TensorName::grad_value});
+    linear ? prove_states(TensorName::grad_initial_state)
+           : prove_results({TensorName::grad_query, TensorName::grad_key, TensorName::grad_value});
   }
 
  private:
@@ -227,6 +229,51 @@ class Prover {
     for (const Block& block : clear.blocks) write_whole(rank, block, {});
   }
 
+  // Contents of states are told apart by what they are of: well-formed compositions make nothing but what they name.
+  void step(size_t rank, const Summarize& summarize) {
+    for (const PartSummary& part : summarize.parts) {
+      write_whole(rank, part.summary, {});
+      if (part.transition) write_whole(rank, *part.transition, {});
+    }
+    for (const PartSummary& part : summarize.parts) machines_[rank].memory.require(part.summary, site_);
+  }
+
+  void step(size_t rank, const Combine& combine) {
+    MemoryMap& memory = machines_[rank].memory;
+    for (const Composition& c : combine.compositions) {
+      for (const Block* from : {&c.far, &c.near}) memory.require(*from, site_);
+      for (const auto* from : {&c.far_transition, &c.near_transition}) {
+        if (*from) memory.require(**from, site_);
+      }
+      const auto apart = [&](const Block& to) {
+        for (const Block* from : {&c.far, &c.near}) check_apart({to, *from});
+        for (const auto* from : {&c.far_transition, &c.near_transition}) {
+          if (*from) check_apart({to, **from});
+        }
+      };
+      apart(c.to);
+      write_whole(rank, c.to, {});
+      if (!c.to_transition) continue;
+      apart(*c.to_transition);
+      check_apart({*c.to_transition, c.to});
+      write_whole(rank, *c.to_transition, {});
+    }
+  }
+
+  void step(size_t rank, const Intra& intra) {
+    for (const IntraPart& part : intra.parts) {
+      if (part.state) machines_[rank].memory.require(*part.state, site_);
+    }
+  }
+
+  void step(size_t rank, const Apply& apply) {
+    for (const ApplyPart& part : apply.parts) {
+      for (const auto* block : {&part.state, &part.grad_state}) {
+        if (*block) machines_[rank].memory.require(**block, site_);
+      }
+    }
+  }
+
   void read_operands(size_t rank, const Segment& segment) {
     for (const Block* block : {&segment.query, &segment.key, &segment.value}) {
       machines_[rank].memory.require(*block, site_);
@@ -315,6 +362,31 @@ class Prover {
     for (size_t rank = 0; rank < num_ranks_; ++rank) {
       site_ = Site{static_cast<int32_t>(rank), -1, backward_};
       for (const TensorName tensor : tensors) prove_result(rank, tensor);
+    }
+  }
+
+  // What is asked for is there: on the rank where a document ends, or, of gradients, begins.
+  void prove_states(TensorName tensor) {
+    const AttentionShape& shape = plan_.request.shape;
+    if (tensor == TensorName::final_state ? !shape.state.final : !shape.state.initial) return;
+    for (size_t rank = 0; rank < num_ranks_; ++rank) {
+      site_ = Site{static_cast<int32_t>(rank), -1, backward_};
+      for (const PlacedSpan& placed : plan_.placement.spans(Rank(static_cast<int64_t>(rank)))) {
+        const int64_t length = plan_.request.documents[placed.document].length;
+        const bool here = tensor == TensorName::final_state ? placed.span.end == length : placed.span.begin == 0;
+        if (!here) continue;
+        const HeadRange heads{0, shape.num_heads};
+        const int64_t row_stride = heads.size() * sizes_.width(tensor);
+        const Block block{tensor,
+                          Storage::home,
+                          Precision::accumulation,
+                          placed.document,
+                          {0, length},
+                          heads,
+                          placed.document * row_stride * sizes_.element_bytes(Precision::accumulation),
+                          row_stride};
+        machines_[rank].memory.read(block, site_, Proof::result);
+      }
     }
   }
 

@@ -39,9 +39,11 @@ void MemoryMap::visit_pieces(const Block& block, Site site, Proof proof, F&& f) 
         held.document != block.document) {
       return true;
     }
+    if (is_state(block.tensor) && held.rows != block.rows) return true;
     const Span rows = held.rows.intersect(block.rows);
     const HeadRange heads = held.heads.intersect(block.heads);
-    if (rows.empty() || heads.empty() || (rows.size() > 1 && held.row_stride != block.row_stride) ||
+    if (rows.empty() || heads.empty() ||
+        (num_rows(held) > 1 && rows.size() > 1 && held.row_stride != block.row_stride) ||
         address(held, rows.begin, heads.begin) != address(block, rows.begin, heads.begin)) {
       return true;
     }
@@ -92,7 +94,9 @@ void MemoryMap::append_rest(const Cell& cell, const Patches& holes, std::vector<
   std::vector<Part> parts{Part{block.rows, block.heads}};
   std::vector<Part> next;
   for (const Patch& patch : holes) {
-    const Span hole_rows{block.rows.begin + patch.row_begin, block.rows.begin + patch.row_end};
+    const Span hole_rows = is_state(block.tensor)
+                               ? block.rows
+                               : Span{block.rows.begin + patch.row_begin, block.rows.begin + patch.row_end};
     const auto first = static_cast<int32_t>(patch.byte_begin / head_bytes);
     const auto last = static_cast<int32_t>((patch.byte_end + head_bytes - 1) / head_bytes);
     const HeadRange hole_heads{block.heads.begin + first, block.heads.begin + last};

@@ -24,7 +24,10 @@ class MemoryMap {
   explicit MemoryMap(const Sizes& sizes) : sizes_(&sizes) {}
 
   // Whether the block is a given home tensor: there is nothing to track.
-  static bool is_given(const Block& block) { return block.storage == Storage::home && !is_partial(block.tensor); }
+  static bool is_given(const Block& block) {
+    return block.storage == Storage::home &&
+           (is_state(block.tensor) ? is_given_state(block.tensor) : !is_partial(block.tensor));
+  }
 
   // The pieces that the block holds. Refutes (as `proof`) when a row of a head is missing, is of something else, or has
   // not arrived.

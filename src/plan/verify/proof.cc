@@ -15,13 +15,14 @@ std::string describe(const Block& block) {
 Sizes::Sizes(const AttentionShape& shape)
     : num_heads_(shape.num_heads),
       num_kv_heads_(shape.num_kv_heads),
-      head_dim_(shape.head_dim),
       element_bytes_{num_bytes(shape.element), num_bytes(accumulation_type(shape.element))},
-      input_rounds_(accumulation_type(shape.element) != shape.element) {}
+      input_rounds_(accumulation_type(shape.element) != shape.element) {
+  for (size_t t = 0; t < widths_.size(); ++t) widths_[t] = plan::width(static_cast<TensorName>(t), shape);
+}
 
 Area Sizes::area(const Block& block) const {
   const int64_t row_bytes = block.heads.size() * head_bytes(block.tensor, block.precision);
-  const int64_t num_rows = block.rows.size();
+  const int64_t num_rows = plan::num_rows(block);
   const int64_t pitch = num_rows == 1 ? row_bytes : block.row_stride * element_bytes(block.precision);
   return Area{block.offset_bytes, pitch, num_rows, row_bytes};
 }

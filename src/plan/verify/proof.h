@@ -45,10 +45,16 @@ struct Area {
   bool dense() const { return pitch == row_bytes; }
 };
 
-constexpr bool is_partial(TensorName tensor) {
-  return (tensor >= TensorName::output && tensor <= TensorName::delta) || tensor >= TensorName::grad_query;
+constexpr bool is_gradient(TensorName tensor) {
+  return tensor >= TensorName::grad_query && tensor <= TensorName::grad_value;
 }
-constexpr bool is_gradient(TensorName tensor) { return tensor >= TensorName::grad_query; }
+constexpr bool is_partial(TensorName tensor) {
+  return (tensor >= TensorName::output && tensor <= TensorName::delta) || is_gradient(tensor);
+}
+// States that the caller gives where they are at home; all others are written by a program.
+constexpr bool is_given_state(TensorName tensor) {
+  return tensor == TensorName::state || tensor == TensorName::grad_state;
+}
 // One number per row and head, of the accumulation type.
 constexpr bool is_number(TensorName tensor) { return tensor == TensorName::lse || tensor == TensorName::delta; }
 constexpr bool has_kv_heads(TensorName tensor) {
@@ -62,7 +68,7 @@ class Sizes {
   explicit Sizes(const AttentionShape& shape);
 
   int32_t num_heads(TensorName tensor) const { return has_kv_heads(tensor) ? num_kv_heads_ : num_heads_; }
-  int64_t width(TensorName tensor) const { return is_number(tensor) ? 1 : head_dim_; }
+  int64_t width(TensorName tensor) const { return widths_[static_cast<size_t>(tensor)]; }
   int64_t element_bytes(Precision precision) const { return element_bytes_[static_cast<size_t>(precision)]; }
   int64_t head_bytes(TensorName tensor, Precision precision) const { return width(tensor) * element_bytes(precision); }
   // Whether Precision::input loses digits of what Precision::accumulation holds.
@@ -73,7 +79,7 @@ class Sizes {
  private:
   int32_t num_heads_;
   int32_t num_kv_heads_;
-  int64_t head_dim_;
+  std::array<int64_t, kNumTensorNames> widths_{};
   std::array<int64_t, 2> element_bytes_;  // [Precision]
   bool input_rounds_;
 };
@@ -94,6 +100,7 @@ const Program& program_of(const LoweredPlan& plan, int32_t rank, bool backward);
 void prove_well_formed(const LoweredPlan& plan);          // whatever a text can hold that is no plan at all
 void prove_memory(const LoweredPlan& plan);               // 5
 void prove_coverage(const LoweredPlan& plan);             // 1
+void prove_linear_coverage(const LoweredPlan& plan);      // 1, and 4 of outputs, of a linear layer
 void prove_matching(const LoweredPlan& plan);             // 3
 void prove_dataflow_and_result(const LoweredPlan& plan);  // 2 and 4. REQUIRES: matching is proven
 

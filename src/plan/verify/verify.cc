@@ -50,7 +50,8 @@ std::vector<Finding> verify(const LoweredPlan& plan) {
   std::vector<Finding> findings;
   if (!holds(&findings, [&] { proofs::prove_well_formed(plan); })) return findings;
   holds(&findings, [&] { proofs::prove_memory(plan); });
-  holds(&findings, [&] { proofs::prove_coverage(plan); });
+  holds(&findings,
+        [&] { plan.request.shape.is_linear() ? proofs::prove_linear_coverage(plan) : proofs::prove_coverage(plan); });
   if (holds(&findings, [&] { proofs::prove_matching(plan); })) {
     holds(&findings, [&] { proofs::prove_dataflow_and_result(plan); });
   }

@@ -1,0 +1,156 @@
+"""Linear attention and short convolutions on tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, overload
+
+import torch
+import torch.distributed as dist
+
+from evenspan import _evenspan
+from evenspan._sharding import bind
+
+Kernel = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None, float, torch.Tensor],
+    tuple[torch.Tensor, torch.Tensor],
+]
+
+
+@overload
+def linear_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    gate: torch.Tensor | None = None,
+    beta: torch.Tensor | None = None,
+    initial_state: torch.Tensor | None = None,
+    plan: _evenspan.Plan,
+    group: dist.ProcessGroup | None = None,
+    transport: str = "all_gather",
+    state_blocks: int = 0,
+    scale: float | None = None,
+    normalize: bool = False,
+    return_final_state: Literal[False] = False,
+    kernel: Kernel | None = None,
+) -> torch.Tensor: ...
+@overload
+def linear_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    gate: torch.Tensor | None = None,
+    beta: torch.Tensor | None = None,
+    initial_state: torch.Tensor | None = None,
+    plan: _evenspan.Plan,
+    group: dist.ProcessGroup | None = None,
+    transport: str = "all_gather",
+    state_blocks: int = 0,
+    scale: float | None = None,
+    normalize: bool = False,
+    return_final_state: Literal[True],
+    kernel: Kernel | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+def linear_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    gate: torch.Tensor | None = None,
+    beta: torch.Tensor | None = None,
+    initial_state: torch.Tensor | None = None,
+    plan: _evenspan.Plan,
+    group: dist.ProcessGroup | None = None,
+    transport: str = "all_gather",
+    state_blocks: int = 0,
+    scale: float | None = None,
+    normalize: bool = False,
+    return_final_state: bool = False,
+    kernel: Kernel | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """Linear attention along every document over all ranks, on this rank's rows.
+
+    For each head the state S, key_dim x value_dim, begins every document at 0 or `initial_state` and goes on as
+    ``S = A S + b k v^T``, and the output is ``scale * S^T q``. A is the identity, or the decay ``exp(gate)``; with `beta`
+    it is ``(I - beta k k^T)`` times that, and b is beta (the delta rule), otherwise b is 1. Plain linear attention,
+    Lightning Attention, RetNet, Mamba-2, GLA, DeltaNet, Gated DeltaNet and KDA are of this form.
+
+    Any plan serves, as it is, whatever its heads and head_dim: one placement for softmax and linear layers. Differentiable
+    in all tensors. Every rank calls it, and the backward pass, in the same order; ranks without rows too.
+
+    Args:
+        query: This rank's rows, [tokens, heads, key_dim] of the plan's type.
+        key: [tokens, heads, key_dim].
+        value: [tokens, heads, value_dim].
+        gate: Logarithms of decays, at most 0: [heads] for all tokens (its gradient is this rank's part of the sum),
+            [tokens, heads], or [tokens, heads, key_dim].
+        beta: [tokens, heads], for the delta rule.
+        initial_state: [documents, heads, key_dim, value_dim] in float32 (float64 for float64 plans); read where a document
+            begins on this rank. Its gradient is 0 for the other documents.
+        plan: The same plan on every rank.
+        group: A process group of `plan.ranks` ranks.
+        transport: How states travel between ranks: ring, all_gather, pipelined, logarithmic or two_level.
+        state_blocks: For pipelined: parts of the heads that follow each other; 0 chooses.
+        scale: Of the queries; key_dim ** -0.5 by default.
+        normalize: Divide by the same sum with values 1; without `beta` and states.
+        return_final_state: Return the states after the documents as well, like `initial_state`: those of documents that
+            end on this rank, 0 for the others, so that the sum over the ranks holds all.
+        kernel: A function of (query, key, value, gate, beta, scale, state), all of one segment, that returns output and
+            state after it, differentiable by autograd; used for the local part instead of Evenspan's.
+
+    Returns:
+        [tokens, heads, value_dim], and with `return_final_state` the states.
+
+    Raises:
+        InvalidArgumentError: The tensors do not fit the plan or each other, a gate is above 0, a division by 0.
+        CommunicationError: A rank failed, or the ranks' layers differ.
+    """
+    output, state = _evenspan.linear_attention(
+        query,
+        key,
+        value,
+        gate,
+        beta,
+        initial_state,
+        bind(plan, group, device=query.device),
+        transport=transport,
+        state_blocks=state_blocks,
+        scale=0.0 if scale is None else scale,
+        normalize=normalize,
+        final_state=return_final_state,
+        kernel=kernel,
+    )
+    return output if state is None else (output, state)
+
+
+def short_convolution(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    plan: _evenspan.Plan,
+    group: dist.ProcessGroup | None = None,
+) -> torch.Tensor:
+    """Convolve every document causally, channel by channel, on this rank's rows.
+
+    ``y[t, c] = bias[c] + sum over i < width of weight[c, i] * x[t - (width - 1) + i, c]``, with 0 before a document's
+    begin. Rows that other ranks hold come from them, and their gradients go back. Differentiable; every rank calls it, and
+    the backward pass, in the same order.
+
+    Args:
+        x: This rank's rows, [tokens, channels].
+        weight: [channels, width].
+        bias: [channels].
+        plan: The same plan on every rank.
+        group: A process group of `plan.ranks` ranks.
+
+    Returns:
+        [tokens, channels].
+
+    Raises:
+        InvalidArgumentError: The tensors do not fit the plan or each other.
+        CommunicationError: A rank failed.
+    """
+    return _evenspan.short_convolution(x, weight, bias, bind(plan, group, device=x.device))

@@ -1,0 +1,84 @@
+// Lowering of one rank's program of a linear layer.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "evenspan/plan/linear.h"
+#include "plan/lower/emitter.h"
+#include "plan/transport/transport.h"
+
+namespace evenspan::plan {
+
+class LinearLowering {
+ public:
+  LinearLowering(const Plan& plan, const AttentionShape& shape, const StateOptions& options, Rank rank);
+  RankProgram run();
+
+ private:
+  struct OwnPart {
+    Part part;
+    int32_t index = 0;                      // among the parts of its document
+    std::optional<Block> saved_state;       // before it, where one comes in
+    std::optional<Block> saved_transition;  // of it, where something comes in and goes out
+  };
+  // The map or state of a window of parts, all heads, on this rank; and when it comes.
+  struct Held {
+    Block block;
+    std::optional<Block> transition;
+    std::vector<std::pair<HeadRange, size_t>> arrivals;  // heads, index in pending_
+  };
+  // A document of which this rank holds a part, in one direction.
+  struct Local {
+    DocumentId document;
+    std::vector<Span> spans;  // [part], in the order of the document
+    std::vector<size_t> own;  // indices in parts_, in the order of the pass
+    Scan scan;                // empty for a document of one part
+    size_t next_move = 0, next_fold = 0;
+    std::map<Window, Held> held;
+    std::deque<Held> unused;  // arrivals of what was folded here
+  };
+
+  int32_t num_parts(DocumentId document) const;
+  bool has_incoming(int32_t index) const { return index > 0 || shape_.state.initial; }
+  bool has_outgoing(int32_t index, int32_t num_parts) const { return index + 1 < num_parts || shape_.state.final; }
+  Program lower(bool backward);
+
+  // Of one direction. Indices of parts are in the order of the pass.
+  bool comes_in(int32_t index) const { return index > 0 || given_; }
+  bool goes_out(int32_t index, int32_t count) const { return index + 1 < count || asked_; }
+  int32_t mirrored(int32_t index, int32_t count) const { return backward_ ? count - 1 - index : index; }
+  Span rows_of(const Local& local, Window window) const;
+  Block state_block(TensorName tensor, Storage storage, DocumentId document, Span rows);
+  std::optional<Block> transition_block(DocumentId document, Span rows);
+  Block home_state(TensorName tensor, DocumentId document, Span rows) const;
+  Held& open(Local* local, Window window);
+  Held& target(Local* local, Window window);
+  Local make_local(DocumentId document);
+  void summarize();
+  void fold(Local* local, Window to, Window far, Window near, HeadRange heads);
+  void need(const Held& held, HeadRange heads);
+  void run_stage(int32_t stage);
+  void emit_intra();
+  void finish();
+
+  const Plan& plan_;
+  const AttentionShape& shape_;
+  const StateOptions& options_;
+  Rank rank_;
+  std::vector<OwnPart> parts_;  // in home order
+  int64_t saved_bytes_ = 0;
+
+  bool backward_ = false, given_ = false, asked_ = false;
+  TensorName state_ = TensorName::state, summary_ = TensorName::summary, result_ = TensorName::final_state;
+  std::optional<Emitter> emitter_;
+  std::vector<Local> locals_;
+  std::vector<std::optional<Pending>> pending_;  // exchanges that nothing has waited for
+  Combine combine_;
+  bool intra_emitted_ = false;
+};
+
+}  // namespace evenspan::plan

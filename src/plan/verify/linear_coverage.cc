@@ -1,0 +1,85 @@
+// Proofs 1 and 4 of a linear layer's outputs and gradients: every home span is one part of one Intra, and, where
+// something comes into it, afterwards of one Apply. A summary of a part is made before its Intra, at most once.
+#include <map>
+
+#include "plan/verify/proof.h"
+
+namespace evenspan::plan::proofs {
+namespace {
+
+struct Seen {
+  int32_t num_summaries = 0, num_intra = 0, num_applied = 0;
+  bool pending = false;
+};
+
+class Prover {
+ public:
+  Prover(const LoweredPlan& plan, int32_t rank, bool backward)
+      : plan_(plan), site_{rank, -1, backward}, state_(plan.request.shape.state) {}
+
+  void prove() {
+    const auto& operations = program_of(plan_, site_.rank, site_.backward).operations;
+    for (size_t i = 0; i < operations.size(); ++i) {
+      site_.operation = static_cast<int32_t>(i);
+      const auto& body = operations[i].body;
+      if (const auto* summarize = std::get_if<Summarize>(&body)) {
+        for (const PartSummary& part : summarize->parts) {
+          Seen& seen = of(part.part);
+          if (seen.num_summaries++ > 0 || seen.num_intra > 0) refuse(part.part, "is summarised again, or too late");
+        }
+      } else if (const auto* intra = std::get_if<Intra>(&body)) {
+        for (const IntraPart& part : intra->parts) {
+          Seen& seen = of(part.part);
+          if (seen.num_intra++ > 0) refuse(part.part, "is computed twice");
+          seen.pending = part.pending;
+        }
+      } else if (const auto* apply = std::get_if<Apply>(&body)) {
+        for (const ApplyPart& part : apply->parts) {
+          Seen& seen = of(part.part);
+          if (seen.num_intra == 0) refuse(part.part, "is completed before it is computed");
+          if (seen.num_applied++ > 0) refuse(part.part, "is completed twice");
+        }
+      }
+    }
+    site_.operation = -1;
+    int64_t row = 0;
+    for (const PlacedSpan& placed : plan_.placement.spans(Rank(site_.rank))) {
+      const Part part{placed.document, placed.span, row};
+      row += placed.span.size();
+      const Seen& seen = of(part);
+      const int64_t length = plan_.request.documents[placed.document].length;
+      const bool comes_in =
+          site_.backward ? placed.span.end < length || state_.final : placed.span.begin > 0 || state_.initial;
+      if (seen.num_intra == 0) refuse(part, "is not computed");
+      if (seen.pending != comes_in) refuse(part, comes_in ? "lacks what comes in" : "waits for nothing");
+      if ((seen.num_applied > 0) != comes_in) refuse(part, comes_in ? "is not completed" : "is completed without need");
+    }
+    if (parts_.size() != plan_.placement.spans(Rank(site_.rank)).size()) {
+      refute(Proof::coverage, site_, "computes ", parts_.size(), " parts of ",
+             plan_.placement.spans(Rank(site_.rank)).size(), " home spans; a part is a whole home span");
+    }
+  }
+
+ private:
+  Seen& of(const Part& part) { return parts_[{part.document, part.rows}]; }
+
+  [[noreturn]] void refuse(const Part& part, const char* what) const {
+    refute(Proof::coverage, site_, "document ", part.document, ", rows ", describe(part.rows), " ", what);
+  }
+
+  const LoweredPlan& plan_;
+  Site site_;
+  const StateShape& state_;
+  std::map<std::pair<DocumentId, Span>, Seen> parts_;
+};
+
+}  // namespace
+
+void prove_linear_coverage(const LoweredPlan& plan) {
+  for (int32_t rank = 0; rank < plan.request.num_ranks(); ++rank) {
+    Prover(plan, rank, false).prove();
+    Prover(plan, rank, true).prove();
+  }
+}
+
+}  // namespace evenspan::plan::proofs

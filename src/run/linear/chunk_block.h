@@ -1,0 +1,101 @@
+// The chunkwise form of the affine recurrence, a block of chunks at a time. With every reader's rows R, keys K, both
+// decayed as linear_kernel.h says, and state S at a chunk's begin:
+//   written   X = V, or with beta (I - pairs of erasing keys)^-1 (beta V + R_erase S), R_erase = -beta K
+//   output    O = pairs of queries X + R_query S
+//   state     decay S + K^T X
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <vector>
+
+#include "run/linear/chunk_grid.h"
+#include "run/linear/chunk_loops.h"
+
+namespace evenspan::run::chunked {
+
+// A diagonal gate's pairs cost exponentials where its decays do not factor; short chunks have few pairs, and the decays
+// of most factor.
+constexpr int64_t kDiagonalChunkTokens = 16;
+
+// `tensor`, made or resized where it does not have the sizes.
+at::Tensor& fit(at::Tensor* tensor, at::IntArrayRef sizes, const at::TensorOptions& options);
+
+// Buffers for one block, used again for the next. Each function needs what its comment names to be loaded.
+class BlockWork {
+ public:
+  // `state_dim`: columns of the states, at least value_dim; what is more of `written` starts from 0.
+  BlockWork(const LinearOperands& operands, int64_t chunk_tokens, int64_t state_dim);
+
+  std::vector<Block> blocks(const std::vector<RowRange>& segments) const;
+  int64_t chunk_tokens() const { return chunk_tokens_; }
+  bool delta() const { return operands_.beta.defined(); }
+  at::TensorOptions options() const { return options_; }
+
+  void begin(const Block& block);  // decays; forgets the last block
+  void load_queries();             // query
+  void load_keys();                // key, key_late; with beta erase and its inverse
+  void load_values();              // written, which with beta is not complete before `advance`
+  void pair_queries();             // query.pairs. Needs queries and keys
+
+  // Carries the runs' states, [runs * heads, key_dim, state_dim], from their begins to their ends. `states` gets those
+  // at the chunks' begins. Needs keys and values.
+  void advance(const at::Tensor& current);
+  // [N, C, state_dim]. Needs paired queries and values; of the states, queries and what `advance` left.
+  enum class Terms { pairs, states, both };
+  at::Tensor& output(Terms terms);
+
+  // Rows of a wave's chunks.
+  at::Tensor wave(const at::Tensor& stack, int64_t wave) const;
+  // The states, or their gradients, of the runs that have a chunk in a wave.
+  at::Tensor wave_states(const at::Tensor& current, int64_t wave) const;
+
+  const Block& block() const { return *block_; }
+  at::Tensor& fitted(at::Tensor* tensor, int64_t rows, int64_t columns) const;  // [N, rows, columns]
+
+  Decays decays;
+  Reader query, erase;
+  at::Tensor key;       // [N, C, key_dim]
+  at::Tensor key_down;  // times Decays::down; `key` if the gate is not diagonal
+  at::Tensor key_late;  // times Decays::to_end; `key` without a gate
+  at::Tensor inverse;   // [N, C, C]
+  at::Tensor written;   // [N, C, state_dim]
+  at::Tensor states;    // [N, key_dim, state_dim]
+
+ private:
+  void load_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader);
+  void pair(Reader* reader);
+
+  LinearOperands operands_;
+  int64_t chunk_tokens_, block_chunks_, heads_, key_dim_, state_dim_;
+  at::TensorOptions options_;
+  const Block* block_ = nullptr;
+  int64_t matrices_ = 0;
+  // Storage of what may also stand for something else above.
+  at::Tensor query_up_, query_decayed_, erase_up_, erase_decayed_, key_down_, key_late_, pre_written_, written_,
+      output_;
+};
+
+// The states of a block's runs, and of the one that continues in the next block. Backward, blocks come in reverse and
+// what runs start from are the gradients at their ends.
+class StateCarry {
+ public:
+  StateCarry(at::IntArrayRef sizes, const at::TensorOptions& options) : sizes_(sizes.vec()), options_(options) {}
+
+  // `initial[segment]`, 0 where it is undefined, for runs that are `fresh`: Run::first, or backward Run::last.
+  const at::Tensor& enter(const Block& block, bool Run::*fresh, const std::vector<at::Tensor>& initial);
+  // `done(segment, state)` for runs that are at their segment's other end.
+  void leave(const Block& block, bool Run::*done, const std::function<void(size_t, const at::Tensor&)>& take);
+  // Of the run that continues.
+  at::Tensor& across() { return across_; }
+
+ private:
+  at::Tensor of_run(size_t run) const;
+
+  std::vector<int64_t> sizes_;  // [heads, key_dim, columns]
+  at::TensorOptions options_;
+  at::Tensor current_, across_;
+};
+
+}  // namespace evenspan::run::chunked

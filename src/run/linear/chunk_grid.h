@@ -1,0 +1,37 @@
+// Segments cut into chunks, and chunks gathered into blocks that are computed together.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "evenspan/run/linear_kernel.h"
+
+namespace evenspan::run::chunked {
+
+// Consecutive chunks of one segment in a block.
+struct Run {
+  size_t segment = 0;
+  int64_t num_chunks = 0;
+  bool first = false;  // holds the segment's begin
+  bool last = false;   // holds its end
+};
+
+// The c-th chunks of all runs make wave c: nothing in a wave depends on another chunk of it.
+struct Block {
+  std::vector<Run> runs;         // longest first; the first `wave_size(c)` of them have a c-th chunk
+  std::vector<RowRange> chunks;  // wave by wave, each in the order of the runs
+  std::vector<int64_t> waves;    // where each begins in `chunks`, and their number
+
+  int64_t num_chunks() const { return static_cast<int64_t>(chunks.size()); }
+  int64_t num_waves() const { return static_cast<int64_t>(waves.size()) - 1; }
+  int64_t wave_size(int64_t wave) const {
+    return waves[static_cast<size_t>(wave) + 1] - waves[static_cast<size_t>(wave)];
+  }
+};
+
+// Every segment's chunks have `chunk_tokens` rows but for its last. A segment is in consecutive blocks, in order, and
+// no two segments of a block continue in the next. Blocks hold `block_chunks` but for the last.
+std::vector<Block> blocks_of(const std::vector<RowRange>& segments, int64_t chunk_tokens, int64_t block_chunks);
+
+}  // namespace evenspan::run::chunked

@@ -1,0 +1,127 @@
+// A linear layer's runs on an executable's entry.
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "run/entry.h"
+#include "run/interpreter.h"
+
+namespace evenspan::run {
+
+using plan::TensorName;
+
+namespace {
+
+// What ranks must agree on, as numbers.
+std::vector<int64_t> fingerprint(const plan::AttentionShape& shape, const plan::StateOptions& options) {
+  const auto& names = plan::transports();
+  const auto at = std::find_if(names.begin(), names.end(), [&](const auto& t) { return t.name == options.transport; });
+  return {shape.num_heads,
+          shape.head_dim,
+          shape.state.value_dim,
+          static_cast<int64_t>(shape.element),
+          static_cast<int64_t>(shape.state.transition),
+          shape.state.initial ? 1 : 0,
+          shape.state.final ? 1 : 0,
+          at - names.begin(),
+          options.blocks};
+}
+constexpr const char* kFingerprintNames[] = {"heads",        "key dimension", "value dimension",
+                                             "element type", "kind of gate",  "initial state",
+                                             "final state",  "transport",     "state blocks"};
+
+at::Tensor& slot(Memory* memory, TensorName name) { return memory->home[static_cast<size_t>(name)]; }
+
+std::vector<int64_t> state_sizes(const plan::Plan& plan, const plan::AttentionShape& shape) {
+  return {plan.request.documents.size(), shape.num_heads, shape.head_dim, shape.state.value_dim};
+}
+
+// A gate that all tokens share.
+at::Tensor fixed_decay(const LinearOperands& operands, const plan::AttentionShape& shape) {
+  const bool fixed = operands.gate.defined() && operands.gate.dim() == 1;
+  return fixed && shape.state.transition == plan::Transition::known ? operands.gate : at::Tensor();
+}
+
+}  // namespace
+
+const plan::RankProgram& Executable::Entry::linear_program(const plan::AttentionShape& shape,
+                                                           const plan::StateOptions& options) {
+  for (const LinearProgram& known : linear_programs_) {
+    if (known.shape == shape && known.options == options) return known.program;
+  }
+  plan::validate(shape, options);
+  const std::vector<int64_t> own = fingerprint(shape, options);
+  const std::vector<at::Tensor> all =
+      comm::all_gather(communicator_, at::tensor(own, at::kLong).to(device_), "linear layer check");
+  for (size_t r = 0; r < all.size(); ++r) {
+    const at::Tensor other = all[r].cpu();
+    for (size_t i = 0; i < own.size(); ++i) {
+      const int64_t theirs = other.const_data_ptr<int64_t>()[i];
+      if (theirs == own[i]) continue;
+      fail(ErrorKind::communication, "[linear layer check] ranks ", communicator_.rank(), " and ", r, " differ in ",
+           kFingerprintNames[i], " (", own[i], " against ", theirs, "); give every rank the same layer");
+    }
+  }
+  linear_programs_.push_back({shape, options, plan::lower_linear(*plan_, shape, options, communicator_.rank())});
+  return linear_programs_.back().program;
+}
+
+Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(const LinearOperands& operands,
+                                                                         const at::Tensor& initial_state,
+                                                                         const plan::AttentionShape& shape,
+                                                                         const plan::StateOptions& options,
+                                                                         const LinearKernel& kernel) {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  const plan::RankProgram& program = linear_program(shape, options);
+  LinearForwardResult result;
+  result.output = at::empty_like(operands.value, operands.value.options(), at::MemoryFormat::Contiguous);
+  Memory memory;
+  slot(&memory, TensorName::state) = initial_state;
+  if (shape.state.final) {
+    const auto type = scalar_type(plan::accumulation_type(shape.element));
+    result.final_state = at::zeros(state_sizes(*plan_, shape), operands.value.options().dtype(type));
+    slot(&memory, TensorName::final_state) = result.final_state;
+  }
+  result.saved = make_saved(program.saved_bytes);
+  memory.saved = saved_buffer(result.saved);
+  memory.arena = arena(program.forward.arena_bytes);
+  const auto pass = kernel.forward(operands, result.output);
+  memory.linear = {pass.get(), nullptr, fixed_decay(operands, shape)};
+  run_program(program.forward, shape, memory, communicator_, "linear attention forward");
+  return result;
+}
+
+Executable::Entry::LinearBackwardResult Executable::Entry::linear_backward(
+    const LinearOperands& operands, const at::Tensor& grad_output, const at::Tensor& grad_final_state,
+    const at::Tensor& initial_state, const at::Tensor& saved, const plan::AttentionShape& shape,
+    const plan::StateOptions& options, const LinearKernel& kernel) {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  const plan::RankProgram& program = linear_program(shape, options);
+  LinearBackwardResult result;
+  const auto like = [](const at::Tensor& x) {
+    return x.defined() ? at::empty_like(x, x.options(), at::MemoryFormat::Contiguous) : at::Tensor();
+  };
+  result.operands = {like(operands.query), like(operands.key), like(operands.value), like(operands.gate),
+                     like(operands.beta)};
+  Memory memory;
+  slot(&memory, TensorName::state) = initial_state;
+  slot(&memory, TensorName::grad_state) = grad_final_state;
+  if (shape.state.initial) {
+    result.initial_state = at::zeros(initial_state.sizes(), initial_state.options());
+    slot(&memory, TensorName::grad_initial_state) = result.initial_state;
+  }
+  memory.saved = saved_buffer(saved);
+  memory.arena = arena(program.backward.arena_bytes);
+  const auto pass = kernel.backward(operands, grad_output, result.operands);
+  memory.linear = {nullptr, pass.get(), fixed_decay(operands, shape)};
+  run_program(program.backward, shape, memory, communicator_, "linear attention backward");
+  pass->finish();
+  return result;
+}
+
+}  // namespace evenspan::run
