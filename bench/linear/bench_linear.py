@@ -111,7 +111,7 @@ def stand_in(local: Local) -> Callable[..., torch.Tensor]:
 
 def _ahead(state: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     """The peer's states are one decay ahead of the recurrence's."""
-    return torch.exp(-s.view(1, -1, 1, 1)) * state[None]
+    return torch.exp(-s.view(1, -1, 1, 1)) * state
 
 
 def systems(local: Local, tokens: int) -> list[System]:

@@ -10,6 +10,7 @@
 #include <ATen/ops/silu.h>
 
 #include "evenspan/core/error.h"
+#include "nn/linear_layer.h"
 
 namespace evenspan::nn {
 namespace {
@@ -41,14 +42,19 @@ Decoder::Decoder(const ModelConfig& config, Parameters parameters)
     Layer layer;
     layer.input_norm = parameters_.at(prefix + "input_layernorm.weight");
     layer.attention_norm = parameters_.at(prefix + "post_attention_layernorm.weight");
-    if (config_.qk_norm) {
-      layer.query_norm = parameters_.at(prefix + "self_attn.q_norm.weight");
-      layer.key_norm = parameters_.at(prefix + "self_attn.k_norm.weight");
+    if (!config_.is_softmax(i)) {
+      layer.linear = std::make_shared<const LinearLayer>(config_, config_.layer_types[static_cast<size_t>(i)],
+                                                         parameters_, prefix + "linear_attn");
+    } else {
+      if (config_.qk_norm) {
+        layer.query_norm = parameters_.at(prefix + "self_attn.q_norm.weight");
+        layer.key_norm = parameters_.at(prefix + "self_attn.k_norm.weight");
+      }
+      layer.query = projection(prefix + "self_attn.q_proj");
+      layer.key = projection(prefix + "self_attn.k_proj");
+      layer.value = projection(prefix + "self_attn.v_proj");
+      layer.output = projection(prefix + "self_attn.o_proj");
     }
-    layer.query = projection(prefix + "self_attn.q_proj");
-    layer.key = projection(prefix + "self_attn.k_proj");
-    layer.value = projection(prefix + "self_attn.v_proj");
-    layer.output = projection(prefix + "self_attn.o_proj");
     layer.gate = projection(prefix + "mlp.gate_proj");
     layer.up = projection(prefix + "mlp.up_proj");
     layer.down = projection(prefix + "mlp.down_proj");
@@ -80,42 +86,57 @@ Decoder::Rotation Decoder::rotation(const at::Tensor& positions) const {
   return {angles.cos().to(type).unsqueeze(1), angles.sin().to(type).unsqueeze(1)};
 }
 
-at::Tensor Decoder::forward(const at::Tensor& ids, const at::Tensor& positions, const Attention& attention) const {
+at::Tensor Decoder::Projection::operator()(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+
+at::Tensor Decoder::softmax_attention(const Layer& layer, const at::Tensor& x, const Rotation& r,
+                                      const Attention& attention) const {
+  const int64_t n = x.size(0);
+  const auto heads = [&](const Projection& p, int64_t num_heads) {
+    return p(x).view({n, num_heads, config_.head_dim});
+  };
+  at::Tensor query = heads(layer.query, config_.num_attention_heads);
+  at::Tensor key = heads(layer.key, config_.num_key_value_heads);
+  const at::Tensor value = heads(layer.value, config_.num_key_value_heads);
+  if (config_.qk_norm) {
+    query = normed(query, layer.query_norm);
+    key = normed(key, layer.key_norm);
+  }
+  const at::Tensor mixed = attention(rotated(query, r.cosine, r.sine), rotated(key, r.cosine, r.sine), value);
+  return layer.output(mixed.reshape({n, config_.num_attention_heads * config_.head_dim}));
+}
+
+at::Tensor Decoder::forward(const at::Tensor& ids, const at::Tensor& positions, const Mixers& mixers) const {
   if (ids.dim() != 1 || ids.sizes() != positions.sizes() || ids.scalar_type() != at::kLong ||
       positions.scalar_type() != at::kLong) {
     fail_invalid("[decoder] ids and positions must be int64 of one length; they are ", ids.scalar_type(), ids.sizes(),
                  " and ", positions.scalar_type(), positions.sizes());
   }
-  const int64_t n = ids.numel();
   const Rotation r = rotation(positions);
-  const auto apply = [](const Projection& p, const at::Tensor& x) { return at::linear(x, p.weight, p.bias); };
-  const auto heads = [&](const Projection& p, const at::Tensor& x, int64_t num_heads) {
-    return apply(p, x).view({n, num_heads, config_.head_dim});
-  };
-
   at::Tensor hidden = at::embedding(embedding_, ids);
   for (const Layer& layer : layers_) {
     const at::Tensor x = normed(hidden, layer.input_norm);
-    at::Tensor query = heads(layer.query, x, config_.num_attention_heads);
-    at::Tensor key = heads(layer.key, x, config_.num_key_value_heads);
-    const at::Tensor value = heads(layer.value, x, config_.num_key_value_heads);
-    if (config_.qk_norm) {
-      query = normed(query, layer.query_norm);
-      key = normed(key, layer.key_norm);
-    }
-    const at::Tensor mixed = attention(rotated(query, r.cosine, r.sine), rotated(key, r.cosine, r.sine), value);
-    hidden = hidden + apply(layer.output, mixed.reshape({n, config_.num_attention_heads * config_.head_dim}));
+    hidden =
+        hidden + (layer.linear ? layer.linear->forward(x, mixers) : softmax_attention(layer, x, r, mixers.attention));
     const at::Tensor y = normed(hidden, layer.attention_norm);
-    hidden = hidden + apply(layer.down, at::silu(apply(layer.gate, y)) * apply(layer.up, y));
+    hidden = hidden + layer.down(at::silu(layer.gate(y)) * layer.up(y));
   }
   return normed(hidden, final_norm_);
 }
 
-at::Tensor Decoder::forward(const at::Tensor& ids, const at::Tensor& positions,
-                            const run::Executable& executable) const {
-  return forward(ids, positions, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+at::Tensor Decoder::forward(const at::Tensor& ids, const at::Tensor& positions, const run::Executable& executable,
+                            const std::string& transport) const {
+  Mixers mixers;
+  mixers.attention = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
     return run::attention(q, k, v, executable);
-  });
+  };
+  mixers.linear_attention = [&](const run::LinearInput& input, run::LinearOptions options) {
+    options.transport = transport;
+    return run::linear_attention(input, executable, options).output;
+  };
+  mixers.convolution = [&](const at::Tensor& x, const at::Tensor& weight) {
+    return run::short_convolution(x, weight, {}, executable);
+  };
+  return forward(ids, positions, mixers);
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const { return at::linear(hidden, head_); }

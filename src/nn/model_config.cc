@@ -2,10 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
 #include "evenspan/core/error.h"
+#include "evenspan/core/nearest.h"
 #include "evenspan/nn/safetensors.h"
 
 namespace evenspan::nn {
@@ -80,6 +82,41 @@ class Reader {
   const std::string& source_;
 };
 
+constexpr const char* kHybrid = "evenspan_hybrid";
+
+// The kinds of the layers, and the shape of the linear ones.
+void read_linear_layers(const Reader& in, const std::string& source, ModelConfig* c) {
+  if (!in.has("layer_types")) {
+    fail_invalid("[model config] ", source, ": an evenspan_hybrid needs layer_types, a name for each of its ",
+                 c->num_hidden_layers, " layers");
+  }
+  std::vector<std::string> known{"full_attention"};
+  known.insert(known.end(), linear_layer_types().begin(), linear_layer_types().end());
+  for (const Json& kind : in.list("layer_types")) {
+    const std::string name = kind.is_string() ? kind.get<std::string>() : kind.dump();
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      std::string list;
+      for (const std::string& one : known) list += (list.empty() ? "" : ", ") + one;
+      fail_invalid("[model config] ", source, ": layer_types has ", kind.dump(), "; there are ", list,
+                   did_you_mean(name, known));
+    }
+    c->layer_types.push_back(name);
+  }
+  if (static_cast<int64_t>(c->layer_types.size()) != c->num_hidden_layers) {
+    fail_invalid("[model config] ", source, ": layer_types has ", c->layer_types.size(), " names for ",
+                 c->num_hidden_layers, " layers; give one for each");
+  }
+  if (c->num_softmax_layers() == c->num_hidden_layers) return;
+  c->linear_num_heads = in.positive("linear_num_heads");
+  c->linear_key_dim = in.positive("linear_key_dim");
+  c->linear_value_dim = in.positive("linear_value_dim");
+  c->linear_conv_kernel = in.has("linear_conv_kernel") ? static_cast<int64_t>(in.number("linear_conv_kernel", 0)) : 0;
+  if (static_cast<double>(c->linear_conv_kernel) != in.number("linear_conv_kernel", 0)) {
+    fail_invalid("[model config] ", source,
+                 ": linear_conv_kernel must be a whole number, the convolution's width, or 0");
+  }
+}
+
 // The base of the rotary embedding, from the old (rope_theta, rope_scaling) or the new (rope_parameters) fields.
 double read_rope_theta(const Reader& in) {
   double theta = in.number("rope_theta", 10000.0);
@@ -111,12 +148,26 @@ void refuse_unsupported(const Reader& in, const std::string& model_type) {
   if (window_in_use) in.refuse("sliding_window", "sliding windows are not supported, set it to null");
   if (in.has("layer_types")) {
     for (const Json& kind : in.list("layer_types")) {
-      if (kind != "full_attention") in.refuse("layer_types", "only full_attention layers are supported");
+      if (kind != "full_attention" && model_type != kHybrid) {
+        in.refuse("layer_types", "only full_attention layers are supported, others in the model type evenspan_hybrid");
+      }
     }
   }
 }
 
 }  // namespace
+
+const std::vector<std::string>& linear_layer_types() {
+  static const std::vector<std::string> kTypes = {"linear",   "lightning",      "mamba2", "gla",
+                                                  "deltanet", "gated_deltanet", "kda"};
+  return kTypes;
+}
+
+int64_t ModelConfig::num_softmax_layers() const {
+  int64_t count = 0;
+  for (int64_t i = 0; i < num_hidden_layers; ++i) count += is_softmax(i) ? 1 : 0;
+  return count;
+}
 
 ModelConfig parse_model_config(const std::string& text, const std::string& source) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -129,8 +180,8 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   const bool llama = c.model_type == "llama";
   const bool qwen2 = c.model_type == "qwen2";
   const bool qwen3 = c.model_type == "qwen3";
-  if (!llama && !qwen2 && !qwen3 && c.model_type != "mistral") {
-    in.refuse("model_type", "the supported model types are llama, mistral, qwen2 and qwen3");
+  if (!llama && !qwen2 && !qwen3 && c.model_type != "mistral" && c.model_type != kHybrid) {
+    in.refuse("model_type", "the supported model types are llama, mistral, qwen2, qwen3 and evenspan_hybrid");
   }
   refuse_unsupported(in, c.model_type);
   c.vocab_size = in.positive("vocab_size");
@@ -161,6 +212,7 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   c.output_bias = attention_bias;
   c.mlp_bias = llama && in.flag("mlp_bias", false);
   c.qk_norm = qwen3;
+  if (c.model_type == kHybrid) read_linear_layers(in, source, &c);
   return c;
 }
 
@@ -174,7 +226,8 @@ std::string to_json(const ModelConfig& c, const std::string& dtype) {
   static const std::map<std::string, std::string> kClasses = {{"llama", "LlamaForCausalLM"},
                                                               {"mistral", "MistralForCausalLM"},
                                                               {"qwen2", "Qwen2ForCausalLM"},
-                                                              {"qwen3", "Qwen3ForCausalLM"}};
+                                                              {"qwen3", "Qwen3ForCausalLM"},
+                                                              {kHybrid, "EvenspanHybridForCausalLM"}};
   nlohmann::ordered_json json = {
       {"architectures", {kClasses.at(c.model_type)}},
       {"model_type", c.model_type},
@@ -199,6 +252,15 @@ std::string to_json(const ModelConfig& c, const std::string& dtype) {
   if (c.model_type == "llama" || c.model_type == "qwen3") json["attention_bias"] = c.output_bias;
   if (c.model_type == "llama") json["mlp_bias"] = c.mlp_bias;
   if (c.model_type == "mistral") json["sliding_window"] = nullptr;
+  if (c.model_type == kHybrid) {
+    json["layer_types"] = c.layer_types;
+    if (c.num_softmax_layers() < c.num_hidden_layers) {
+      json["linear_num_heads"] = c.linear_num_heads;
+      json["linear_key_dim"] = c.linear_key_dim;
+      json["linear_value_dim"] = c.linear_value_dim;
+      json["linear_conv_kernel"] = c.linear_conv_kernel;
+    }
+  }
   return json.dump(2) + "\n";
 }
 
@@ -224,6 +286,14 @@ std::vector<std::string> differences(const ModelConfig& a, const ModelConfig& b)
   compare("output_bias", a.output_bias, b.output_bias);
   compare("mlp_bias", a.mlp_bias, b.mlp_bias);
   compare("qk_norm", a.qk_norm, b.qk_norm);
+  for (size_t i = 0; i < std::min(a.layer_types.size(), b.layer_types.size()); ++i) {
+    compare(("layer_types[" + std::to_string(i) + "]").c_str(), a.layer_types[i], b.layer_types[i]);
+  }
+  compare("layer_types", a.layer_types.size(), b.layer_types.size());
+  compare("linear_num_heads", a.linear_num_heads, b.linear_num_heads);
+  compare("linear_key_dim", a.linear_key_dim, b.linear_key_dim);
+  compare("linear_value_dim", a.linear_value_dim, b.linear_value_dim);
+  compare("linear_conv_kernel", a.linear_conv_kernel, b.linear_conv_kernel);
   return out;
 }
 

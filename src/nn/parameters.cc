@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "evenspan/core/error.h"
+#include "nn/linear_layer.h"
 
 namespace evenspan::nn {
 namespace {
@@ -27,6 +28,14 @@ uint64_t hash_name(const std::string& name) {  // FNV-1a
 // Uniform in (0, 1], 53 bits.
 double uniform(uint64_t key, uint64_t counter) {
   return (static_cast<double>(mix(key ^ mix(counter)) >> 11) + 1) * 0x1p-53;
+}
+
+// The value that a number in (0, 1] stands for.
+double shaped(const ParameterSpec& spec, double u) {
+  if (spec.initial == Initial::convolution) return (2 * u - 1) / std::sqrt(static_cast<double>(spec.shape.back()));
+  if (spec.initial == Initial::log_decay) return std::log(1 + 15 * u);
+  const double step = 0.001 * std::pow(100.0, u);
+  return step + std::log(-std::expm1(-step));  // log(exp(step) - 1)
 }
 
 }  // namespace
@@ -61,13 +70,17 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& c) {
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string layer = "model.layers." + std::to_string(i);
     norm(layer + ".input_layernorm", c.hidden_size);
-    linear(layer + ".self_attn.q_proj", query_width, c.hidden_size, c.qkv_bias);
-    linear(layer + ".self_attn.k_proj", kv_width, c.hidden_size, c.qkv_bias);
-    linear(layer + ".self_attn.v_proj", kv_width, c.hidden_size, c.qkv_bias);
-    linear(layer + ".self_attn.o_proj", c.hidden_size, query_width, c.output_bias);
-    if (c.qk_norm) {
-      norm(layer + ".self_attn.q_norm", c.head_dim);
-      norm(layer + ".self_attn.k_norm", c.head_dim);
+    if (!c.is_softmax(i)) {
+      append_linear_specs(c, c.layer_types[static_cast<size_t>(i)], layer + ".linear_attn", &specs);
+    } else {
+      linear(layer + ".self_attn.q_proj", query_width, c.hidden_size, c.qkv_bias);
+      linear(layer + ".self_attn.k_proj", kv_width, c.hidden_size, c.qkv_bias);
+      linear(layer + ".self_attn.v_proj", kv_width, c.hidden_size, c.qkv_bias);
+      linear(layer + ".self_attn.o_proj", c.hidden_size, query_width, c.output_bias);
+      if (c.qk_norm) {
+        norm(layer + ".self_attn.q_norm", c.head_dim);
+        norm(layer + ".self_attn.k_norm", c.head_dim);
+      }
     }
     norm(layer + ".post_attention_layernorm", c.hidden_size);
     linear(layer + ".mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
@@ -81,11 +94,17 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& c) {
 
 void initial_values(const ModelConfig& config, const ParameterSpec& spec, uint64_t seed, int64_t begin, int64_t end,
                     double* values) {
-  if (spec.initial != Initial::normal) {
+  if (spec.initial == Initial::ones || spec.initial == Initial::zeros) {
     std::fill(values, values + (end - begin), spec.initial == Initial::ones ? 1.0 : 0.0);
     return;
   }
   const uint64_t key = mix(seed ^ mix(hash_name(spec.name)));
+  if (spec.initial != Initial::normal) {
+    for (int64_t i = begin; i < end; ++i) {
+      values[i - begin] = shaped(spec, uniform(key, static_cast<uint64_t>(i)));
+    }
+    return;
+  }
   for (int64_t i = begin; i < end; ++i) {
     // Box-Muller: elements 2j and 2j + 1 share a radius and an angle.
     const auto pair = static_cast<uint64_t>(i & ~int64_t{1});

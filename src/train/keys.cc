@@ -72,6 +72,8 @@ std::vector<Key> bind_keys(Config& c) {
          "mixed, hierarchical, usp: ranks that split heads; 0: as many as divide the ranks and share a node");
   number("parallel.token_slack", &c.parallel.token_slack, 0, 1e6,
          "tokens of a rank stay below (1 + this) x the mean where possible");
+  add("parallel.transport", &c.parallel.transport,
+      "how states of linear layers travel: ring, all_gather, pipelined, logarithmic, two_level");
   number("parallel.threads_per_rank", &c.parallel.threads_per_rank, 0, 4096,
          "threads of one rank's operators; 0: cores / ranks, at least 1. Another number rounds differently");
 

@@ -19,9 +19,11 @@
 #include "evenspan/nn/decoder.h"
 #include "evenspan/nn/loss.h"
 #include "evenspan/nn/safetensors.h"
+#include "evenspan/plan/linear.h"
 #include "evenspan/plan/plan_cache.h"
 #include "evenspan/run/executable.h"
 #include "evenspan/simulate/planner.h"
+#include "evenspan/simulate/schedule.h"
 #include "evenspan/train/batches.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/optimizer.h"
@@ -44,18 +46,42 @@ plan::ElementType element_type(at::ScalarType type) {
                                  : plan::ElementType::f32;
 }
 
+// The linear layers of a hybrid, by kind.
+std::vector<simulate::LinearLayers> linear_layers(const nn::ModelConfig& m, plan::ElementType element) {
+  std::vector<simulate::LinearLayers> kinds;
+  for (const std::string& type : nn::linear_layer_types()) {
+    const auto count = static_cast<int32_t>(std::count(m.layer_types.begin(), m.layer_types.end(), type));
+    if (count > 0) kinds.push_back({count, nn::linear_shape(m, type, element)});
+  }
+  return kinds;
+}
+
 // Forward and backward FLOPs per pair and per token of the whole model: only their ratio matters to a placement, so
 // seconds are those of a machine with 1e12 FLOP/s for both.
 plan::CostModel cost_model(const nn::ModelConfig& m) {
   const auto width = static_cast<double>(m.num_attention_heads * m.head_dim);
   const auto kv_width = static_cast<double>(m.num_key_value_heads * m.head_dim);
   const auto hidden = static_cast<double>(m.hidden_size);
-  const double matrices = hidden * (2 * width + 2 * kv_width) + 3 * hidden * static_cast<double>(m.intermediate_size);
+  const auto softmax = static_cast<double>(m.num_softmax_layers());
   const auto layers = static_cast<double>(m.num_hidden_layers);
+  const double mlp = 3 * hidden * static_cast<double>(m.intermediate_size);
   constexpr double kSecondsPerFlop = 1e-12;
+  double products =
+      6 * (layers * mlp + softmax * hidden * (2 * width + 2 * kv_width) + hidden * static_cast<double>(m.vocab_size));
+  if (softmax < layers) {
+    const auto heads = static_cast<double>(m.linear_num_heads);
+    const auto keys = static_cast<double>(m.linear_key_dim), values = static_cast<double>(m.linear_value_dim);
+    products += (layers - softmax) * 6 * hidden * heads * (2 * keys + 2 * values);
+    for (const simulate::LinearLayers& kind : linear_layers(m, plan::ElementType::f32)) {
+      for (const simulate::Pass pass : {simulate::Pass::forward, simulate::Pass::backward}) {
+        const simulate::LinearFlops flops = simulate::linear_flops(kind.shape, 1, pass);
+        products += kind.count * (flops.intra + flops.apply);
+      }
+    }
+  }
   plan::CostModel cost;
-  cost.pair_seconds = kSecondsPerFlop * layers * 14 * width;  // 2 products forward, 5 backward
-  cost.token_seconds = kSecondsPerFlop * 6 * (layers * matrices + hidden * static_cast<double>(m.vocab_size));
+  cost.pair_seconds = kSecondsPerFlop * softmax * 14 * width;  // 2 products forward, 5 backward
+  cost.token_seconds = kSecondsPerFlop * products;
   return cost;
 }
 
@@ -67,6 +93,8 @@ std::optional<simulate::Scenario> load_scenario(const ParallelConfig& parallel, 
   model.shape = {static_cast<int32_t>(m.num_attention_heads), static_cast<int32_t>(m.num_key_value_heads),
                  static_cast<int32_t>(m.head_dim), element};
   model.num_layers = static_cast<int32_t>(m.num_hidden_layers);
+  model.linear = linear_layers(m, element);
+  model.states.transport = parallel.transport;
   model.hidden = m.hidden_size;
   model.intermediate = m.intermediate_size;
   model.vocabulary = m.vocab_size;
@@ -260,7 +288,7 @@ Run::Upcoming Run::upcoming() const {
 at::Tensor Run::loss(const Batch& batch, const run::Executable& executable, int64_t labels) const {
   const LocalTokens tokens =
       load_tokens(batches_.corpus(), batch, executable.plan().placement.spans(communicator_.rank()), model_.vocab_size);
-  const at::Tensor hidden = decoder_.forward(tokens.ids, tokens.positions, executable);
+  const at::Tensor hidden = decoder_.forward(tokens.ids, tokens.positions, executable, config_.parallel.transport);
   return nn::tiled_cross_entropy(hidden, decoder_.head_weight(), tokens.labels,
                                  labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0);
 }
@@ -310,7 +338,7 @@ void Run::fill_traffic(StepReport* report, const run::Executable& executable, do
   const plan::RankProgram& program = executable.program();
   row[0] = local_loss;
   row[1] = static_cast<double>(std::max(program.forward.arena_bytes, program.backward.arena_bytes) +
-                               program.saved_bytes * model_.num_hidden_layers);
+                               program.saved_bytes * model_.num_softmax_layers());
   for (const comm::Recorded::Item& item : recorded_->sends) {
     const int64_t group = item.operation.starts_with("optimizer") ? ranks : 0;
     row[2 + group + item.peer.value] += static_cast<double>(item.num_bytes);
@@ -335,8 +363,13 @@ void Run::fill_traffic(StepReport* report, const run::Executable& executable, do
   report->work_max_over_mean = metrics.work_max_over_mean;
   report->rank_tokens = metrics.tokens;
   report->rank_work = metrics.work_seconds;
-  report->forward_bytes = metrics.sent_bytes_total * model_.num_hidden_layers;
-  report->ring_bytes = metrics.ring_bytes_total * model_.num_hidden_layers;
+  report->forward_bytes = metrics.sent_bytes_total * model_.num_softmax_layers();
+  for (const simulate::LinearLayers& kind : linear_layers(model_, element_type(type_))) {
+    const plan::StateOptions states{config_.parallel.transport, 0};
+    report->forward_bytes +=
+        kind.count * plan::forward_traffic(executable.plan(), kind.shape, states).bytes(kind.shape);
+  }
+  report->ring_bytes = metrics.ring_bytes_total * model_.num_softmax_layers();
   report->peak_rss_bytes = peak_rss_bytes();
 }
 

@@ -25,6 +25,8 @@ ModelConfig small(const std::string& more = "") {
       "config.json");
 }
 
+Mixers attention_only(Attention attention) { return {std::move(attention), {}, {}}; }
+
 std::string with_header(const std::string& json, const std::string& data) {
   const uint64_t n = json.size();
   return std::string(reinterpret_cast<const char*>(&n), 8) + json + data;
@@ -134,13 +136,13 @@ TEST(Decoder, RunsWithoutTokens) {
   int calls = 0;
   const at::Tensor none = at::empty({0}, at::kLong);
   const at::Tensor hidden =
-      decoder.forward(none, none, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-        EXPECT_EQ(q.sizes(), (std::vector<int64_t>{0, 3, 4}));
-        ++calls;
-        at::Tensor out = q + k + v;
-        out.register_hook([&](const at::Tensor&) { ++calls; });
-        return out;
-      });
+      decoder.forward(none, none, attention_only([&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+                        EXPECT_EQ(q.sizes(), (std::vector<int64_t>{0, 3, 4}));
+                        ++calls;
+                        at::Tensor out = q + k + v;
+                        out.register_hook([&](const at::Tensor&) { ++calls; });
+                        return out;
+                      }));
   const at::Tensor loss = tiled_cross_entropy(hidden, decoder.head_weight(), none, 0.25);
   EXPECT_EQ(loss.item<double>(), 0);
   torch::autograd::backward({loss}, {});
@@ -153,7 +155,7 @@ TEST(Decoder, RunsWithoutTokens) {
 
 TEST(Decoder, WrongInputIsRefused) {
   const Decoder decoder(small(), make_initial_parameters(small(), 3, at::kFloat));
-  const Attention attention = [](const at::Tensor& q, const at::Tensor&, const at::Tensor&) { return q; };
+  const Mixers attention = attention_only([](const at::Tensor& q, const at::Tensor&, const at::Tensor&) { return q; });
   EXPECT_THAT(error_of([&] { decoder.forward(at::zeros({3}, at::kLong), at::zeros({2}, at::kLong), attention); }),
               HasSubstr("of one length"));
   EXPECT_THAT(error_of([&] { decoder.forward(at::zeros({3}), at::zeros({3}), attention); }),

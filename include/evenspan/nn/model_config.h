@@ -7,9 +7,10 @@
 
 namespace evenspan::nn {
 
-// Fields carry the names of config.json. The families differ by the four flags alone.
+// Fields carry the names of config.json. The families differ by the flags alone; a hybrid is a Llama some of whose
+// layers are linear.
 struct ModelConfig {
-  std::string model_type = "llama";  // llama, mistral, qwen2, qwen3
+  std::string model_type = "llama";  // llama, mistral, qwen2, qwen3, evenspan_hybrid
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -27,8 +28,23 @@ struct ModelConfig {
   bool mlp_bias = false;     // llama
   bool qk_norm = false;      // qwen3
 
+  // Of evenspan_hybrid: the kind of every layer, "full_attention" or one of linear_layer_types(); empty: all softmax.
+  std::vector<std::string> layer_types;
+  int64_t linear_num_heads = 0;
+  int64_t linear_key_dim = 0;
+  int64_t linear_value_dim = 0;
+  int64_t linear_conv_kernel = 0;  // width of a short convolution of queries, keys and values; 0: none
+
+  bool is_softmax(int64_t layer) const {
+    return layer_types.empty() || layer_types[static_cast<size_t>(layer)] == "full_attention";
+  }
+  int64_t num_softmax_layers() const;
+
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
+
+// "linear", "lightning", "mamba2", "gla", "deltanet", "gated_deltanet", "kda".
+const std::vector<std::string>& linear_layer_types();
 
 // Reads the text of a config.json; `source` names it in errors. Throws invalid_argument for malformed text, missing or
 // impossible values, and unsupported for a correct model that differs from what `Decoder` computes: another family or

@@ -13,7 +13,14 @@
 
 namespace evenspan::nn {
 
-enum class Initial : uint8_t { normal, ones, zeros };
+enum class Initial : uint8_t {
+  normal,
+  ones,
+  zeros,
+  convolution,  // uniform within 1 / sqrt(width), as torch's
+  log_decay,    // Mamba's A_log: log of uniform in [1, 16)
+  time_step,    // Mamba's dt_bias: what softplus maps to log-uniform in [0.001, 0.1)
+};
 
 struct ParameterSpec {
   std::string name;  // Hugging Face's, "model.layers.0.self_attn.q_proj.weight"

@@ -50,6 +50,7 @@ struct ParallelConfig {
   int64_t ranks_per_node = 0;
   int64_t ranks_per_group = 0;
   double token_slack = 0.1;
+  std::string transport = "all_gather";
   int64_t threads_per_rank = 0;
 };
 
