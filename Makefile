@@ -1,6 +1,6 @@
 # Every target sets up what it needs. EVENSPAN_PYTHON=/path/to/python3 uses an interpreter that has torch 2.11 to 2.13
 # and installs nothing.
-.PHONY: help build test demo bench bench-hosts bench-peers bench-prediction gpu-check lint format clean
+.PHONY: help build test demo bench bench-hosts bench-linear bench-peers bench-prediction gpu-check lint format clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -22,6 +22,9 @@ bench-hosts:  ## Run attention over hosts with shaped links between them; needs 
 
 bench-peers:  ## Compare with other systems of sequence parallelism; installs them into build/peers-venv.
 	scripts/bench_peers.sh
+
+bench-linear:  ## Time linear attention beside an all-to-all of heads, LASP's own code and softmax attention.
+	scripts/bench_linear.sh
 
 bench-prediction:  ## Compare simulated with measured attention on 2 processes.
 	scripts/bench_prediction.sh

@@ -1,9 +1,9 @@
 """Times linear attention on processes of this machine, side by side with other ways to compute it.
 
-One document, decays fixed per head (Lightning Attention, what the peer computes), forward and backward, every process with
-one thread. Systems: Evenspan with each transport; the same local kernel under an all-to-all of heads; LASP's own code
-(PyPI `lasp`, the plain path) on the same local kernel, since its kernels need a GPU; and softmax attention in a ring.
-All are checked against one process before they are timed, and timed by turns.
+One document, decays fixed per head (Lightning Attention, what the peer computes), forward and backward, every process
+with one thread. Systems: Evenspan with each transport; the same local kernel under an all-to-all of heads; LASP's own
+code (PyPI `lasp`, the plain path) on the same local kernel, since its kernels need a GPU; and softmax attention in a
+ring. All are checked against one process before they are timed, and timed by turns.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+import evenspan
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-
-import evenspan
 
 HEADS, DIM = 8, 64
 TOLERANCE = 1e-4  # float32, sums of up to 64K terms that decay
@@ -80,8 +78,7 @@ def stand_in(local: Local) -> Callable[..., torch.Tensor]:
     language.constexpr = int  # type: ignore[attr-defined]
     triton.language = language  # type: ignore[attr-defined]
     sys.modules.update({"triton": triton, "triton.language": language})
-    from lasp import initialize_lasp, lasp_naive  # noqa: PLC0415
-    from lasp import lasp_naive as _  # noqa: F401, PLC0415
+    from lasp import initialize_lasp
 
     module = sys.modules["lasp.lasp_naive"]
 
@@ -106,7 +103,7 @@ def stand_in(local: Local) -> Callable[..., torch.Tensor]:
 
     module.lasp_forward, module.lasp_backward = forward, backward
     initialize_lasp(1, dist.get_world_size())
-    return lasp_naive
+    return module.lasp_naive
 
 
 def _ahead(state: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -114,7 +111,7 @@ def _ahead(state: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     return torch.exp(-s.view(1, -1, 1, 1)) * state
 
 
-def systems(local: Local, tokens: int) -> list[System]:
+def systems(local: Local, lasp_naive: Callable[..., torch.Tensor], tokens: int) -> list[System]:
     """Return all ways; each takes this process's contiguous rows of query, key and value."""
     world = dist.get_world_size()
     gate = decays()
@@ -128,8 +125,6 @@ def systems(local: Local, tokens: int) -> list[System]:
         own = HEADS // world
         q, k, v = (Transpose.apply(t, True) for t in x)
         return Transpose.apply(local(q, k, v, gate[dist.get_rank() * own :][:own])[0], False)
-
-    lasp_naive = stand_in(local)
 
     def lasp(x: list[torch.Tensor]) -> torch.Tensor:
         q, k, v = (t.transpose(0, 1)[None].contiguous() for t in x)
@@ -203,6 +198,7 @@ def measure(rank: int, world: int, port: int, sizes: list[int], repetitions: int
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank % len(os.sched_getaffinity(0))]})
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     local = Local()
+    lasp_naive = stand_in(local)
     for tokens in sizes:
         whole = inputs(tokens)
         rows = slice(rank * tokens // world, (rank + 1) * tokens // world)
@@ -212,7 +208,7 @@ def measure(rank: int, world: int, port: int, sizes: list[int], repetitions: int
         shards = [x.detach()[rows] for x in whole]
         results: dict[str, list[float] | str] = {}
         running = []
-        for system in SYSTEMS.setdefault(tokens, systems(local, tokens)):
+        for system in systems(local, lasp_naive, tokens):
             if tokens > system.longest:
                 continue
             if "softmax" not in system.name and (error := worst_error(system, shards, expected)) > TOLERANCE:
@@ -228,9 +224,6 @@ def measure(rank: int, world: int, port: int, sizes: list[int], repetitions: int
             pipe.send((tokens, results))  # type: ignore[attr-defined]
     dist.barrier()
     os._exit(0)
-
-
-SYSTEMS: dict[int, list[System]] = {}
 
 
 def table(results: dict[int, dict[str, list[float] | str]]) -> str:
@@ -273,7 +266,6 @@ def main() -> int:
     if HEADS % given.ranks:
         parser.error(f"--ranks divides {HEADS}, the heads, for the all-to-all; it is {given.ranks}")
     sizes = [int(word) for word in given.tokens.split(",")]
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "peers"))
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     port = 20000 + os.getpid() % 20000

@@ -1,7 +1,8 @@
 """Exact attention over packed documents whose tokens are spread over ranks.
 
 `plan` decides who holds which tokens, `shard` takes a rank's rows, `attention` computes on them, `unshard` puts the
-whole back together; `linear_attention` and `short_convolution` run recurrent layers on the same plan; `attach` does all of it for a Hugging Face causal language model.
+whole back together, and `attach` does all of it for a Hugging Face causal language model. `linear_attention` and
+`short_convolution` compute recurrent layers on the same plans.
 
 A `group` is a `torch.distributed` process group; None is the default group, or this process alone when
 `torch.distributed` is not initialised. Calls that take a group are made by all of its ranks, in the same order.

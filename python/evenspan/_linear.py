@@ -73,12 +73,12 @@ def linear_attention(
     """Linear attention along every document over all ranks, on this rank's rows.
 
     For each head the state S, key_dim x value_dim, begins every document at 0 or `initial_state` and goes on as
-    ``S = A S + b k v^T``, and the output is ``scale * S^T q``. A is the identity, or the decay ``exp(gate)``; with `beta`
-    it is ``(I - beta k k^T)`` times that, and b is beta (the delta rule), otherwise b is 1. Plain linear attention,
-    Lightning Attention, RetNet, Mamba-2, GLA, DeltaNet, Gated DeltaNet and KDA are of this form.
+    ``S = A S + b k v^T``, and the output is ``scale * S^T q``. A is the identity, or the decay ``exp(gate)``; with
+    `beta` it is ``(I - beta k k^T)`` times that, and b is beta (the delta rule), otherwise b is 1. Plain linear
+    attention, Lightning Attention, RetNet, Mamba-2, GLA, DeltaNet, Gated DeltaNet and KDA are of this form.
 
-    Any plan serves, as it is, whatever its heads and head_dim: one placement for softmax and linear layers. Differentiable
-    in all tensors. Every rank calls it, and the backward pass, in the same order; ranks without rows too.
+    Any plan serves, as it is, whatever its heads and head_dim: one placement for softmax and linear layers.
+    Differentiable in all tensors. Every rank calls it and its backward pass, in the same order, without rows too.
 
     Args:
         query: This rank's rows, [tokens, heads, key_dim] of the plan's type.
@@ -87,8 +87,8 @@ def linear_attention(
         gate: Logarithms of decays, at most 0: [heads] for all tokens (its gradient is this rank's part of the sum),
             [tokens, heads], or [tokens, heads, key_dim].
         beta: [tokens, heads], for the delta rule.
-        initial_state: [documents, heads, key_dim, value_dim] in float32 (float64 for float64 plans); read where a document
-            begins on this rank. Its gradient is 0 for the other documents.
+        initial_state: [documents, heads, key_dim, value_dim] in float32 (float64 for float64 plans); read where a
+            document begins on this rank. Its gradient is 0 for the other documents.
         plan: The same plan on every rank.
         group: A process group of `plan.ranks` ranks.
         transport: How states travel between ranks: ring, all_gather, pipelined, logarithmic or two_level.
@@ -136,8 +136,8 @@ def short_convolution(
     """Convolve every document causally, channel by channel, on this rank's rows.
 
     ``y[t, c] = bias[c] + sum over i < width of weight[c, i] * x[t - (width - 1) + i, c]``, with 0 before a document's
-    begin. Rows that other ranks hold come from them, and their gradients go back. Differentiable; every rank calls it, and
-    the backward pass, in the same order.
+    begin. Rows that other ranks hold come from them, and their gradients go back. Differentiable; every rank calls it,
+    and the backward pass, in the same order.
 
     Args:
         x: This rank's rows, [tokens, channels].
