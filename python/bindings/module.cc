@@ -271,8 +271,8 @@ std::pair<at::Tensor, std::optional<at::Tensor>> linear_attention(
     const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const std::optional<at::Tensor>& gate,
     const std::optional<at::Tensor>& beta, const std::optional<at::Tensor>& initial_state,
     const run::Executable& executable, const std::string& transport, int32_t state_blocks, double scale, bool normalize,
-    bool final_state, const std::optional<PythonKernel>& kernel) {
-  run::LinearOptions options{transport, state_blocks, scale, normalize, final_state, nullptr};
+    bool final_state, const std::shared_ptr<run::SavedStates>& states, const std::optional<PythonKernel>& kernel) {
+  run::LinearOptions options{transport, state_blocks, scale, normalize, final_state, states, nullptr};
   if (kernel) {
     options.kernel = run::make_function_kernel([f = *kernel](const run::LinearOperands& x, const at::Tensor& state) {
       return f(x.query, x.key, x.value, optional(x.gate), optional(x.beta), x.scale, state);
@@ -285,10 +285,11 @@ std::pair<at::Tensor, std::optional<at::Tensor>> linear_attention(
 }
 
 void bind_linear(py::module_& m) {
+  py::class_<run::SavedStates, std::shared_ptr<run::SavedStates>>(m, "SavedStates").def(py::init<>());
   m.def("linear_attention", linear_attention, Unlocked(), py::arg("query"), py::arg("key"), py::arg("value"),
         py::arg("gate"), py::arg("beta"), py::arg("initial_state"), py::arg("executable"), py::kw_only(),
         py::arg("transport"), py::arg("state_blocks"), py::arg("scale"), py::arg("normalize"), py::arg("final_state"),
-        py::arg("kernel"));
+        py::arg("states"), py::arg("kernel"));
   m.def(
       "short_convolution",
       [](const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,

@@ -17,7 +17,7 @@ from evenspan._errors import (
     ResourceError,
     UnsupportedError,
 )
-from evenspan._evenspan import Executable, Plan
+from evenspan._evenspan import Executable, Plan, SavedStates
 from evenspan._linear import linear_attention, short_convolution
 from evenspan._sharding import attention, bind, plan, shard, unshard
 from evenspan.huggingface import Context, attach
@@ -30,6 +30,7 @@ __all__ = [
     "InvalidArgumentError",
     "Plan",
     "ResourceError",
+    "SavedStates",
     "UnsupportedError",
     "attach",
     "attention",

@@ -123,6 +123,15 @@ class CalibrateCommand:
     def calibrate(self, communicator: Communicator) -> Calibration: ...
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, executable: Executable) -> torch.Tensor: ...
+
+class SavedStates:
+    """The states that a call of `linear_attention` starts from, for a layer that is computed again in backward.
+
+    The first call with it fills it; further ones with the same inputs send nothing.
+    """
+
+    def __init__(self) -> None: ...
+
 def linear_attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -137,6 +146,7 @@ def linear_attention(
     scale: float,
     normalize: bool,
     final_state: bool,
+    states: SavedStates | None,
     kernel: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
 def short_convolution(

@@ -33,6 +33,7 @@ def linear_attention(
     scale: float | None = None,
     normalize: bool = False,
     return_final_state: Literal[False] = False,
+    states: _evenspan.SavedStates | None = None,
     kernel: Kernel | None = None,
 ) -> torch.Tensor: ...
 @overload
@@ -51,6 +52,7 @@ def linear_attention(
     scale: float | None = None,
     normalize: bool = False,
     return_final_state: Literal[True],
+    states: _evenspan.SavedStates | None = None,
     kernel: Kernel | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]: ...
 def linear_attention(
@@ -68,6 +70,7 @@ def linear_attention(
     scale: float | None = None,
     normalize: bool = False,
     return_final_state: bool = False,
+    states: _evenspan.SavedStates | None = None,
     kernel: Kernel | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Linear attention along every document over all ranks, on this rank's rows.
@@ -97,6 +100,9 @@ def linear_attention(
         normalize: Divide by the same sum with values 1; without `beta` and states.
         return_final_state: Return the states after the documents as well, like `initial_state`: those of documents that
             end on this rank, 0 for the others, so that the sum over the ranks holds all.
+        states: What a layer that is computed again in backward (activation checkpointing) takes its states from: the
+            first call with it communicates, further ones with the same inputs send nothing. Not with
+            `return_final_state`.
         kernel: A function of (query, key, value, gate, beta, scale, state), all of one segment, that returns output and
             state after it, differentiable by autograd; used for the local part instead of Evenspan's.
 
@@ -120,6 +126,7 @@ def linear_attention(
         scale=0.0 if scale is None else scale,
         normalize=normalize,
         final_state=return_final_state,
+        states=states,
         kernel=kernel,
     )
     return output if state is None else (output, state)

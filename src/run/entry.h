@@ -43,9 +43,10 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
     at::Tensor final_state;  // undefined unless the shape has one
     at::Tensor saved;
   };
+  // With `saved` of an earlier call with the same inputs it computes from its states and sends nothing.
   LinearForwardResult linear_forward(const LinearOperands& operands, const at::Tensor& initial_state,
-                                     const plan::AttentionShape& shape, const plan::StateOptions& options,
-                                     const LinearKernel& kernel);
+                                     const at::Tensor& saved, const plan::AttentionShape& shape,
+                                     const plan::StateOptions& options, const LinearKernel& kernel);
   struct LinearBackwardResult {
     LinearGradients operands;
     at::Tensor initial_state;  // undefined unless the shape has one

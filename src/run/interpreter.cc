@@ -52,6 +52,13 @@ class Interpreter {
     while (!works_.empty()) wait(works_.begin()->first);
   }
 
+  void run_local(const plan::Program& program) {
+    for (const plan::Operation& operation : program.operations) {
+      if (const auto* intra = std::get_if<plan::Intra>(&operation.body)) execute(*intra);
+      if (const auto* apply = std::get_if<plan::Apply>(&operation.body)) execute(*apply);
+    }
+  }
+
  private:
   void wait(int32_t exchange) {
     const auto at = works_.find(exchange);
@@ -347,6 +354,10 @@ class Interpreter {
 };
 
 }  // namespace
+
+void run_local(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory) {
+  Interpreter(shape, memory, {}, {}).run_local(program);
+}
 
 void run_program(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory,
                  const comm::Communicator& communicator, const std::string& name) {

@@ -32,4 +32,7 @@ struct Memory {
 void run_program(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory,
                  const comm::Communicator& communicator, const std::string& name);
 
+// The parts of a linear layer's forward program that compute outputs, from states that the saved buffer holds.
+void run_local(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory);
+
 }  // namespace evenspan::run

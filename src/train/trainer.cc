@@ -116,6 +116,15 @@ nn::ModelConfig load_model(const Config& config, const Corpus& corpus) {
     fail_invalid("[train] the model's vocab_size must be at least ", corpus.vocabulary(),
                  ", the tokens of the byte tokenizer, it is ", model.vocab_size);
   }
+  const std::string& transport = config.parallel.transport;
+  for (const simulate::LinearLayers& kind : linear_layers(model, plan::ElementType::f32)) {
+    plan::validate(kind.shape, {transport, 0});
+  }
+  if (model.num_softmax_layers() == model.num_hidden_layers && transport != ParallelConfig().transport) {
+    fail_invalid("[train] parallel.transport is \"", transport,
+                 "\", which has no effect on a model without linear layers; "
+                 "leave it out");
+  }
   if (!config.model.weights.empty()) {
     const auto differing = nn::differences(nn::load_model_config(config.model.weights), model);
     if (!differing.empty()) {

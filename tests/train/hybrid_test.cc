@@ -203,5 +203,14 @@ TEST(HybridTraining, AnUnknownTransportIsRefused) {
   EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("did you mean 'all_gather'"));
 }
 
+TEST(HybridTraining, ATransportWithoutLinearLayersIsRefused) {
+  const Scratch s;
+  write_texts(s);
+  train::Config config = make_config(s, "run");
+  s.write("config.json", hybrid_json(R"(["full_attention", "full_attention"])"));
+  config.parallel.transport = "ring";
+  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("no effect on a model without linear layers"));
+}
+
 }  // namespace
 }  // namespace evenspan

@@ -11,12 +11,19 @@
 
 namespace evenspan::run {
 
+// The states that a call's spans start from, for a layer that is computed again in backward (activation checkpointing):
+// the first call with it fills it, further ones with the same inputs send nothing.
+struct SavedStates {
+  at::Tensor handle;  // undefined until filled
+};
+
 struct LinearOptions {
   std::string transport = "all_gather";  // how states travel: a name that plan::transports() lists
   int32_t state_blocks = 0;  // pipelined: parts of the heads that follow each other; 0: by the links, at most 8
   double scale = 0;          // of the queries; 0: key_dim^-1/2
   bool normalize = false;    // divides by the same sum with values 1 (plain and decayed linear attention)
   bool final_state = false;  // returns the states after the documents' ends
+  std::shared_ptr<SavedStates> states;         // null: the call stands for itself; not with final_state
   std::shared_ptr<const LinearKernel> kernel;  // of the local part; null: make_chunked_kernel()
 };
 

@@ -21,6 +21,7 @@ struct Layer : torch::CustomClassHolder {
   plan::StateOptions options;
   double scale = 1;
   std::shared_ptr<const LinearKernel> kernel;
+  std::shared_ptr<SavedStates> states;
   std::shared_ptr<Executable::Entry> entry;
 };
 
@@ -111,6 +112,9 @@ AttentionShape shape_of(const LinearInput& input, const Executable::Entry& entry
                 "[documents, heads, key dimension, value dimension]");
     check_type("initial_state", input.initial_state, wide, entry.device());
   }
+  if (options.states && options.final_state) {
+    fail_invalid("[linear_attention] saved states are of calls without final states; leave out one of them");
+  }
   if (options.normalize && options.final_state) {
     fail_invalid(
         "[linear_attention] normalize returns no final state; append a column of ones to value and divide by the "
@@ -143,9 +147,11 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const at::Tensor gate = gate_in.value_or(at::Tensor()), beta = beta_in.value_or(at::Tensor()),
                      initial_state = initial_in.value_or(at::Tensor());
     auto result = layer->entry->told_to_all("linear attention forward", [&] {
-      return layer->entry->linear_forward(operands_of(*layer, query, key, value, gate, beta), initial_state,
+      const at::Tensor known = layer->states ? layer->states->handle : at::Tensor();
+      return layer->entry->linear_forward(operands_of(*layer, query, key, value, gate, beta), initial_state, known,
                                           layer->shape, layer->options, *layer->kernel);
     });
+    if (layer->states) layer->states->handle = result.saved;
     context->save_for_backward({query, key, value, gate, beta, initial_state, result.saved});
     context->saved_data["layer"] = c10::IValue::make_capsule(layer);
     torch::autograd::variable_list outputs{result.output};
@@ -194,6 +200,7 @@ LinearResult linear_attention(const LinearInput& input, const Executable& execut
   layer->scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(input.query.size(2)));
   static const std::shared_ptr<const LinearKernel> kDefault = make_chunked_kernel();
   layer->kernel = options.kernel ? options.kernel : kDefault;
+  layer->states = options.states;
   layer->entry = entry;
   const at::ScalarType wide = scalar_type(plan::accumulation_type(layer->shape.element));
   const auto widened = [wide](const at::Tensor& x) { return x.defined() ? x.to(wide).contiguous() : x; };

@@ -71,11 +71,9 @@ const plan::RankProgram& Executable::Entry::linear_program(const plan::Attention
   return linear_programs_.back().program;
 }
 
-Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(const LinearOperands& operands,
-                                                                         const at::Tensor& initial_state,
-                                                                         const plan::AttentionShape& shape,
-                                                                         const plan::StateOptions& options,
-                                                                         const LinearKernel& kernel) {
+Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(
+    const LinearOperands& operands, const at::Tensor& initial_state, const at::Tensor& saved,
+    const plan::AttentionShape& shape, const plan::StateOptions& options, const LinearKernel& kernel) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   const plan::RankProgram& program = linear_program(shape, options);
   LinearForwardResult result;
@@ -87,12 +85,16 @@ Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(const L
     result.final_state = at::zeros(state_sizes(*plan_, shape), operands.value.options().dtype(type));
     slot(&memory, TensorName::final_state) = result.final_state;
   }
-  result.saved = make_saved(program.saved_bytes);
+  result.saved = saved.defined() ? saved : make_saved(program.saved_bytes);
   memory.saved = saved_buffer(result.saved);
   memory.arena = arena(program.forward.arena_bytes);
   const auto pass = kernel.forward(operands, result.output);
   memory.linear = {pass.get(), nullptr, fixed_decay(operands, shape)};
-  run_program(program.forward, shape, memory, communicator_, "linear attention forward");
+  if (saved.defined()) {
+    run_local(program.forward, shape, memory);
+  } else {
+    run_program(program.forward, shape, memory, communicator_, "linear attention forward");
+  }
   return result;
 }
 
