@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Trains a small Llama on the interpreter's standard library, on 4 ranks and again on 1; says whether the two runs are
-# equal and writes report.html into the folder given as argument (build/demo).
+# equal and writes report.html into the folder given as argument (build/demo). A second argument is another
+# configuration, such as examples/hybrid/hybrid.toml.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 folder=${1:-build/demo}
+config=${2:-examples/demo/demo.toml}
 program=build/bin/evenspan-train
 library=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')
 
@@ -19,7 +21,7 @@ mkdir -p "$folder"
 run() {
   local name=$1 ranks=$2 threads=$3
   shift 3
-  "$program" examples/demo/demo.toml --ranks "$ranks" --data.path "$library" --run.folder "$folder/$name" \
+  "$program" "$config" --ranks "$ranks" --data.path "$library" --run.folder "$folder/$name" \
     --parallel.threads_per_rank "$threads" "$@"
 }
 

@@ -117,6 +117,31 @@ def test_a_model_file_is_the_same_as_its_numbers(evenspan: Run, tmp_path: Path) 
     assert 0.4 < half["strategies"][0]["step_seconds"] / by_default["strategies"][0]["step_seconds"] < 0.5
 
 
+def test_linear_layers_send_states(evenspan: Run, tmp_path: Path) -> None:
+    kinds = ["kda", "kda", "kda", "full_attention"] * 8
+    linear = {"layer_types": kinds, "linear_num_heads": 32, "linear_key_dim": 128, "linear_value_dim": 128}
+    (tmp_path / "model.json").write_text(json.dumps({**LLAMA_8B, **linear}))
+    words = ("--ranks", 16, "--strategy", "zigzag", "--model", "model.json", "--transport")
+    got = {name: simulate(evenspan, tmp_path, *words, name) for name in ("all_gather", "ring")}
+    for found in got.values():
+        assert found["layers"] == 32 and found["linear_layers"] == 24
+    layer = {name: found["strategies"][0]["linear"][0]["forward"] for name, found in got.items()}
+    # A ring sends a state for each border between parts; a gather also sends transitions, and to every later rank.
+    assert sum(layer["ring"]["sent_bytes_by_level"]) < sum(layer["all_gather"]["sent_bytes_by_level"])
+    done = evenspan("simulate", "--lengths", PROLONG, *words, "ring")
+    assert "32 layers, 24 of them linear (ring), the others of 32 heads" in done.stdout
+
+
+def test_bad_transports(evenspan: Run, tmp_path: Path) -> None:
+    words = ("--lengths", "-", "--ranks", 4, "--transport")
+    assert "no effect on a model without linear layers" in refused(evenspan, *words, "ring")
+    linear = {"layer_types": ["gla"] * 32, "linear_num_heads": 32, "linear_key_dim": 128, "linear_value_dim": 128}
+    (tmp_path / "model.json").write_text(json.dumps({**LLAMA_8B, **linear}))
+    assert "did you mean 'ring'" in refused(evenspan, *words, "rings", "--model", "model.json")
+    (tmp_path / "model.json").write_text(json.dumps({**LLAMA_8B, **linear, "layer_types": ["gla"]}))
+    assert "it lists 1 layers of 32" in refused(evenspan, *words, "ring", "--model", "model.json")
+
+
 def test_a_topology_file_is_the_same_as_its_numbers(evenspan: Run, tmp_path: Path) -> None:
     zigzag = ["--strategy", "zigzag"]  # sends across nodes whatever the lengths are
     by_options = simulate(evenspan, tmp_path, "--ranks", 8, "--ranks-per-node", 4, *zigzag)
