@@ -91,6 +91,7 @@ def plan(
     ranks_per_group: int = 0,
     memory_budget: int = 0,
     profile: str | os.PathLike[str] | None = None,
+    model: tuple[int, int, int, int] | None = None,
 ) -> _evenspan.Plan:
     """Plan one batch of packed documents: deterministic, so that every rank makes the same plan from the same input.
 
@@ -102,8 +103,8 @@ def plan(
         head_dim: Elements of a head.
         ranks_per_node: Consecutive ranks on one machine, the last may have fewer; 0 puts all on one.
         strategy: A name that `evenspan strategies` lists, or "auto": the one whose step is simulated shortest on the
-            machine of `profile`, for a model with the sizes of Llama 3 8B; `Plan.strategy` names it. Beyond 64 ranks
-            some strategies are modelled by a formula and not planned; a warning says when the shortest step is theirs.
+            machine of `profile`, for the sizes of `model`; `Plan.strategy` names it. Beyond 64 ranks some are
+            modelled by a formula and not planned; a warning says when the shortest step is theirs.
         dtype: Element type of queries, keys and values: a torch type or bf16, f16, f32, f64.
         mask: "causal", "full", "window:W" or "prefix:N"; one for all documents or one for each.
         token_slack: A planned placement keeps tokens max / mean at most 1 + token_slack where possible.
@@ -112,6 +113,8 @@ def plan(
         profile: What the machine costs, for "auto" and for the work of a pair and a token: the name of a shipped
             profile (h100-sxm, h100-sxm-fa3, a100-40gb-ib, flexsp-7b) or a JSON file (docs/simulator.md). Its links
             join the ranks.
+        model: Layers, hidden size, intermediate size and vocabulary of the model that is weighed with a profile; those
+            of Llama 3 8B by default.
 
     Raises:
         InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; "auto" has no
@@ -130,6 +133,7 @@ def plan(
         ranks_per_group=ranks_per_group,
         memory_budget=memory_budget,
         profile=profile,
+        model=model,
     )
     made = made_by.plan([int(length) for length in lengths], mask if isinstance(mask, str) else list(mask))
     warn_of_choice(made_by)

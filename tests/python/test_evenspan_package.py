@@ -66,6 +66,13 @@ def test_auto_takes_the_shortest_step_and_the_plan_says_which(tmp_path: Path) ->
     )
 
 
+def test_the_model_of_a_plan_is_weighed() -> None:
+    shape = {"heads": 32, "kv_heads": 8, "head_dim": 128, "profile": "h100-sxm"}
+    wide = evenspan.plan([30000, 900, 900], 2, **shape)
+    narrow = evenspan.plan([30000, 900, 900], 2, model=(32, 64, 64, 64), **shape)
+    assert sum(narrow.work) < sum(wide.work)  # hardly any token-wise layers
+
+
 def test_a_choice_without_a_plan_is_told(tmp_path: Path) -> None:
     """Where links cost nothing ulysses is the shortest, and on 72 ranks a formula."""
     with pytest.warns(UserWarning, match="of which no plan is written on 72 ranks; this is the plan of"):

@@ -260,15 +260,22 @@ TEST(LinearAttention, EveryPlacement) {
   }
 }
 
-// The bound of the issue: 1e-4 of the largest element. Sums of 300 terms of size 1 in float32 have errors near
-// sqrt(300) 2^-24 = 1e-6 of their size, and a chunk's inverse multiplies them by its condition, below 100.
+// 1e-4 of the largest element: sums of 300 terms of size 1 in float32 have errors near sqrt(300) 2^-24 = 1e-6 of their
+// size, and a chunk's inverse multiplies them by its condition, below 100.
 TEST(LinearAttention, Float32) {
   for (const Variant& variant : kVariants) {
-    How how;
-    how.type = at::kFloat;
-    how.tolerance = 1e-4;
-    how.transport = "pipelined";
-    check(variant, {300, 40, 7, 1, 150}, true, how);
+    for (const auto& transport : plan::transports()) {
+      for (const int32_t ranks : kRanks) {
+        How how;
+        how.type = at::kFloat;
+        how.tolerance = 1e-4;
+        how.transport = std::string(transport.name);
+        how.ranks = ranks;
+        how.ranks_per_node = 2;
+        check(variant, ranks == 3 ? std::vector<int64_t>{300, 40, 7, 1, 150} : std::vector<int64_t>{90, 1, 5, 70}, true,
+              how);
+      }
+    }
   }
 }
 
