@@ -119,6 +119,8 @@ Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline ti
   const double before = model.before_attention_flops(), after = model.after_attention_flops();
   StepClock clock(metrics.tokens);
   std::vector<LinearSimulators> linear;
+  linear.reserve(model.linear.size());
+  prediction.linear.reserve(model.linear.size());
   for (const LinearLayers& layers : model.linear) linear.push_back(simulators_of(plan, scenario, layers));
   clock.layers(forward_pass, model.num_softmax_layers(), before * forward_flop, after * forward_flop);
   for (const LinearSimulators& kind : linear) {

@@ -151,6 +151,11 @@ Block LinearLowering::home_state(TensorName tensor, DocumentId document, Span ro
           row_stride};
 }
 
+// REQUIRES: a state comes in.
+Block LinearLowering::state_before(const OwnPart& own) const {
+  return own.saved_state ? *own.saved_state : home_state(TensorName::state, own.part.document, {0, 0});
+}
+
 std::optional<Block> LinearLowering::transition_block(DocumentId document, Span rows) {
   if (width(TensorName::transition, shape_) == 0) return std::nullopt;
   return state_block(TensorName::transition, Storage::arena, document, rows);
@@ -175,7 +180,7 @@ LinearLowering::Held& LinearLowering::open(Local* local, Window window) {
   } else {
     const auto starts = [&](size_t i) { return !backward_ && parts_[i].index == window.end; };
     const auto own = std::find_if(local->own.begin(), local->own.end(), starts);
-    held.block = own != local->own.end() ? *parts_[*own].saved_state
+    held.block = own != local->own.end() ? state_before(parts_[*own])
                                          : state_block(state_, Storage::arena, local->document, rows);
   }
   return local->held.emplace(window, std::move(held)).first->second;
@@ -249,12 +254,12 @@ void LinearLowering::summarize() {
 
 void LinearLowering::need(const Held& held, HeadRange heads) {
   for (const auto& [range, exchange] : held.arrivals) {
-    if (!range.overlaps(heads) || !pending_[exchange]) continue;
+    if (!range.overlaps(heads) || completed_[exchange]) continue;
     emit_intra();
     emitter_->emit(std::move(combine_));
     combine_ = {};
-    emitter_->complete(std::move(*pending_[exchange]));
-    pending_[exchange].reset();
+    emitter_->complete(std::move(pending_[exchange]));
+    completed_[exchange] = 1;
   }
 }
 
@@ -270,11 +275,11 @@ void LinearLowering::fold(Local* local, Window to, Window far, Window near, Head
   const auto part = [&](const Block& block) { return sub_block(block, block.rows, heads, shape_); };
   Composition c{part(target.block), part(far_held.block), part(near_held.block), {}, {}, {}};
   if (near_held.transition) c.near_transition = part(*near_held.transition);
-  if (to.begin > 0 && target.transition) {
+  if (to.begin > 0 && target.transition && far_held.transition) {
     c.to_transition = part(*target.transition);
     c.far_transition = part(*far_held.transition);
   }
-  combine_.compositions.push_back(std::move(c));
+  combine_.compositions.push_back(c);
 }
 
 // Folds, then moves of one stage, of all documents together.
@@ -286,7 +291,7 @@ void LinearLowering::run_stage(int32_t stage) {
       fold(&local, f.to, f.far, f.near, f.heads);
     }
   }
-  ExchangeBuilder builder(&*emitter_);
+  ExchangeBuilder builder(emitter_.get());
   struct Arrival {
     Held* held;
     HeadRange heads;
@@ -318,7 +323,8 @@ void LinearLowering::run_stage(int32_t stage) {
   Pending pending = builder.start();
   if (pending.exchange < 0) return;
   for (const Arrival& arrival : arrivals) arrival.held->arrivals.emplace_back(arrival.heads, pending_.size());
-  pending_.emplace_back(std::move(pending));
+  pending_.push_back(std::move(pending));
+  completed_.push_back(0);
 }
 
 // Before the first wait, so that states travel meanwhile.
@@ -330,9 +336,9 @@ void LinearLowering::emit_intra() {
     const int32_t count = num_parts(own.part.document);
     IntraPart part{own.part, {}, comes_in(mirrored(own.index, count))};
     if (backward_ && has_incoming(own.index)) {
-      part.state = own.saved_state ? *own.saved_state : home_state(TensorName::state, own.part.document, {0, 0});
+      part.state = state_before(own);
     }
-    intra.parts.push_back(std::move(part));
+    intra.parts.push_back(part);
   }
   emitter_->emit(std::move(intra));
 }
@@ -366,10 +372,10 @@ void LinearLowering::finish() {
         part.grad_state = state;
         part.state.reset();
         if (has_incoming(own.index)) {
-          part.state = own.saved_state ? *own.saved_state : home_state(TensorName::state, own.part.document, {0, 0});
+          part.state = state_before(own);
         }
       }
-      apply.parts.push_back(std::move(part));
+      apply.parts.push_back(part);
     }
   }
   emit_intra();
@@ -385,9 +391,10 @@ Program LinearLowering::lower(bool backward) {
   state_ = backward ? TensorName::grad_state : TensorName::state;
   summary_ = backward ? TensorName::grad_summary : TensorName::summary;
   result_ = backward ? TensorName::grad_initial_state : TensorName::final_state;
-  emitter_.emplace(shape_);
+  emitter_ = std::make_unique<Emitter>(shape_);
   locals_.clear();
   pending_.clear();
+  completed_.clear();
   intra_emitted_ = false;
   for (const OwnPart& own : parts_) {
     if (locals_.empty() || locals_.back().document != own.part.document)

@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -53,6 +54,7 @@ class LinearLowering {
   int32_t mirrored(int32_t index, int32_t count) const { return backward_ ? count - 1 - index : index; }
   Span rows_of(const Local& local, Window window) const;
   Block state_block(TensorName tensor, Storage storage, DocumentId document, Span rows);
+  Block state_before(const OwnPart& own) const;
   std::optional<Block> transition_block(DocumentId document, Span rows);
   Block home_state(TensorName tensor, DocumentId document, Span rows) const;
   Held& open(Local* local, Window window);
@@ -74,9 +76,10 @@ class LinearLowering {
 
   bool backward_ = false, given_ = false, asked_ = false;
   TensorName state_ = TensorName::state, summary_ = TensorName::summary, result_ = TensorName::final_state;
-  std::optional<Emitter> emitter_;
+  std::unique_ptr<Emitter> emitter_;
   std::vector<Local> locals_;
-  std::vector<std::optional<Pending>> pending_;  // exchanges that nothing has waited for
+  std::vector<Pending> pending_;  // what remains to be done of the exchanges
+  std::vector<char> completed_;   // [exchange] whether it is done
   Combine combine_;
   bool intra_emitted_ = false;
 };

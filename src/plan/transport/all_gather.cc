@@ -13,8 +13,8 @@ namespace {
 template <class F>
 void for_each_move(const Chain& chain, F&& f) {
   for (int32_t p = 0; p + 1 < chain.size(); ++p) {
-    const Rank from = chain.ranks[static_cast<size_t>(p)];
-    const int32_t own_node = chain.nodes[static_cast<size_t>(p)];
+    const Rank from = chain.rank(p);
+    const int32_t own_node = chain.node(p);
     std::vector<Rank> receivers = distinct_ranks(chain, p + 1, chain.size(), from);
     const auto node_of = [&](Rank rank) {
       const auto at = std::find(chain.ranks.begin(), chain.ranks.end(), rank) - chain.ranks.begin();
@@ -22,6 +22,7 @@ void for_each_move(const Chain& chain, F&& f) {
     };
     std::stable_sort(receivers.begin(), receivers.end(), [&](Rank a, Rank b) { return node_of(a) < node_of(b); });
     for (size_t begin = 0, end = 0; begin < receivers.size(); begin = end) {
+      end = begin + 1;
       while (end < receivers.size() && node_of(receivers[end]) == node_of(receivers[begin])) ++end;
       const bool direct = node_of(receivers[begin]) == own_node;
       const Rank first = receivers[begin + static_cast<size_t>(p) % (end - begin)];  // in turns
@@ -46,7 +47,7 @@ Scan scan_all_gather(const Chain& chain, const ScanOptions& options) {
   });
   for (const Rank rank : distinct_ranks(chain, 1, chain.size(), Rank(-1))) {
     int32_t last = chain.size() - 1;
-    while (chain.ranks[static_cast<size_t>(last)] != rank) --last;
+    while (chain.rank(last) != rank) --last;
     for (int32_t p = 1; p < last; ++p) scan.folds.push_back({2, rank, {0, p + 1}, {0, p}, {p, p + 1}, heads});
   }
   return scan;
@@ -55,8 +56,7 @@ Scan scan_all_gather(const Chain& chain, const ScanOptions& options) {
 StateTraffic traffic_all_gather(const Chain& chain, const ScanOptions&) {
   StateTraffic traffic;
   for (int32_t p = 0; p + 1 < chain.size(); ++p) {
-    const auto receivers =
-        static_cast<int64_t>(distinct_ranks(chain, p + 1, chain.size(), chain.ranks[static_cast<size_t>(p)]).size());
+    const auto receivers = static_cast<int64_t>(distinct_ranks(chain, p + 1, chain.size(), chain.rank(p)).size());
     traffic.states += receivers;
     if (p > 0) traffic.transitions += receivers;
   }

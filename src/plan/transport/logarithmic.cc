@@ -14,7 +14,7 @@ void for_each_move(const Chain& chain, F&& f) {
   std::set<std::pair<Window, Rank>> sent;
   for (int32_t reach = 1, step = 0; reach < chain.size(); reach *= 2, ++step) {
     for (int32_t p = 0; p + reach < chain.size(); ++p) {
-      const Rank from = chain.ranks[static_cast<size_t>(p)], to = chain.ranks[static_cast<size_t>(p + reach)];
+      const Rank from = chain.rank(p), to = chain.rank(p + reach);
       const Window window{std::max(0, p + 1 - reach), p + 1};
       if (from != to && sent.emplace(window, to).second) f(step, from, to, window);
     }
@@ -32,7 +32,7 @@ Scan scan_logarithmic(const Chain& chain, const ScanOptions& options) {
   });
   for (int32_t reach = 1, step = 0; reach < chain.size(); reach *= 2, ++step) {
     for (int32_t p = reach; p < chain.size(); ++p) {
-      const Rank rank = chain.ranks[static_cast<size_t>(p)];
+      const Rank rank = chain.rank(p);
       const Window far{std::max(0, p + 1 - 2 * reach), p + 1 - reach};
       const auto fold = [&](int32_t end) {
         if (far.end < end) scan.folds.push_back({step + 1, rank, {far.begin, end}, far, {far.end, end}, heads});

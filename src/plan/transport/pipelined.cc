@@ -13,9 +13,9 @@ Scan scan_pipelined(const Chain& chain, const ScanOptions& options) {
       if (block < 0 || block >= options.blocks) continue;
       const Span heads = equal_part(options.num_heads, block, options.blocks);
       const HeadRange range{static_cast<int32_t>(heads.begin), static_cast<int32_t>(heads.end)};
-      const Rank rank = chain.ranks[static_cast<size_t>(p)];
+      const Rank rank = chain.rank(p);
       if (p > 0) scan.folds.push_back({stage, rank, {0, p + 1}, {0, p}, {p, p + 1}, range});
-      scan.moves.push_back({stage, rank, chain.ranks[static_cast<size_t>(p + 1)], {0, p + 1}, range});
+      scan.moves.push_back({stage, rank, chain.rank(p + 1), {0, p + 1}, range});
     }
   }
   return scan;

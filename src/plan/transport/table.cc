@@ -55,7 +55,7 @@ const Transport& find_transport(std::string_view name) {
 std::vector<Rank> distinct_ranks(const Chain& chain, int32_t first, int32_t last, Rank without) {
   std::vector<Rank> ranks;
   for (int32_t p = first; p < last; ++p) {
-    const Rank rank = chain.ranks[static_cast<size_t>(p)];
+    const Rank rank = chain.rank(p);
     if (rank != without && std::find(ranks.begin(), ranks.end(), rank) == ranks.end()) ranks.push_back(rank);
   }
   return ranks;

@@ -15,6 +15,8 @@ struct Chain {
   std::vector<Rank> ranks;  // [part]; neighbours differ
   std::vector<int32_t> nodes;
   int32_t size() const { return static_cast<int32_t>(ranks.size()); }
+  Rank rank(int32_t part) const { return ranks[static_cast<size_t>(part)]; }
+  int32_t node(int32_t part) const { return nodes[static_cast<size_t>(part)]; }
 };
 
 // Parts [begin, end). From 0: the state after part end - 1; otherwise the map of these parts.

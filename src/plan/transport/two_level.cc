@@ -11,7 +11,7 @@ namespace {
 std::vector<Window> runs_of(const Chain& chain) {
   std::vector<Window> runs;
   for (int32_t p = 0; p < chain.size(); ++p) {
-    if (p > 0 && chain.nodes[static_cast<size_t>(p)] == chain.nodes[static_cast<size_t>(p - 1)]) {
+    if (p > 0 && chain.node(p) == chain.node(p - 1)) {
       runs.back().end = p + 1;
     } else {
       runs.push_back({p, p + 1});
@@ -26,7 +26,7 @@ std::vector<Window> runs_of(const Chain& chain) {
 Scan scan_two_level(const Chain& chain, const ScanOptions& options) {
   Scan scan;
   const HeadRange heads{0, options.num_heads};
-  const auto rank_of = [&](int32_t part) { return chain.ranks[static_cast<size_t>(part)]; };
+  const auto rank_of = [&](int32_t part) { return chain.rank(part); };
   const std::vector<Window> runs = runs_of(chain);
   for (const Window& run : runs) {
     for (int32_t p = run.begin; p + 1 < run.end; ++p) {
@@ -62,15 +62,13 @@ StateTraffic traffic_two_level(const Chain& chain, const ScanOptions&) {
   bool gathers = false, hands_on = false;
   for (const Window& run : runs) {
     for (int32_t p = run.begin; p + 1 < run.end; ++p) {
-      const auto receivers =
-          static_cast<int64_t>(distinct_ranks(chain, p + 1, run.end, chain.ranks[static_cast<size_t>(p)]).size());
+      const auto receivers = static_cast<int64_t>(distinct_ranks(chain, p + 1, run.end, chain.rank(p)).size());
       gathers = gathers || receivers > 0;
       traffic.states += receivers;
       if (p > 0) traffic.transitions += receivers;
     }
     if (run.begin == 0) continue;
-    const auto others = static_cast<int64_t>(
-        distinct_ranks(chain, run.begin, run.end, chain.ranks[static_cast<size_t>(run.end - 1)]).size());
+    const auto others = static_cast<int64_t>(distinct_ranks(chain, run.begin, run.end, chain.rank(run.end - 1)).size());
     hands_on = others > 0;  // of the last run, in the end
     traffic.states += 1 + others;
   }
