@@ -3,6 +3,7 @@
 #include "evenspan/run/linear_kernel.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "evenspan/core/error.h"
@@ -262,10 +263,20 @@ void check(const Problem& p, const LinearKernel& kernel, const std::string& name
   }
 }
 
+// On one thread: waiting for each other costs more than there is to do.
+class LinearKernelTest : public testing::Test {
+ protected:
+  LinearKernelTest() { at::set_num_threads(1); }
+  ~LinearKernelTest() override { at::set_num_threads(threads_); }
+
+ private:
+  int threads_ = at::get_num_threads();
+};
+
 const std::vector<std::vector<int64_t>> kLengths = {
     {1}, {2}, {63}, {64}, {65}, {200}, {3, 70, 1, 17, 130, 5, 16, 2, 33}};
 
-TEST(LinearKernel, IsTheRecurrence) {
+TEST_F(LinearKernelTest, IsTheRecurrence) {
   const auto kernel = make_chunked_kernel();
   for (const Variant& variant : kVariants) {
     for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
@@ -277,7 +288,7 @@ TEST(LinearKernel, IsTheRecurrence) {
   }
 }
 
-TEST(LinearKernel, TakesSixteenBits) {
+TEST_F(LinearKernelTest, TakesSixteenBits) {
   const auto kernel = make_chunked_kernel();
   for (const Variant& variant : kVariants) {
     for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) {
@@ -286,8 +297,7 @@ TEST(LinearKernel, TakesSixteenBits) {
   }
 }
 
-// A segment in several blocks, and chunks that no block is made for.
-TEST(LinearKernel, TakesAnyChunk) {
+TEST_F(LinearKernelTest, TakesAnyChunk) {
   for (const int64_t chunk_tokens : {1, 5, 100}) {
     const auto kernel = make_chunked_kernel(chunk_tokens);
     for (const Variant& variant : kVariants) {
@@ -296,16 +306,19 @@ TEST(LinearKernel, TakesAnyChunk) {
   }
 }
 
-TEST(LinearKernel, CrossesBlocks) {
+// A block has at most 16 chunks of the two heads for each thread; what a sweep keeps of some is less than the operands.
+TEST_F(LinearKernelTest, CrossesBlocks) {
   const auto kernel = make_chunked_kernel(2);
   for (const Variant& variant : kVariants) {
-    // Blocks of 1024 rows and head pairs hold 512 chunks at most for each thread.
-    check(problem(variant, {40, 1300, 700, 3}, at::kDouble), *kernel, join_text(variant.name, " in many blocks"));
+    for (const at::ScalarType type : {at::kDouble, at::kBFloat16}) {
+      check(problem(variant, {40, 300, 170, 3, 9}, type), *kernel,
+            join_text(variant.name, " ", type, " in many blocks"));
+    }
   }
 }
 
 // Neither exponentials of sums that overflow nor differences of sums that have lost their digits.
-TEST(LinearKernel, GatesMayBeExtreme) {
+TEST_F(LinearKernelTest, GatesMayBeExtreme) {
   const auto kernel = make_chunked_kernel();
   const std::vector<int64_t> lengths = {150, 20};
   const int64_t rows = 172;
@@ -329,8 +342,16 @@ TEST(LinearKernel, GatesMayBeExtreme) {
   }
 }
 
+TEST_F(LinearKernelTest, UsesThreads) {
+  at::set_num_threads(3);
+  const auto kernel = make_chunked_kernel(256);
+  for (const Variant& variant : kVariants) {
+    check(problem(variant, {600, 300, 30}, at::kDouble), *kernel, join_text(variant.name, " on threads"));
+  }
+}
+
 // A model's views: heads of one projection side by side.
-TEST(LinearKernel, TakesViews) {
+TEST_F(LinearKernelTest, TakesViews) {
   const auto kernel = make_chunked_kernel();
   for (const Variant& variant : kVariants) {
     Problem p = problem(variant, {30, 70}, at::kDouble);
@@ -345,7 +366,7 @@ TEST(LinearKernel, TakesViews) {
   }
 }
 
-TEST(LinearKernel, ChunksHaveTokens) { EXPECT_THROW(make_chunked_kernel(0), Error); }
+TEST_F(LinearKernelTest, ChunksHaveTokens) { EXPECT_THROW(make_chunked_kernel(0), Error); }
 
 }  // namespace
 }  // namespace evenspan::run

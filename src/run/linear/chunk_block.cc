@@ -5,12 +5,14 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace evenspan::run::chunked {
 namespace {
 
-// Rows times heads of a block for each thread: its matrices stay in the processor's cache, and are enough for a batch.
-constexpr int64_t kBlockRows = 2048;
+// Of a block, for each thread: enough for a batch of products, while their operands stay in the processor's cache.
+constexpr int64_t kBlockRows = 1024;    // rows times heads
+constexpr int64_t kBlockMatrices = 32;  // chunks times heads
 
 GateKind kind_of(const at::Tensor& gate) {
   if (!gate.defined()) return GateKind::none;
@@ -36,7 +38,8 @@ BlockWork::BlockWork(const LinearOperands& operands, int64_t chunk_tokens, int64
       options_(operands.key.options().dtype(operands.key.scalar_type() == at::kDouble ? at::kDouble : at::kFloat)) {
   decays.kind = kind_of(operands.gate);
   chunk_tokens_ = decays.kind == GateKind::diagonal ? std::min(chunk_tokens, kDiagonalChunkTokens) : chunk_tokens;
-  block_chunks_ = std::max<int64_t>(1, at::get_num_threads() * kBlockRows / (heads_ * chunk_tokens_));
+  const int64_t matrices = at::get_num_threads() * std::min(kBlockMatrices, kBlockRows / chunk_tokens_);
+  block_chunks_ = std::max<int64_t>(1, matrices / heads_);
   query.itself = true;
 }
 
@@ -48,65 +51,95 @@ at::Tensor& BlockWork::fitted(at::Tensor* tensor, int64_t rows, int64_t columns)
   return fit(tensor, {matrices_, rows, columns}, options_);
 }
 
-void BlockWork::begin(const Block& block) {
-  block_ = &block;
-  matrices_ = block.num_chunks() * heads_;
+void BlockWork::fit_decays() {
+  decays.gate = operands_.gate;
   if (decays.kind == GateKind::none) return;
-  const int64_t width = decays.kind == GateKind::scalar ? 1 : key_dim_;
-  fitted(&decays.gate, chunk_tokens_, width);
-  fitted(&decays.from_begin, chunk_tokens_, width);
-  fitted(&decays.to_end, chunk_tokens_, width);
-  fit(&decays.whole, {matrices_, width}, options_);
-  if (decays.kind == GateKind::diagonal) {
-    fitted(&decays.up, chunk_tokens_, width);
-    fitted(&decays.down, chunk_tokens_, width);
-    fit(&decays.factored, {matrices_}, options_.dtype(at::kByte));
+  if (decays.kind == GateKind::scalar) {
+    fit(&decays.sums, {matrices_, chunk_tokens_}, options_.dtype(at::kDouble));
+    for (at::Tensor* decay : {&decays.from_begin, &decays.to_end}) fit(decay, {matrices_, chunk_tokens_}, options_);
+    fit(&decays.whole, {matrices_, 1}, options_);
+    return;
   }
-  fill_decays(operands_.gate, block.chunks, heads_, decays);
+  fit(&decays.factored, {matrices_}, options_.dtype(at::kByte));
+  for (at::Tensor* decay : {&decays.up, &decays.down}) fitted(decay, chunk_tokens_, key_dim_);
+  for (at::Tensor* decay : {&decays.whole, &decays.begin, &decays.end}) fit(decay, {matrices_, key_dim_}, options_);
 }
 
-void BlockWork::load_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader) {
-  gather(rows, block_->chunks, factor, beta, fitted(&reader->rows, chunk_tokens_, key_dim_));
-  const bool queries = reader == &query;
+Gather BlockWork::gather_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader,
+                                at::Tensor* up, at::Tensor* decayed) {
+  Gather gather{rows, factor, beta, fitted(&reader->rows, chunk_tokens_, key_dim_), Gather::Decay::from_begin, {}, {}};
   reader->up = reader->decayed = reader->rows;
-  if (decays.kind != GateKind::none) {
-    reader->decayed = fitted(queries ? &query_decayed_ : &erase_decayed_, chunk_tokens_, key_dim_);
-    scale_rows(reader->rows, decays.from_begin, reader->decayed);
+  if (decays.kind == GateKind::diagonal) reader->up = gather.near = fitted(up, chunk_tokens_, key_dim_);
+  if (decays.kind != GateKind::none) reader->decayed = gather.far = fitted(decayed, chunk_tokens_, key_dim_);
+  return gather;
+}
+
+Gather BlockWork::gather_keys() {
+  Gather gather{operands_.key, 1, {}, fitted(&key, chunk_tokens_, key_dim_), Gather::Decay::to_end, {}, {}};
+  key_down = key_late = key;
+  if (decays.kind == GateKind::diagonal) key_down = gather.near = fitted(&key_down_, chunk_tokens_, key_dim_);
+  if (decays.kind != GateKind::none) key_late = gather.far = fitted(&key_late_, chunk_tokens_, key_dim_);
+  return gather;
+}
+
+void BlockWork::load(const Block& block, Parts parts) {
+  block_ = &block;
+  matrices_ = block.num_chunks() * heads_;
+  fit_decays();
+  std::vector<Gather> gathers;
+  if (parts.queries) {
+    gathers.push_back(gather_reader(operands_.query, operands_.scale, {}, &query, &query_up_, &query_decayed_));
   }
-  if (decays.kind == GateKind::diagonal) {
-    reader->up = fitted(queries ? &query_up_ : &erase_up_, chunk_tokens_, key_dim_);
-    scale_rows(reader->rows, decays.up, reader->up);
+  if (parts.keys) {
+    gathers.push_back(gather_keys());
+    if (delta()) {
+      gathers.push_back(gather_reader(operands_.key, -1, operands_.beta, &erase, &erase_up_, &erase_decayed_));
+    }
   }
+  if (parts.values) {
+    Gather gather{operands_.value,
+                  1,
+                  operands_.beta,
+                  fitted(&pre_written_, chunk_tokens_, state_dim_),
+                  Gather::Decay::none,
+                  {},
+                  {}};
+    written = delta() ? fitted(&written_, chunk_tokens_, state_dim_) : pre_written_;
+    gathers.push_back(gather);
+  }
+  chunked::load(block.chunks, heads_, decays, gathers);
 }
 
 void BlockWork::pair(Reader* reader) {
   at::bmm_out(fitted(&reader->pairs, chunk_tokens_, chunk_tokens_), reader->up, key_down.transpose(1, 2));
-  decay_pairs(decays, key, *reader);
+  decay_pairs(decays, block_->chunks, key, *reader);
 }
 
-void BlockWork::load_queries() { load_reader(operands_.query, operands_.scale, {}, &query); }
+void BlockWork::pair_queries() { pair(&query); }
 
-void BlockWork::load_keys() {
-  gather(operands_.key, block_->chunks, 1, {}, fitted(&key, chunk_tokens_, key_dim_));
-  key_down = key_late = key;
-  if (decays.kind != GateKind::none) {
-    scale_rows(key, decays.to_end, key_late = fitted(&key_late_, chunk_tokens_, key_dim_));
-  }
-  if (decays.kind == GateKind::diagonal) {
-    scale_rows(key, decays.down, key_down = fitted(&key_down_, chunk_tokens_, key_dim_));
-  }
+void BlockWork::solve() {
   if (!delta()) return;
-  load_reader(operands_.key, -1, operands_.beta, &erase);
   pair(&erase);
   invert_unit_lower(erase.pairs, fitted(&inverse, chunk_tokens_, chunk_tokens_));
 }
 
-void BlockWork::load_values() {
-  gather(operands_.value, block_->chunks, 1, operands_.beta, fitted(&pre_written_, chunk_tokens_, state_dim_));
-  written = delta() ? fitted(&written_, chunk_tokens_, state_dim_) : pre_written_;
+Kept BlockWork::release() {
+  if (!delta()) return {std::exchange(states, at::Tensor()), {}, {}, {}};
+  written = at::Tensor();
+  return {at::Tensor(), std::exchange(written_, at::Tensor()), std::exchange(erase.pairs, at::Tensor()),
+          std::exchange(inverse, at::Tensor())};
 }
 
-void BlockWork::pair_queries() { pair(&query); }
+void BlockWork::restore(Kept kept, const at::Tensor& current) {
+  if (!delta()) {
+    states = std::move(kept.states);
+    return;
+  }
+  written = std::move(kept.written);
+  erase.pairs = std::move(kept.erase_pairs);
+  inverse = std::move(kept.inverse);
+  advance_written(current);
+}
 
 at::Tensor BlockWork::wave(const at::Tensor& stack, int64_t wave) const {
   return stack.narrow(0, block_->waves[static_cast<size_t>(wave)] * heads_, block_->wave_size(wave) * heads_);
@@ -116,16 +149,25 @@ at::Tensor BlockWork::wave_states(const at::Tensor& current, int64_t wave) const
   return current.narrow(0, 0, block_->wave_size(wave) * heads_);
 }
 
+at::Tensor BlockWork::wave_decay(int64_t wave) const {
+  return decays.whole.defined() ? this->wave(decays.whole, wave) : at::Tensor();
+}
+
 void BlockWork::advance(const at::Tensor& current) {
+  if (!delta()) return advance_written(current);
   fitted(&states, key_dim_, state_dim_);
-  if (!delta()) at::bmm_out(states, key_late.transpose(1, 2), written);
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
-    const at::Tensor state = wave_states(current, w), before = wave(states, w);
-    step_states(before, decays.whole.defined() ? wave(decays.whole, w) : at::Tensor(), !delta(), state);
-    if (!delta()) continue;
-    at::Tensor own = wave(written, w);
+    at::Tensor state = wave_states(current, w), before = wave(states, w), own = wave(written, w);
+    step_states(before, wave_decay(w), Step::decay, state);
     at::bmm_out(own, wave(inverse, w), wave(pre_written_, w).baddbmm_(wave(erase.decayed, w), before));
-    at::Tensor(state).baddbmm_(wave(key_late, w).transpose(1, 2), own);
+    state.baddbmm_(wave(key_late, w).transpose(1, 2), own);
+  }
+}
+
+void BlockWork::advance_written(const at::Tensor& current) {
+  at::bmm_out(fitted(&states, key_dim_, state_dim_), key_late.transpose(1, 2), written);
+  for (int64_t w = 0; w < block_->num_waves(); ++w) {
+    step_states(wave(states, w), wave_decay(w), Step::increment, wave_states(current, w));
   }
 }
 
@@ -141,11 +183,11 @@ at::Tensor StateCarry::of_run(size_t run) const {
   return current_.narrow(0, static_cast<int64_t>(run) * sizes_[0], sizes_[0]);
 }
 
-const at::Tensor& StateCarry::enter(const Block& block, bool Run::*fresh, const std::vector<at::Tensor>& initial) {
+at::Tensor& StateCarry::enter(const Block& block, bool Run::*fresh, const std::vector<at::Tensor>& initial) {
   fit(&current_, {static_cast<int64_t>(block.runs.size()) * sizes_[0], sizes_[1], sizes_[2]}, options_);
   for (size_t r = 0; r < block.runs.size(); ++r) {
     const Run& run = block.runs[r];
-    const at::Tensor& from = run.*fresh ? initial[run.segment] : across_;
+    const at::Tensor from = run.*fresh ? initial[run.segment] : across_.extract(run.segment).mapped();
     from.defined() ? of_run(r).copy_(from) : of_run(r).zero_();
   }
   return current_;
@@ -158,7 +200,7 @@ void StateCarry::leave(const Block& block, bool Run::*done,
     if (run.*done) {
       take(run.segment, of_run(r));
     } else {
-      fit(&across_, sizes_, options_).copy_(of_run(r));
+      across_[run.segment] = of_run(r).clone();
     }
   }
 }

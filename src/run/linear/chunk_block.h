@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "run/linear/chunk_grid.h"
@@ -22,7 +23,13 @@ constexpr int64_t kDiagonalChunkTokens = 16;
 // `tensor`, made or resized where it does not have the sizes.
 at::Tensor& fit(at::Tensor* tensor, at::IntArrayRef sizes, const at::TensorOptions& options);
 
-// Buffers for one block, used again for the next. Each function needs what its comment names to be loaded.
+// What of a block may be kept for a later sweep over it.
+struct Kept {
+  at::Tensor states;                         // without beta
+  at::Tensor written, erase_pairs, inverse;  // with beta
+};
+
+// Buffers for one block, used again for the next.
 class BlockWork {
  public:
   // `state_dim`: columns of the states, at least value_dim; what is more of `written` starts from 0.
@@ -33,23 +40,31 @@ class BlockWork {
   bool delta() const { return operands_.beta.defined(); }
   at::TensorOptions options() const { return options_; }
 
-  void begin(const Block& block);  // decays; forgets the last block
-  void load_queries();             // query
-  void load_keys();                // key, key_late; with beta erase and its inverse
-  void load_values();              // written, which with beta is not complete before `advance`
-  void pair_queries();             // query.pairs. Needs queries and keys
+  // Decays, and of the members below those of queries, keys (with beta, of erasing keys too) and values.
+  struct Parts {
+    bool queries = false, keys = false, values = false;
+  };
+  void load(const Block& block, Parts parts);
+  void pair_queries();  // query.pairs, of queries and keys
+  void solve();         // with beta, erase.pairs and inverse, of keys
 
   // Carries the runs' states, [runs * heads, key_dim, state_dim], from their begins to their ends. `states` gets those
-  // at the chunks' begins. Needs keys and values.
+  // at the chunks' begins. Needs keys, solved, and values.
   void advance(const at::Tensor& current);
   // [N, C, state_dim]. Needs paired queries and values; of the states, queries and what `advance` left.
   enum class Terms { pairs, states, both };
   at::Tensor& output(Terms terms);
 
+  // Moves out what `advance` made, and back in, with the keys loaded again and the same states at the runs' begins.
+  Kept release();
+  void restore(Kept kept, const at::Tensor& current);
+
   // Rows of a wave's chunks.
   at::Tensor wave(const at::Tensor& stack, int64_t wave) const;
   // The states, or their gradients, of the runs that have a chunk in a wave.
   at::Tensor wave_states(const at::Tensor& current, int64_t wave) const;
+
+  at::Tensor wave_decay(int64_t wave) const;  // undefined without a gate
 
   const Block& block() const { return *block_; }
   at::Tensor& fitted(at::Tensor* tensor, int64_t rows, int64_t columns) const;  // [N, rows, columns]
@@ -64,8 +79,12 @@ class BlockWork {
   at::Tensor states;    // [N, key_dim, state_dim]
 
  private:
-  void load_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader);
+  Gather gather_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader, at::Tensor* up,
+                       at::Tensor* decayed);
+  Gather gather_keys();
+  void fit_decays();
   void pair(Reader* reader);
+  void advance_written(const at::Tensor& current);
 
   LinearOperands operands_;
   int64_t chunk_tokens_, block_chunks_, heads_, key_dim_, state_dim_;
@@ -73,29 +92,28 @@ class BlockWork {
   const Block* block_ = nullptr;
   int64_t matrices_ = 0;
   // Storage of what may also stand for something else above.
-  at::Tensor query_up_, query_decayed_, erase_up_, erase_decayed_, key_down_, key_late_, pre_written_, written_,
-      output_;
+  at::Tensor query_up_, query_decayed_, erase_up_, erase_decayed_, key_down_, key_late_, pre_written_, written_;
+  at::Tensor output_;
 };
 
-// The states of a block's runs, and of the one that continues in the next block. Backward, blocks come in reverse and
-// what runs start from are the gradients at their ends.
+// The states of a block's runs, and of those that continue in a later block. Backward, blocks come in reverse and what
+// runs start from are the gradients at their ends.
 class StateCarry {
  public:
   StateCarry(at::IntArrayRef sizes, const at::TensorOptions& options) : sizes_(sizes.vec()), options_(options) {}
 
   // `initial[segment]`, 0 where it is undefined, for runs that are `fresh`: Run::first, or backward Run::last.
-  const at::Tensor& enter(const Block& block, bool Run::*fresh, const std::vector<at::Tensor>& initial);
-  // `done(segment, state)` for runs that are at their segment's other end.
+  at::Tensor& enter(const Block& block, bool Run::*fresh, const std::vector<at::Tensor>& initial);
+  // `take(segment, state)` for runs that are at their segment's other end.
   void leave(const Block& block, bool Run::*done, const std::function<void(size_t, const at::Tensor&)>& take);
-  // Of the run that continues.
-  at::Tensor& across() { return across_; }
 
  private:
   at::Tensor of_run(size_t run) const;
 
   std::vector<int64_t> sizes_;  // [heads, key_dim, columns]
   at::TensorOptions options_;
-  at::Tensor current_, across_;
+  at::Tensor current_;
+  std::map<size_t, at::Tensor> across_;  // by segment
 };
 
 }  // namespace evenspan::run::chunked

@@ -20,7 +20,9 @@ struct ReaderRows {
 // One matrix of the rest; null where there is none.
 template <class W>
 struct ChunkRows {
-  const W *from_begin = nullptr, *to_end = nullptr, *up = nullptr, *down = nullptr, *whole = nullptr;
+  const W *from_begin = nullptr, *to_end = nullptr, *whole = nullptr;
+  const W *up = nullptr, *down = nullptr, *begin = nullptr, *end = nullptr;
+  bool factored = true;
   const W *key = nullptr, *grad_key = nullptr, *grad_late = nullptr, *grad_written = nullptr, *grad_sums = nullptr;
   const W *state = nullptr, *grad_state = nullptr;
   ReaderRows<W> query, erase;
@@ -57,11 +59,14 @@ template <class W>
     for (int64_t d = 0; d < dim; ++d) out[d] = reader.grad_rows[at + d] + decay * reader.grad_decayed[at + d];
     sums.own[r] += decay * dot(reader.rows + at, reader.grad_decayed + at, dim);
   } else {
-    for (int64_t d = at; d < at + dim; ++d) {
-      const W grad = c.up[d] * reader.grad_rows[d] + c.from_begin[d] * reader.grad_decayed[d];
-      sums.own[d] += reader.rows[d] * grad;
-      out[d - at] = grad;
+    const W *up = c.up + at, *pairs = reader.grad_rows + at, *early = reader.grad_decayed + at;
+    if (c.factored) {
+      for (int64_t d = 0; d < dim; ++d) out[d] = up[d] * (pairs[d] + c.begin[d] * early[d]);
+    } else {
+      for (int64_t d = 0; d < dim; ++d) out[d] = pairs[d] + up[d] * early[d];
     }
+    W* own = sums.own + at;
+    for (int64_t d = 0; d < dim; ++d) own[d] += reader.rows[at + d] * out[d];
   }
 }
 
@@ -75,12 +80,15 @@ template <class W>
     for (int64_t d = 0; d < dim; ++d) out[d] = c.grad_key[at + d] + decay * c.grad_late[at + d];
     sums.later[r] = decay * dot(c.key + at, c.grad_late + at, dim);
   } else {
-    for (int64_t d = at; d < at + dim; ++d) {
-      const W pairs = c.down[d] * c.grad_key[d], late = c.to_end[d] * c.grad_late[d];
-      sums.own[d] -= c.key[d] * pairs;
-      sums.later[d] = c.key[d] * late;
-      out[d - at] = pairs + late;
-    }
+    // Loops over few arrays each: over many, the compiler gives up on telling them apart.
+    const W *down = c.down + at, *key = c.key + at, *pairs = c.grad_key + at, *late = c.grad_late + at;
+    W *own = sums.own + at, *later = sums.later + at;
+    std::copy(pairs, pairs + dim, out);
+    for (int64_t d = 0; c.factored && d < dim; ++d) out[d] *= down[d];
+    for (int64_t d = 0; d < dim; ++d) own[d] -= key[d] * out[d];
+    for (int64_t d = 0; d < dim; ++d) later[d] = down[d] * c.end[d] * late[d];
+    for (int64_t d = 0; d < dim; ++d) out[d] += later[d];
+    for (int64_t d = 0; d < dim; ++d) later[d] *= key[d];
   }
 }
 
@@ -106,10 +114,10 @@ template <class T, class W>
   W written_factor = 1;
   if (h.beta != nullptr) {
     written_factor = h.beta[r * h.beta_stride];
+    prefetch(h.value + r * h.value_stride + c.value_dim, c.value_dim);
     reader_row(c, c.erase, r, sums, grad);
     for (int64_t d = 0; d < dim; ++d) grad_key[d] -= written_factor * grad[d];
-    W of_value = 0;
-    for (int64_t d = 0; d < c.value_dim; ++d) of_value += static_cast<W>(h.value[r * h.value_stride + d]) * written[d];
+    const W of_value = dot(h.value + r * h.value_stride, written, c.value_dim);
     h.grad_beta[r * h.beta_stride] = of_value - dot(key, grad, dim);
   }
   store(grad_key, dim, W(1), h.grad_key + r * h.key_stride);
@@ -166,7 +174,7 @@ void write_gradients(const LinearOperands& operands, const std::vector<RowRange>
                      const LinearGradients& results) {
   const int64_t heads = operands.key.size(1), rows = key.size(1), key_dim = key.size(2);
   const int64_t value_dim = gradients.written.size(2);
-  const int64_t width = decays.kind == GateKind::none ? 0 : decays.gate.size(2);
+  const int64_t width = decays.kind == GateKind::none ? 0 : decays.whole.size(1);
   const bool fixed = gradients.fixed_gate.defined();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, operands.value.scalar_type(), "write_gradients", [&] {
     using W = at::opmath_type<scalar_t>;
@@ -180,8 +188,11 @@ void write_gradients(const LinearOperands& operands, const std::vector<RowRange>
     };
     const auto chunk_of = [&](int64_t n, const RowRange& range) {
       ChunkRows<W> c;
-      c.from_begin = matrix(decays.from_begin, n, rows * width);
-      c.to_end = matrix(decays.to_end, n, rows * width);
+      c.from_begin = matrix(decays.from_begin, n, rows);
+      c.to_end = matrix(decays.to_end, n, rows);
+      c.begin = matrix(decays.begin, n, width);
+      c.end = matrix(decays.end, n, width);
+      c.factored = decays.kind != GateKind::diagonal || decays.factored.const_data_ptr<uint8_t>()[n] != 0;
       c.up = matrix(decays.up, n, rows * width);
       c.down = matrix(decays.down, n, rows * width);
       c.whole = matrix(decays.whole, n, width);
@@ -226,7 +237,7 @@ void write_gradients(const LinearOperands& operands, const std::vector<RowRange>
       }
       return h;
     };
-    at::parallel_for(0, key.size(0), 1, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, key.size(0), grain(rows * key_dim), [&](int64_t begin, int64_t end) {
       Scratch<W> scratch(rows, key_dim, width);
       for (int64_t n = begin; n < end; ++n) {
         const RowRange& range = chunks[static_cast<size_t>(n / heads)];

@@ -6,8 +6,8 @@
 namespace evenspan::run::chunked {
 
 struct BlockGradients {
-  at::Tensor key;          // [N, C, key_dim], by way of the pairs, without Decays::down
-  at::Tensor key_late;     // by way of the state at the chunk's end, without Decays::to_end; undefined without a gate,
+  at::Tensor key;          // [N, C, key_dim], by way of the pairs; without Decays::down where that is a factor
+  at::Tensor key_late;     // by way of the state at the chunk's end, without its decay; undefined without a gate,
                            // where `key` has it, as Reader::grad_rows has grad_decayed
   at::Tensor written;      // [N, C, value_dim]: of what is written to the state, v_r or beta_r v_r
   at::Tensor sums;         // [N, C]: of a scalar gate's g_r, by way of the pairs

@@ -1,7 +1,7 @@
 #include "run/linear/chunk_grid.h"
 
 #include <algorithm>
-#include <numeric>
+#include <utility>
 
 namespace evenspan::run::chunked {
 namespace {
@@ -16,9 +16,8 @@ struct Piece {
   int64_t row = 0;
 };
 
-Block block_of(std::vector<Piece> pieces, const std::vector<RowRange>& segments, int64_t chunk_tokens) {
-  std::stable_sort(pieces.begin(), pieces.end(),
-                   [](const Piece& a, const Piece& b) { return a.run.num_chunks > b.run.num_chunks; });
+// REQUIRES: the longest piece is the first, and so on.
+Block block_of(const std::vector<Piece>& pieces, const std::vector<RowRange>& segments, int64_t chunk_tokens) {
   Block block;
   for (const Piece& piece : pieces) block.runs.push_back(piece.run);
   block.waves.push_back(0);
@@ -36,29 +35,29 @@ Block block_of(std::vector<Piece> pieces, const std::vector<RowRange>& segments,
 }  // namespace
 
 std::vector<Block> blocks_of(const std::vector<RowRange>& segments, int64_t chunk_tokens, int64_t block_chunks) {
-  std::vector<size_t> order(segments.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return segments[a].size() > segments[b].size(); });
   std::vector<Block> blocks;
-  std::vector<Piece> pieces;
-  int64_t room = block_chunks;
-  const auto close = [&] {
-    if (!pieces.empty()) blocks.push_back(block_of(std::move(pieces), segments, chunk_tokens));
-    pieces.clear();
-    room = block_chunks;
-  };
-  for (const size_t s : order) {
+  std::vector<Piece> rests;
+  for (size_t s = 0; s < segments.size(); ++s) {
     const int64_t total = chunks_in(segments[s], chunk_tokens);
-    for (int64_t done = 0; done < total;) {
-      const int64_t count = std::min(room, total - done);
-      pieces.push_back({{s, count, done == 0, done + count == total}, segments[s].begin + done * chunk_tokens});
-      done += count;
-      room -= count;
-      if (room == 0) close();
-    }
+    int64_t done = 0;
+    const auto piece = [&](int64_t count) {
+      const int64_t first = std::exchange(done, done + count);
+      return Piece{{s, count, first == 0, done == total}, segments[s].begin + first * chunk_tokens};
+    };
+    while (total - done >= block_chunks) blocks.push_back(block_of({piece(block_chunks)}, segments, chunk_tokens));
+    if (done < total) rests.push_back(piece(total - done));
   }
-  close();
+  std::stable_sort(rests.begin(), rests.end(),
+                   [](const Piece& a, const Piece& b) { return a.run.num_chunks > b.run.num_chunks; });
+  std::vector<Piece> pieces;
+  int64_t num_chunks = 0;
+  for (size_t i = 0; i < rests.size(); ++i) {
+    pieces.push_back(rests[i]);
+    num_chunks += rests[i].run.num_chunks;
+    if (num_chunks < block_chunks && i + 1 < rests.size()) continue;
+    blocks.push_back(block_of(std::exchange(pieces, {}), segments, chunk_tokens));
+    num_chunks = 0;
+  }
   return blocks;
 }
 

@@ -30,8 +30,9 @@ struct Block {
   }
 };
 
-// Every segment's chunks have `chunk_tokens` rows but for its last. A segment is in consecutive blocks, in order, and
-// no two segments of a block continue in the next. Blocks hold `block_chunks` but for the last.
+// Every segment's chunks have `chunk_tokens` rows but for its last. As many as make whole blocks of `block_chunks` are
+// blocks of one run, which are the same whatever other segments there are; what is left shares blocks of fewer than
+// twice as many. The blocks of a segment are in order.
 std::vector<Block> blocks_of(const std::vector<RowRange>& segments, int64_t chunk_tokens, int64_t block_chunks);
 
 }  // namespace evenspan::run::chunked

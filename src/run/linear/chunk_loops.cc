@@ -11,19 +11,6 @@
 namespace evenspan::run::chunked {
 namespace {
 
-template <class From, class W>
-EVENSPAN_VECTOR_CLONES void gather_rows(const From* from, int64_t from_stride, int64_t rows, int64_t dim, W factor,
-                                        const W* beta, int64_t beta_stride, W* to, int64_t padded_rows,
-                                        int64_t padded_dim) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const W f = beta != nullptr ? factor * beta[r * beta_stride] : factor;
-    W* row = to + r * padded_dim;
-    for (int64_t d = 0; d < dim; ++d) row[d] = f * static_cast<W>(from[r * from_stride + d]);
-    std::fill(row + dim, row + padded_dim, W(0));
-  }
-  std::fill(to + rows * padded_dim, to + padded_rows * padded_dim, W(0));
-}
-
 template <class To, class W>
 EVENSPAN_VECTOR_CLONES void scatter_rows(const W* from, int64_t rows, int64_t dim, bool add, To* to,
                                          int64_t to_stride) {
@@ -33,17 +20,6 @@ EVENSPAN_VECTOR_CLONES void scatter_rows(const W* from, int64_t rows, int64_t di
       for (int64_t d = 0; d < dim; ++d) row[d] = static_cast<To>(static_cast<W>(row[d]) + from[r * dim + d]);
     } else {
       for (int64_t d = 0; d < dim; ++d) row[d] = static_cast<To>(from[r * dim + d]);
-    }
-  }
-}
-
-template <class W>
-EVENSPAN_VECTOR_CLONES void scale_matrix(const W* from, const W* by, int64_t rows, int64_t dim, int64_t width, W* to) {
-  for (int64_t r = 0; r < rows; ++r) {
-    if (width == 1) {
-      for (int64_t d = 0; d < dim; ++d) to[r * dim + d] = from[r * dim + d] * by[r];
-    } else {
-      for (int64_t d = 0; d < dim; ++d) to[r * dim + d] = from[r * dim + d] * by[r * dim + d];
     }
   }
 }
@@ -63,20 +39,18 @@ EVENSPAN_VECTOR_CLONES void invert_matrix(const W* pairs, int64_t rows, W* inver
 }
 
 template <class W>
-EVENSPAN_VECTOR_CLONES void step_state(W* stack, const W* whole, bool increment, W* state, int64_t rows, int64_t dim,
+EVENSPAN_VECTOR_CLONES void step_state(W* stack, const W* whole, Step step, W* state, int64_t rows, int64_t dim,
                                        int64_t width) {
   for (int64_t r = 0; r < rows; ++r) {
     const W decay = whole == nullptr ? W(1) : whole[width == 1 ? 0 : r];
-    for (int64_t d = r * dim; d < (r + 1) * dim; ++d) {
-      const W added = increment ? stack[d] : W(0);
-      stack[d] = state[d];
-      state[d] = decay * state[d] + added;
+    W *a = stack + r * dim, *b = state + r * dim;
+    for (int64_t d = 0; d < dim; ++d) {
+      const W stacked = a[d], before = b[d];
+      a[d] = step == Step::add ? stacked + before : before;
+      b[d] = step == Step::increment ? decay * before + stacked : decay * before;
     }
   }
 }
-
-// Enough for a thread to be worth it.
-int64_t grain(int64_t elements_each) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, elements_each)); }
 
 // For each matrix of a block: `each(n, rows of the operands, head)`.
 template <class Each>
@@ -89,23 +63,6 @@ void for_each_matrix(const std::vector<RowRange>& chunks, int64_t heads, int64_t
 
 }  // namespace
 
-void gather(const at::Tensor& from, const std::vector<RowRange>& chunks, double factor, const at::Tensor& beta,
-            const at::Tensor& to) {
-  const int64_t heads = from.size(1), dim = from.size(2), rows = to.size(1), padded_dim = to.size(2);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, from.scalar_type(), "gather", [&] {
-    using W = at::opmath_type<scalar_t>;
-    const auto* source = from.const_data_ptr<scalar_t>();
-    const W* betas = beta.defined() ? beta.const_data_ptr<W>() : nullptr;
-    W* target = to.mutable_data_ptr<W>();
-    for_each_matrix(chunks, heads, rows * padded_dim, [&](int64_t n, const RowRange& range, int64_t head) {
-      gather_rows<scalar_t, W>(source + range.begin * from.stride(0) + head * from.stride(1), from.stride(0),
-                               range.size(), dim, static_cast<W>(factor),
-                               betas == nullptr ? nullptr : betas + range.begin * heads + head, heads,
-                               target + n * rows * padded_dim, rows, padded_dim);
-    });
-  });
-}
-
 void scatter(const at::Tensor& from, const std::vector<RowRange>& chunks, Write write, const at::Tensor& to) {
   const int64_t heads = to.size(1), dim = to.size(2), rows = from.size(1);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, to.scalar_type(), "scatter", [&] {
@@ -115,18 +72,6 @@ void scatter(const at::Tensor& from, const std::vector<RowRange>& chunks, Write 
     for_each_matrix(chunks, heads, rows * dim, [&](int64_t n, const RowRange& range, int64_t head) {
       scatter_rows<scalar_t, W>(source + n * rows * dim, range.size(), dim, write == Write::add,
                                 target + range.begin * to.stride(0) + head * to.stride(1), to.stride(0));
-    });
-  });
-}
-
-void scale_rows(const at::Tensor& from, const at::Tensor& by, const at::Tensor& to) {
-  const int64_t rows = from.size(1), dim = from.size(2), width = by.size(2);
-  AT_DISPATCH_FLOATING_TYPES(from.scalar_type(), "scale_rows", [&] {
-    at::parallel_for(0, from.size(0), grain(rows * dim), [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        scale_matrix(from.const_data_ptr<scalar_t>() + n * rows * dim, by.const_data_ptr<scalar_t>() + n * rows * width,
-                     rows, dim, width, to.mutable_data_ptr<scalar_t>() + n * rows * dim);
-      }
     });
   });
 }
@@ -143,7 +88,7 @@ void invert_unit_lower(const at::Tensor& pairs, const at::Tensor& inverse) {
   });
 }
 
-void step_states(const at::Tensor& stack, const at::Tensor& whole, bool increment, const at::Tensor& state) {
+void step_states(const at::Tensor& stack, const at::Tensor& whole, Step step, const at::Tensor& state) {
   const int64_t rows = state.size(1), dim = state.size(2);
   const int64_t width = whole.defined() ? whole.size(1) : 0;
   AT_DISPATCH_FLOATING_TYPES(state.scalar_type(), "step_states", [&] {
@@ -151,7 +96,7 @@ void step_states(const at::Tensor& stack, const at::Tensor& whole, bool incremen
     at::parallel_for(0, state.size(0), grain(rows * dim), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         step_state(stack.mutable_data_ptr<scalar_t>() + n * rows * dim,
-                   wholes == nullptr ? nullptr : wholes + n * width, increment,
+                   wholes == nullptr ? nullptr : wholes + n * width, step,
                    state.mutable_data_ptr<scalar_t>() + n * rows * dim, rows, dim, width);
       }
     });

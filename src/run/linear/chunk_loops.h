@@ -13,17 +13,27 @@ namespace evenspan::run::chunked {
 
 enum class GateKind { none, scalar, diagonal };
 
-// With g_r the sum of the gates of a chunk's rows up to r. Width: 1 of a scalar gate, key_dim of a diagonal one.
+// No exponential of a positive number is formed but for those up to half of this, where the decay between two rows is
+// the product of one that depends on the first and one that depends on the second. The exponents' own rounding errors
+// are relative errors of the factors: at most 16 units in the last place.
+constexpr double kFactorRange = 32;
+// Gates below count as this: its exponential is 0 in every type, and sums of it are finite.
+constexpr double kLeastGate = -1000;
+
+// With g_r the sum of the gates of a chunk's rows up to r.
 struct Decays {
   GateKind kind = GateKind::none;
-  at::Tensor gate;        // [N, C, width]; 0 in padding
-  at::Tensor from_begin;  // [N, C, width]: exp(g_r)
-  at::Tensor to_end;      // [N, C, width]: exp(g_last - g_r)
-  at::Tensor whole;       // [N, width]: exp(g_last)
-  // Of a diagonal gate, exp(g_r - m) and exp(m - g_r) for m in the middle of g_first and g_last, so that the decay
-  // between two rows is a product; 1 where that would lose digits.
-  at::Tensor up, down;  // [N, C, width]
-  at::Tensor factored;  // [N], bytes: whether it would not
+  at::Tensor gate;   // the operand
+  at::Tensor whole;  // [N, 1], diagonal [N, key_dim]: exp(g_last)
+  // Of a scalar gate.
+  at::Tensor sums;        // [N, C], float64: g_r
+  at::Tensor from_begin;  // [N, C]: exp(g_r)
+  at::Tensor to_end;      // [N, C]: exp(g_last - g_r)
+  // Of a diagonal gate, with m in the middle of g_first and g_last: the decay between two rows is a product.
+  at::Tensor factored;    // [N], bytes: whether that loses no digits
+  at::Tensor up, down;    // [N, C, key_dim]: exp(g_r - m), exp(m - g_r)
+  at::Tensor begin, end;  // [N, key_dim]: exp(m), exp(g_last - m), which make exp(g_r) and exp(g_last - g_r) of them
+  // Where it does, `up` and `down` are exp(g_r) and exp(g_last - g_r), and `begin` and `end` are 1.
 };
 
 // What reads the state: queries or, with the delta rule, the keys that erase. Row r reads S_r decayed from the state at
@@ -32,42 +42,50 @@ struct Reader {
   bool itself = false;
   at::Tensor rows;          // [N, C, key_dim]
   at::Tensor up;            // times Decays::up; `rows` if the gate is not diagonal
-  at::Tensor decayed;       // times Decays::from_begin; `rows` without a gate
+  at::Tensor decayed;       // times exp(g_r); `rows` without a gate
   at::Tensor pairs;         // [N, C, C]: row r with key i
   at::Tensor grad_pairs;    // [N, C, C]
-  at::Tensor grad_rows;     // by way of the pairs, without `up`
+  at::Tensor grad_rows;     // by way of the pairs; without `up` where that is a factor
   at::Tensor grad_decayed;  // by way of the state at the chunk's begin
   at::Tensor grad_itself;   // [N, C]: the diagonal of grad_pairs, 0 there, for a diagonal gate if `itself`
 };
 
 // to[n, r, :] = factor * from[row, head, :], times beta[row, head] if that is defined; 0 in padding, of which the last
 // dimension may have some as well.
-void gather(const at::Tensor& from, const std::vector<RowRange>& chunks, double factor, const at::Tensor& beta,
-            const at::Tensor& to);
+struct Gather {
+  at::Tensor from;
+  double factor = 1;
+  at::Tensor beta;
+  at::Tensor to;
+  enum class Decay { none, from_begin, to_end } decay = Decay::none;
+  at::Tensor near;  // times Decays::up or ::down, for a diagonal gate
+  at::Tensor far;   // decayed from the chunk's begin or to its end
+};
+// Fills the decays, whose tensors are allocated, and what is gathered.
+void load(const std::vector<RowRange>& chunks, int64_t heads, const Decays& decays, const std::vector<Gather>& gathers);
 // to[row, head, :] = from[n, r, :], added to what is there if `add`.
 enum class Write { over, add };
 void scatter(const at::Tensor& from, const std::vector<RowRange>& chunks, Write write, const at::Tensor& to);
 
-// REQUIRES: the tensors of `decays` are allocated.
-void fill_decays(const at::Tensor& gate, const std::vector<RowRange>& chunks, int64_t heads, const Decays& decays);
-// to = from times a decay, [N, C, width] (none).
-void scale_rows(const at::Tensor& from, const at::Tensor& by, const at::Tensor& to);
-
 // Turns the products of rows (Reader::up) and keys into pairs: decayed, 0 where row r does not read key i.
-void decay_pairs(const Decays& decays, const at::Tensor& key, const Reader& reader);
+void decay_pairs(const Decays& decays, const std::vector<RowRange>& chunks, const at::Tensor& key,
+                 const Reader& reader);
 // Turns the gradients of pairs into those of the products. Of a scalar gate, adds to `grad_sums`, [N, C], the gradient
 // of each g_r.
 void decay_pair_gradients(const Decays& decays, const Reader& reader, const at::Tensor& grad_sums);
 // Where the decays do not factor: grad_rows of the readers and grad_key, [N, C, key_dim], instead of those products.
-void unfactored_gradients(const Decays& decays, const at::Tensor& key, const std::vector<Reader>& readers,
-                          const at::Tensor& grad_key);
+void unfactored_gradients(const Decays& decays, const std::vector<RowRange>& chunks, const at::Tensor& key,
+                          const std::vector<Reader>& readers, const at::Tensor& grad_key);
 
 // (I - pairs)^-1 of strictly lower triangular matrices.
 void invert_unit_lower(const at::Tensor& pairs, const at::Tensor& inverse);
 
-// A step of a recurrence: stack and state [n, key_dim, value_dim], whole [n, width] (undefined: 1). The state goes
-// where its increment was: (stack, state) = (state, whole * state + stack); without `increment` what stack holds counts
-// as 0.
-void step_states(const at::Tensor& stack, const at::Tensor& whole, bool increment, const at::Tensor& state);
+// A step of a recurrence: stack and state [n, key_dim, value_dim], whole [n, width] (undefined: 1).
+enum class Step {
+  increment,  // (stack, state) = (state, whole * state + stack)
+  decay,      // (stack, state) = (state, whole * state)
+  add,        // (stack, state) = (stack + state, whole * state)
+};
+void step_states(const at::Tensor& stack, const at::Tensor& whole, Step step, const at::Tensor& state);
 
 }  // namespace evenspan::run::chunked

@@ -1,9 +1,12 @@
-// The states at the chunks' begins are computed again: a sweep over a segment keeps those at its blocks' begins, and a
-// second one, in reverse, those of one block at a time. A segment that is pending gets all its gradients in apply.
+// The states at the chunks' begins are computed again, by a sweep over the blocks. What it computes it keeps for the
+// last blocks, as many as take no more bytes than the operands; of the others only the states at their begins, from
+// which the second sweep, in reverse, makes them once more. A segment that is pending gets all its gradients in apply.
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "run/linear/chunk_block.h"
 #include "run/linear/chunk_gradients.h"
@@ -31,10 +34,9 @@ class Backward : public LinearBackward {
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
     const std::vector<at::Tensor> zeros(segments.size());
     for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
-      work_.begin(*block);
-      work_.load_queries();
+      work_.load(*block, {.queries = true, .keys = work_.delta()});
       if (work_.delta()) {
-        work_.load_keys();
+        work_.solve();
         work_.pair_queries();
       }
       load_cotangents();
@@ -68,7 +70,10 @@ class Backward : public LinearBackward {
   bool fixed_gate() const { return operands_.gate.defined() && operands_.gate.dim() == 1; }
 
   void load_cotangents() {
-    gather(grad_output_, work_.block().chunks, 1, {}, work_.fitted(&grad_out_, work_.chunk_tokens(), value_dim_));
+    Gather gather;
+    gather.from = grad_output_;
+    gather.to = work_.fitted(&grad_out_, work_.chunk_tokens(), value_dim_);
+    load(work_.block().chunks, heads_, Decays{}, {gather});
     at::bmm_out(work_.fitted(&grad_states_, key_dim_, value_dim_), work_.query.decayed.transpose(1, 2), grad_out_);
   }
 
@@ -82,9 +87,8 @@ class Backward : public LinearBackward {
       work_.fitted(&grad_written_, work_.chunk_tokens(), value_dim_);
     }
     for (int64_t w = block.num_waves(); w-- > 0;) {
-      const at::Tensor& whole = work_.decays.whole;
       at::Tensor state = work_.wave_states(current, w), after = work_.wave(grad_states_, w);
-      step_states(after, whole.defined() ? work_.wave(whole, w) : at::Tensor(), true, state);
+      step_states(after, work_.wave_decay(w), Step::increment, state);
       if (!work_.delta()) continue;
       at::Tensor solved = work_.wave(grad_solved_, w), written = work_.wave(grad_written_, w);
       solved.baddbmm_(work_.wave(work_.key_late, w), after);
@@ -93,37 +97,69 @@ class Backward : public LinearBackward {
     }
   }
 
-  // The states at the begins of blocks in which a run continues, for each block.
-  std::vector<at::Tensor> states_at_blocks(const std::vector<Block>& blocks, const std::vector<at::Tensor>& states) {
-    std::vector<at::Tensor> result(blocks.size());
+  // What a first sweep leaves for the second.
+  struct Swept {
+    at::Tensor entry;  // the states of the runs at their begins, where one of them is not its segment's first
+    std::optional<Kept> kept;
+  };
+
+  std::vector<Swept> sweep(const std::vector<Block>& blocks, const std::vector<RowRange>& segments,
+                           const std::vector<at::Tensor>& states) {
+    std::vector<Swept> result(blocks.size());
+    size_t first_kept = blocks.size();
+    for (int64_t room = operand_bytes(segments); first_kept > 0 && keeps(); --first_kept) {
+      room -= kept_bytes(blocks[first_kept - 1]);
+      if (room < 0) break;
+    }
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
-    for (size_t b = 0; b + 1 < blocks.size(); ++b) {
-      const auto& runs = blocks[b].runs;
-      if (std::all_of(runs.begin(), runs.end(), [](const Run& run) { return run.last; })) continue;
-      work_.begin(blocks[b]);
-      work_.load_keys();
-      work_.load_values();
-      work_.advance(carry.enter(blocks[b], &Run::first, states));
+    for (size_t b = 0; b < blocks.size(); ++b) {
+      const auto all = [&](bool Run::*which) {
+        return std::all_of(blocks[b].runs.begin(), blocks[b].runs.end(), [&](const Run& run) { return run.*which; });
+      };
+      if (all(&Run::first) && all(&Run::last)) continue;
+      const at::Tensor& current = carry.enter(blocks[b], &Run::first, states);
+      if (!all(&Run::first)) result[b].entry = current.clone();
+      if (all(&Run::last)) continue;
+      work_.load(blocks[b], {.keys = true, .values = true});
+      work_.solve();
+      work_.advance(current);
       carry.leave(blocks[b], &Run::last, [](size_t, const at::Tensor&) {});
-      result[b + 1] = carry.across().clone();
+      if (b >= first_kept) result[b].kept = work_.release();
     }
     return result;
+  }
+
+  int64_t operand_bytes(const std::vector<RowRange>& segments) const {
+    int64_t rows = 0;
+    for (const RowRange& segment : segments) rows += segment.size();
+    return rows * heads_ * (2 * key_dim_ + value_dim_) * static_cast<int64_t>(operands_.key.element_size());
+  }
+  // The states at the begins of short chunks are made faster than memory for them is had.
+  bool keeps() const { return work_.delta() || work_.decays.kind != GateKind::diagonal; }
+  int64_t kept_bytes(const Block& block) const {
+    const int64_t chunk = work_.chunk_tokens();
+    const int64_t each = work_.delta() ? chunk * (value_dim_ + 2 * chunk) : key_dim_ * value_dim_;
+    return block.num_chunks() * heads_ * each * static_cast<int64_t>(work_.options().dtype().itemsize());
   }
 
   void run(const std::vector<RowRange>& segments, const std::vector<at::Tensor>& states,
            const std::vector<at::Tensor>& grad_states) {
     const std::vector<Block> blocks = work_.blocks(segments);
-    const std::vector<at::Tensor> begins = states_at_blocks(blocks, states);
+    std::vector<Swept> swept = sweep(blocks, segments, states);
     StateCarry forward({heads_, key_dim_, value_dim_}, work_.options());
     StateCarry backward({heads_, key_dim_, value_dim_}, work_.options());
     for (size_t b = blocks.size(); b-- > 0;) {
-      work_.begin(blocks[b]);
-      work_.load_queries();
-      work_.load_keys();
-      work_.load_values();
+      std::optional<Kept> kept = std::exchange(swept[b].kept, {});
+      work_.load(blocks[b], {.queries = true, .keys = true, .values = !kept || !work_.delta()});
       work_.pair_queries();
-      forward.across() = begins[b];
-      work_.advance(forward.enter(blocks[b], &Run::first, states));
+      const at::Tensor& current =
+          swept[b].entry.defined() ? swept[b].entry : forward.enter(blocks[b], &Run::first, states);
+      if (kept) {
+        work_.restore(*std::move(kept), current);
+      } else {
+        work_.solve();
+        work_.advance(current);
+      }
       load_cotangents();
       retreat(backward.enter(blocks[b], &Run::last, grad_states));
       backward.leave(blocks[b], &Run::first, [](size_t, const at::Tensor&) {});
@@ -154,7 +190,7 @@ class Backward : public LinearBackward {
       readers.push_back(work_.erase);
     }
     if (work_.decays.kind == GateKind::diagonal) {
-      unfactored_gradients(work_.decays, work_.key, readers, gradients.key);
+      unfactored_gradients(work_.decays, work_.block().chunks, work_.key, readers, gradients.key);
     }
     if (gated) {
       gradients.key_late = work_.fitted(&grad_key_late_, work_.chunk_tokens(), key_dim_);

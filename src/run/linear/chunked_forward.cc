@@ -45,10 +45,7 @@ class Forward : public LinearForward {
 
  private:
   void load(const Block& block, Terms terms) {
-    work_.begin(block);
-    work_.load_queries();
-    work_.load_keys();
-    work_.load_values();
+    work_.load(block, {.queries = true, .keys = true, .values = true});
     if (terms != Terms::states) work_.pair_queries();
   }
 
@@ -56,6 +53,7 @@ class Forward : public LinearForward {
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
     for (const Block& block : work_.blocks(segments)) {
       load(block, terms);
+      work_.solve();
       work_.advance(carry.enter(block, &Run::first, states));
       scatter(work_.output(terms), block.chunks, terms == Terms::states ? Write::add : Write::over, output_);
       carry.leave(block, &Run::last, [](size_t, const at::Tensor&) {});
@@ -68,9 +66,8 @@ class Forward : public LinearForward {
     StateCarry carry(initial.sizes(), work->options());
     const std::vector<at::Tensor> states(segments.size(), initial);
     for (const Block& block : work->blocks(segments)) {
-      work->begin(block);
-      work->load_keys();
-      work->load_values();
+      work->load(block, {.keys = true, .values = true});
+      work->solve();
       work->advance(carry.enter(block, &Run::first, states));
       carry.leave(block, &Run::last, take);
     }

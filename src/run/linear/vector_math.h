@@ -15,6 +15,16 @@
 
 namespace evenspan::run::chunked {
 
+// For at::parallel_for over matrices: how many are worth a thread.
+inline int64_t grain(int64_t elements_each) { return 1 + 16384 / (1 + elements_each); }
+
+// Of the operands: a row of the next head, which is read next.
+template <class T>
+[[gnu::always_inline]] inline void prefetch(const T* row, int64_t dim) {
+  constexpr auto kLine = static_cast<int64_t>(64 / sizeof(T));
+  for (int64_t d = 0; d < dim; d += kLine) __builtin_prefetch(row + d);
+}
+
 // REQUIRES: x at most 87. Within 2 units in the last place; 0 where that would be subnormal.
 inline float exp_of(float x) {
   constexpr float kLog2E = 1.44269504F, kLn2High = 0.693145752F, kLn2Low = 1.42860677e-6F;
@@ -38,15 +48,15 @@ inline float exp_of(float x) {
 inline double exp_of(double x) { return std::exp(x); }
 
 // In sixteen partial sums.
-template <class W>
-inline W dot(const W* a, const W* b, int64_t n) {
+template <class T, class W>
+inline W dot(const T* a, const W* b, int64_t n) {
   constexpr int64_t kLanes = 16;
   W sums[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += a[i + lane] * b[i + lane];
+    for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += static_cast<W>(a[i + lane]) * b[i + lane];
   }
-  for (; i < n; ++i) sums[i % kLanes] += a[i] * b[i];
+  for (; i < n; ++i) sums[i % kLanes] += static_cast<W>(a[i]) * b[i];
   for (int64_t half = kLanes / 2; half > 0; half /= 2) {
     for (int64_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
   }
