@@ -25,7 +25,9 @@
 namespace evenspan::run {
 namespace {
 
-constexpr int64_t kTokens = 8192, kHeads = 8;
+struct Shape {
+  int64_t tokens, heads, dim;
+};
 
 struct Variant {
   const char* name;
@@ -66,13 +68,13 @@ class Products {
 
 // Of a block of one segment.
 struct Sizes {
-  int64_t chunk, chunks, dim;
+  int64_t chunk, chunks, heads, dim;
   bool delta;
   Product whole(int64_t rows, int64_t inner, int64_t columns, int64_t times = 1) const {
-    return {rows, inner, columns, chunks * kHeads, times};
+    return {rows, inner, columns, chunks * heads, times};
   }
   Product each_wave(int64_t rows, int64_t inner, int64_t columns) const {
-    return {rows, inner, columns, kHeads, chunks};
+    return {rows, inner, columns, heads, chunks};
   }
 };
 
@@ -121,19 +123,19 @@ double fastest(const std::vector<double>& times) { return *std::min_element(time
 
 enum class Pass { forward, backward };
 
-void linear_pass(benchmark::State& state, const Variant& variant, int64_t dim, Pass pass) {
+void linear_pass(benchmark::State& state, const Variant& variant, const Shape& shape, Pass pass) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   const char* threads = std::getenv("EVENSPAN_BENCH_THREADS");
   at::set_num_threads(threads != nullptr ? std::max(1, std::atoi(threads)) : 1);
-  const auto random = [&] { return at::randn({kTokens, kHeads, dim}); };
+  const auto random = [&] { return at::randn({shape.tokens, shape.heads, shape.dim}); };
   LinearOperands x{random(), random(), random(), {}, {}, 0.125};
   x.key.div_(x.key.norm(2, -1, true));
-  if (variant.gate_dims == 1) x.gate = at::full({kHeads}, -0.03);
-  if (variant.gate_dims == 2) x.gate = at::rand({kTokens, kHeads}).mul_(-0.1);
-  if (variant.gate_dims == 3) x.gate = at::rand({kTokens, kHeads, dim}).mul_(-0.1);
-  if (variant.delta) x.beta = at::rand({kTokens, kHeads});
+  if (variant.gate_dims == 1) x.gate = at::full({shape.heads}, -0.03);
+  if (variant.gate_dims == 2) x.gate = at::rand({shape.tokens, shape.heads}).mul_(-0.1);
+  if (variant.gate_dims == 3) x.gate = at::rand({shape.tokens, shape.heads, shape.dim}).mul_(-0.1);
+  if (variant.delta) x.beta = at::rand({shape.tokens, shape.heads});
   const auto kernel = make_chunked_kernel();
-  const std::vector<RowRange> segments{{0, kTokens}};
+  const std::vector<RowRange> segments{{0, shape.tokens}};
   const at::Tensor output = at::empty_like(x.value), grad_output = random();
   const auto like = [](const at::Tensor& t) { return t.defined() ? at::empty_like(t) : t; };
   const LinearGradients gradients{like(x.query), like(x.key), like(x.value), like(x.gate), like(x.beta)};
@@ -146,9 +148,9 @@ void linear_pass(benchmark::State& state, const Variant& variant, int64_t dim, P
       backward->finish();
     }
   };
-  const chunked::BlockWork work(x, 64, dim);
+  const chunked::BlockWork work(x, 64, shape.dim);
   const auto blocks = work.blocks(segments);
-  const Sizes sizes{work.chunk_tokens(), blocks[0].num_chunks(), dim, variant.delta};
+  const Sizes sizes{work.chunk_tokens(), blocks[0].num_chunks(), shape.heads, shape.dim, variant.delta};
   Products products(pass == Pass::forward ? forward_products(sizes) : backward_products(sizes));
   const auto run_products = [&] { products.run(static_cast<int64_t>(blocks.size())); };
 
@@ -169,14 +171,15 @@ void register_linear() {
   for (const Variant& variant : {Variant{"plain", 0, false}, Variant{"fixed", 1, false}, Variant{"scalar", 2, false},
                                  Variant{"diagonal", 3, false}, Variant{"delta", 0, true},
                                  Variant{"scalar_delta", 2, true}, Variant{"diagonal_delta", 3, true}}) {
-    for (const int64_t dim : {64, 128}) {
+    for (const Shape& shape : {Shape{8192, 8, 64}, Shape{8192, 8, 128}, Shape{1 << 20, 1, 64}}) {
+      if (shape.tokens > 8192 && variant.gate_dims != 2) continue;  // its time should be in proportion
       for (const Pass pass : {Pass::forward, Pass::backward}) {
         const std::string title = std::string(pass == Pass::forward ? "linear_forward/" : "linear_backward/") +
-                                  variant.name + "/" + std::to_string(dim);
-        benchmark::RegisterBenchmark(title.c_str(), linear_pass, variant, dim, pass)
+                                  variant.name + "/" + std::to_string(shape.dim) + "/" + std::to_string(shape.tokens);
+        benchmark::RegisterBenchmark(title.c_str(), linear_pass, variant, shape, pass)
             ->UseManualTime()
             ->Unit(benchmark::kMillisecond)
-            ->MinTime(0.4);
+            ->MinTime(1.0);
       }
     }
   }

@@ -3,6 +3,7 @@
 //   written   X = V, or with beta (I - pairs of erasing keys)^-1 (beta V + R_erase S), R_erase = -beta K
 //   output    O = pairs of queries X + R_query S
 //   state     decay S + K^T X
+// All in the accumulation type.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -73,7 +74,7 @@ class BlockWork {
   Reader query, erase;
   at::Tensor key;       // [N, C, key_dim]
   at::Tensor key_down;  // times Decays::down; `key` if the gate is not diagonal
-  at::Tensor key_late;  // times Decays::to_end; `key` without a gate
+  at::Tensor key_late;  // decayed to the chunk's end; `key` without a gate
   at::Tensor inverse;   // [N, C, C]
   at::Tensor written;   // [N, C, state_dim]
   at::Tensor states;    // [N, key_dim, state_dim]

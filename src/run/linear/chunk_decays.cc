@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "run/linear/chunk_loops.h"
 #include "run/linear/vector_math.h"

@@ -45,9 +45,9 @@ EVENSPAN_VECTOR_CLONES void step_state(W* stack, const W* whole, Step step, W* s
     const W decay = whole == nullptr ? W(1) : whole[width == 1 ? 0 : r];
     W *a = stack + r * dim, *b = state + r * dim;
     for (int64_t d = 0; d < dim; ++d) {
-      const W stacked = a[d], before = b[d];
-      a[d] = step == Step::add ? stacked + before : before;
-      b[d] = step == Step::increment ? decay * before + stacked : decay * before;
+      const W stacked = a[d];
+      a[d] = b[d];
+      b[d] = step == Step::increment ? decay * b[d] + stacked : decay * b[d];
     }
   }
 }

@@ -29,15 +29,15 @@ struct Decays {
   at::Tensor sums;        // [N, C], float64: g_r
   at::Tensor from_begin;  // [N, C]: exp(g_r)
   at::Tensor to_end;      // [N, C]: exp(g_last - g_r)
-  // Of a diagonal gate, with m in the middle of g_first and g_last: the decay between two rows is a product.
-  at::Tensor factored;    // [N], bytes: whether that loses no digits
-  at::Tensor up, down;    // [N, C, key_dim]: exp(g_r - m), exp(m - g_r)
-  at::Tensor begin, end;  // [N, key_dim]: exp(m), exp(g_last - m), which make exp(g_r) and exp(g_last - g_r) of them
-  // Where it does, `up` and `down` are exp(g_r) and exp(g_last - g_r), and `begin` and `end` are 1.
+  // Of a diagonal gate.
+  at::Tensor factored;    // [N], bytes: whether the decay between two rows is up * down, which loses digits elsewhere
+  at::Tensor up, down;    // [N, C, key_dim]: exp(g_r - m), exp(m - g_r), with m in the middle of g_first and g_last
+  at::Tensor begin, end;  // [N, key_dim]: exp(m), exp(g_last - m); up * begin = exp(g_r), down * end = exp(g_last -
+                          // g_r) everywhere: where the decays do not factor, `begin` and `end` are 1
 };
 
-// What reads the state: queries or, with the delta rule, the keys that erase. Row r reads S_r decayed from the state at
-// the chunk's begin, and v_i k_i^T of rows i before r (and r, if `itself`).
+// What reads the state: queries or, with the delta rule, the keys that erase. Row r reads the state at the chunk's
+// begin and what rows before r (and r, if `itself`) wrote, decayed until r.
 struct Reader {
   bool itself = false;
   at::Tensor rows;          // [N, C, key_dim]
@@ -84,7 +84,6 @@ void invert_unit_lower(const at::Tensor& pairs, const at::Tensor& inverse);
 enum class Step {
   increment,  // (stack, state) = (state, whole * state + stack)
   decay,      // (stack, state) = (state, whole * state)
-  add,        // (stack, state) = (stack + state, whole * state)
 };
 void step_states(const at::Tensor& stack, const at::Tensor& whole, Step step, const at::Tensor& state);
 
