@@ -110,11 +110,7 @@ void read_linear_layers(const Reader& in, const std::string& source, ModelConfig
   c->linear_num_heads = in.positive("linear_num_heads");
   c->linear_key_dim = in.positive("linear_key_dim");
   c->linear_value_dim = in.positive("linear_value_dim");
-  c->linear_conv_kernel = in.has("linear_conv_kernel") ? static_cast<int64_t>(in.number("linear_conv_kernel", 0)) : 0;
-  if (static_cast<double>(c->linear_conv_kernel) != in.number("linear_conv_kernel", 0)) {
-    fail_invalid("[model config] ", source,
-                 ": linear_conv_kernel must be a whole number, the convolution's width, or 0");
-  }
+  if (in.number("linear_conv_kernel", 0) != 0) c->linear_conv_kernel = in.positive("linear_conv_kernel");
 }
 
 // The base of the rotary embedding, from the old (rope_theta, rope_scaling) or the new (rope_parameters) fields.
@@ -181,7 +177,8 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   const bool qwen2 = c.model_type == "qwen2";
   const bool qwen3 = c.model_type == "qwen3";
   if (!llama && !qwen2 && !qwen3 && c.model_type != "mistral" && c.model_type != kHybrid) {
-    in.refuse("model_type", "the supported model types are llama, mistral, qwen2, qwen3 and evenspan_hybrid");
+    in.refuse("model_type",
+              "the supported model types are llama, mistral, qwen2 and qwen3, and evenspan_hybrid for linear layers");
   }
   refuse_unsupported(in, c.model_type);
   c.vocab_size = in.positive("vocab_size");

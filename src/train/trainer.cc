@@ -23,11 +23,11 @@
 #include "evenspan/plan/plan_cache.h"
 #include "evenspan/run/executable.h"
 #include "evenspan/simulate/planner.h"
-#include "evenspan/simulate/schedule.h"
 #include "evenspan/train/batches.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/optimizer.h"
 #include "train/metrics.h"
+#include "train/model_work.h"
 
 namespace evenspan::train {
 namespace {
@@ -44,45 +44,6 @@ plan::ElementType element_type(at::ScalarType type) {
   return type == at::kDouble     ? plan::ElementType::f64
          : type == at::kBFloat16 ? plan::ElementType::bf16
                                  : plan::ElementType::f32;
-}
-
-// The linear layers of a hybrid, by kind.
-std::vector<simulate::LinearLayers> linear_layers(const nn::ModelConfig& m, plan::ElementType element) {
-  std::vector<simulate::LinearLayers> kinds;
-  for (const std::string& type : nn::linear_layer_types()) {
-    const auto count = static_cast<int32_t>(std::count(m.layer_types.begin(), m.layer_types.end(), type));
-    if (count > 0) kinds.push_back({count, nn::linear_shape(m, type, element)});
-  }
-  return kinds;
-}
-
-// Forward and backward FLOPs per pair and per token of the whole model: only their ratio matters to a placement, so
-// seconds are those of a machine with 1e12 FLOP/s for both.
-plan::CostModel cost_model(const nn::ModelConfig& m) {
-  const auto width = static_cast<double>(m.num_attention_heads * m.head_dim);
-  const auto kv_width = static_cast<double>(m.num_key_value_heads * m.head_dim);
-  const auto hidden = static_cast<double>(m.hidden_size);
-  const auto softmax = static_cast<double>(m.num_softmax_layers());
-  const auto layers = static_cast<double>(m.num_hidden_layers);
-  const double mlp = 3 * hidden * static_cast<double>(m.intermediate_size);
-  constexpr double kSecondsPerFlop = 1e-12;
-  double products =
-      6 * (layers * mlp + softmax * hidden * (2 * width + 2 * kv_width) + hidden * static_cast<double>(m.vocab_size));
-  if (softmax < layers) {
-    const auto heads = static_cast<double>(m.linear_num_heads);
-    const auto keys = static_cast<double>(m.linear_key_dim), values = static_cast<double>(m.linear_value_dim);
-    products += (layers - softmax) * 6 * hidden * heads * (2 * keys + 2 * values);
-    for (const simulate::LinearLayers& kind : linear_layers(m, plan::ElementType::f32)) {
-      for (const simulate::Pass pass : {simulate::Pass::forward, simulate::Pass::backward}) {
-        const simulate::LinearFlops flops = simulate::linear_flops(kind.shape, 1, pass);
-        products += kind.count * (flops.intra + flops.apply);
-      }
-    }
-  }
-  plan::CostModel cost;
-  cost.pair_seconds = kSecondsPerFlop * softmax * 14 * width;  // 2 products forward, 5 backward
-  cost.token_seconds = kSecondsPerFlop * products;
-  return cost;
 }
 
 // What `auto` simulates; none without a profile.
@@ -344,10 +305,9 @@ void Run::fill_traffic(StepReport* report, const run::Executable& executable, do
   // loss, arena, bytes of attention to each rank, bytes of the optimiser to each rank
   at::Tensor own = at::zeros({2 + 2 * ranks}, at::kDouble);
   auto* row = own.mutable_data_ptr<double>();
-  const plan::RankProgram& program = executable.program();
   row[0] = local_loss;
-  row[1] = static_cast<double>(std::max(program.forward.arena_bytes, program.backward.arena_bytes) +
-                               program.saved_bytes * model_.num_softmax_layers());
+  row[1] = static_cast<double>(
+      buffer_bytes(model_, executable.plan(), executable.program(), config_.parallel.transport, communicator_.rank()));
   for (const comm::Recorded::Item& item : recorded_->sends) {
     const int64_t group = item.operation.starts_with("optimizer") ? ranks : 0;
     row[2 + group + item.peer.value] += static_cast<double>(item.num_bytes);
@@ -372,13 +332,9 @@ void Run::fill_traffic(StepReport* report, const run::Executable& executable, do
   report->work_max_over_mean = metrics.work_max_over_mean;
   report->rank_tokens = metrics.tokens;
   report->rank_work = metrics.work_seconds;
-  report->forward_bytes = metrics.sent_bytes_total * model_.num_softmax_layers();
-  for (const simulate::LinearLayers& kind : linear_layers(model_, element_type(type_))) {
-    const plan::StateOptions states{config_.parallel.transport, 0};
-    report->forward_bytes +=
-        kind.count * plan::forward_traffic(executable.plan(), kind.shape, states).bytes(kind.shape);
-  }
-  report->ring_bytes = metrics.ring_bytes_total * model_.num_softmax_layers();
+  const ForwardBytes sent = forward_bytes(model_, executable.plan(), metrics, config_.parallel.transport);
+  report->forward_bytes = sent.planned;
+  report->ring_bytes = sent.by_ring;
   report->peak_rss_bytes = peak_rss_bytes();
 }
 

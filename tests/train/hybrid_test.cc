@@ -6,11 +6,16 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <atomic>
+#include <filesystem>
+
 #include "evenspan/nn/decoder.h"
 #include "evenspan/nn/loss.h"
+#include "evenspan/plan/linear.h"
 #include "evenspan/train/report.h"
 #include "evenspan/train/trainer.h"
 #include "support/torch/naive_recurrence.h"
+#include "train/model_work.h"
 #include "train/scratch.h"
 
 namespace evenspan {
@@ -49,7 +54,7 @@ TEST(HybridConfig, BadLayersAreRefused) {
   EXPECT_THAT(error_of([] { hybrid(R"(["gla", "gla"])", R"(, "linear_key_dim": 0)"); }),
               HasSubstr("linear_key_dim must be a positive integer"));
   EXPECT_THAT(error_of([] { hybrid(R"(["gla", "gla"])", R"(, "linear_conv_kernel": 2.5)"); }),
-              HasSubstr("linear_conv_kernel must be a whole number"));
+              HasSubstr("linear_conv_kernel must be a positive integer, it is 2.5"));
 }
 
 at::Tensor naive_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
@@ -193,6 +198,69 @@ TEST(HybridTraining, FourRanksTrainWhatOneTrains) {
     const train::Comparison comparison = train::compare_runs(s.path(strategy), s.path("one"), {});
     EXPECT_TRUE(comparison.equal) << train::comparison_table(comparison);
   }
+}
+
+TEST(HybridTraining, GoesOnFromACheckpoint) {
+  for (const char* dtype : {"float64", "bfloat16"}) {
+    const Scratch s;
+    write_texts(s);
+    train::Config config = make_config(s, "straight");
+    config.model.dtype = dtype;
+    config.run.steps = config.optimizer.decay_steps = 6;
+    run(config, 2);
+    config.run.folder = s.path("broken");
+    config.run.steps = 3;
+    run(config, 2);
+    config.run.steps = 6;
+    config.run.resume = "latest";
+    run(config, 2);
+    const auto checkpoint = [&](const char* run) { return train::read_run(s.path(run)).checkpoint; };
+    EXPECT_EQ(train::weight_distance(checkpoint("broken"), checkpoint("straight")), 0) << dtype;
+  }
+}
+
+// What leaves the ranks in forward beside what the report says; cut into equal chunks, as much as it says of `ring`.
+TEST(HybridTraining, ReportsTheBytesOfForward) {
+  const nn::ModelConfig linear = hybrid(R"(["gated_deltanet", "lightning"])", R"(, "linear_conv_kernel": 4)");
+  const nn::ModelConfig mixed = hybrid(R"(["full_attention", "kda"])", R"(, "linear_conv_kernel": 3)");
+  for (const std::string strategy : {"sequence_aware", "zigzag", "ring"}) {
+    for (const auto& transport : plan::transports()) {
+      for (const nn::ModelConfig& model : {linear, mixed}) {
+        plan::Request request;
+        request.documents = plan::Documents({29, 1, 2, 3, 12, 40}, plan::Mask{});
+        request.shape = plan::AttentionShape{4, 2, 4, plan::ElementType::f64};
+        request.topology = plan::make_topology(4, 2);
+        request.cost = train::cost_model(model);
+        request.options.strategy = strategy;
+        const auto plan = plan::make_plan(std::move(request));
+        std::atomic<int64_t> sent = 0;
+        comm::run_threads(4, [&](const comm::Communicator& inner) {
+          at::set_num_threads(1);
+          const c10::AutoGradMode no_gradients(false);
+          const auto recorded = std::make_shared<comm::Recorded>();
+          const run::Executable executable(plan, comm::make_recording_communicator(inner, recorded));
+          const at::Tensor ids = at::zeros({executable.num_tokens()}, at::kLong);
+          const nn::Decoder decoder(model, nn::make_initial_parameters(model, 3, at::kDouble));
+          decoder.forward(ids, ids, executable, std::string(transport.name));
+          for (const comm::Recorded::Item& item : recorded->sends) {
+            if (item.operation.find("forward") != std::string::npos) sent += item.num_bytes;
+          }
+        });
+        const train::ForwardBytes bytes =
+            train::forward_bytes(model, *plan, plan::measure(*plan), std::string(transport.name));
+        EXPECT_EQ(sent, bytes.planned) << strategy << " " << transport.name;
+        if (strategy == "ring" && transport.name == "ring" && model.num_softmax_layers() == 0) {
+          EXPECT_EQ(sent, bytes.by_ring);
+        }
+      }
+    }
+  }
+}
+
+TEST(HybridTraining, TheExampleIsValid) {
+  const auto folder = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "examples/hybrid";
+  const train::Config config = train::load_config((folder / "hybrid.toml").string(), {});
+  EXPECT_EQ(nn::load_model_config(config.model.config).num_softmax_layers(), 1);
 }
 
 TEST(HybridTraining, AnUnknownTransportIsRefused) {

@@ -128,6 +128,22 @@ TEST(InitialValues, DependOnSeedNameAndIndexOnly) {
   EXPECT_NE(other, whole);
 }
 
+TEST(InitialValues, OfGatesAreThoseOfMamba) {
+  std::vector<double> decays(2000), biases(2000);
+  initial_values(small(), {"A_log", {2000}, Initial::log_decay}, 5, 0, 2000, decays.data());
+  initial_values(small(), {"dt_bias", {2000}, Initial::time_step}, 5, 0, 2000, biases.data());
+  double decay_sum = 0, log_step_sum = 0;
+  for (size_t i = 0; i < 2000; ++i) {
+    const double decay = std::exp(decays[i]), step = std::log1p(std::exp(biases[i]));
+    EXPECT_TRUE(decay >= 1 && decay <= 16 * (1 + 1e-12)) << decay;
+    EXPECT_TRUE(step >= 1e-3 * (1 - 1e-9) && step <= 0.1 * (1 + 1e-9)) << step;
+    decay_sum += decay;
+    log_step_sum += std::log10(step);
+  }
+  EXPECT_NEAR(decay_sum / 2000, 8.5, 0.3);
+  EXPECT_NEAR(log_step_sum / 2000, -2, 0.05);
+}
+
 // A rank that holds no tokens takes part: attention is called, and its gradient as well.
 TEST(Decoder, RunsWithoutTokens) {
   const Parameters parameters = make_initial_parameters(small(R"(, "tie_word_embeddings": true)"), 3, at::kFloat);

@@ -1,0 +1,114 @@
+#include "train/model_work.h"
+
+#include <algorithm>
+
+#include "evenspan/nn/decoder.h"
+#include "evenspan/plan/linear.h"
+#include "evenspan/simulate/schedule.h"
+
+namespace evenspan::train {
+namespace {
+
+// Equal chunks of every document, as `ring` places them.
+plan::Placement equal_chunks(const plan::Documents& documents, int32_t num_ranks) {
+  std::vector<std::vector<plan::PlacedSpan>> spans(static_cast<size_t>(num_ranks));
+  for (DocumentId d(0); d < documents.size(); ++d.value) {
+    for (int32_t r = 0; r < num_ranks; ++r) {
+      spans[static_cast<size_t>(r)].push_back({d, equal_part(documents[d].length, r, num_ranks)});
+    }
+  }
+  return {documents, std::move(spans)};
+}
+
+// The parts of documents that another part comes before.
+int64_t num_continued_parts(const plan::Placement& placement) {
+  int64_t parts = 0;
+  for (Rank rank(0); rank < placement.num_ranks(); ++rank.value) {
+    for (const plan::PlacedSpan& placed : placement.spans(rank)) parts += placed.span.begin > 0 ? 1 : 0;
+  }
+  return parts;
+}
+
+// Rows that convolutions fetch from other ranks.
+int64_t num_halo_rows(const plan::Placement& placement, int64_t width) {
+  int64_t rows = 0;
+  for (Rank rank(0); rank < placement.num_ranks(); ++rank.value) {
+    for (const auto& [document, span] : placement.spans(rank)) {
+      const Span before{std::max<int64_t>(0, span.begin - (width - 1)), span.begin};
+      for (const auto& [home, piece] : placement.homes(document, before)) rows += home != rank ? piece.size() : 0;
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+std::vector<simulate::LinearLayers> linear_layers(const nn::ModelConfig& m, plan::ElementType element) {
+  std::vector<simulate::LinearLayers> kinds;
+  for (const std::string& type : nn::linear_layer_types()) {
+    const auto count = static_cast<int32_t>(std::count(m.layer_types.begin(), m.layer_types.end(), type));
+    if (count > 0) kinds.push_back({count, nn::linear_shape(m, type, element)});
+  }
+  return kinds;
+}
+
+plan::CostModel cost_model(const nn::ModelConfig& m) {
+  const auto width = static_cast<double>(m.num_attention_heads * m.head_dim);
+  const auto kv_width = static_cast<double>(m.num_key_value_heads * m.head_dim);
+  const auto linear_width = static_cast<double>(m.linear_num_heads * (m.linear_key_dim + m.linear_value_dim));
+  const auto hidden = static_cast<double>(m.hidden_size);
+  const auto softmax = static_cast<double>(m.num_softmax_layers());
+  const auto layers = static_cast<double>(m.num_hidden_layers);
+  const double mlp = 3 * hidden * static_cast<double>(m.intermediate_size);
+  const double projections = softmax * (2 * width + 2 * kv_width) + (layers - softmax) * 2 * linear_width;
+  double mixing = 0;
+  for (const simulate::LinearLayers& kind : linear_layers(m, plan::ElementType::f32)) {
+    for (const simulate::Pass pass : {simulate::Pass::forward, simulate::Pass::backward}) {
+      const simulate::LinearFlops flops = simulate::linear_flops(kind.shape, 1, pass);
+      mixing += kind.count * (flops.intra + flops.apply);
+    }
+  }
+  constexpr double kSecondsPerFlop = 1e-12;
+  const double matrices = layers * mlp + hidden * (projections + static_cast<double>(m.vocab_size));
+  plan::CostModel cost;
+  cost.pair_seconds = kSecondsPerFlop * softmax * 14 * width;  // 2 products forward, 5 backward
+  cost.token_seconds = kSecondsPerFlop * 6 * matrices + kSecondsPerFlop * mixing;
+  return cost;
+}
+
+ForwardBytes forward_bytes(const nn::ModelConfig& m, const plan::Plan& plan, const plan::Metrics& metrics,
+                           const std::string& transport) {
+  ForwardBytes bytes{metrics.sent_bytes_total * m.num_softmax_layers(),
+                     metrics.ring_bytes_total * m.num_softmax_layers()};
+  if (m.num_softmax_layers() == m.num_hidden_layers) return bytes;
+  const plan::ElementType element = plan.request.shape.element;
+  const plan::Placement chunks = equal_chunks(plan.request.documents, plan.placement.num_ranks());
+  for (const simulate::LinearLayers& kind : linear_layers(m, element)) {
+    bytes.planned += kind.count * plan::forward_traffic(plan, kind.shape, {transport, 0}).bytes(kind.shape);
+    bytes.by_ring += kind.count * plan::StateTraffic{num_continued_parts(chunks), 0, 0}.bytes(kind.shape);
+  }
+  if (m.linear_conv_kernel > 0) {
+    const int64_t row_bytes =
+        m.linear_num_heads * (2 * m.linear_key_dim + m.linear_value_dim) * plan::num_bytes(element);
+    const int64_t layers = m.num_hidden_layers - m.num_softmax_layers();
+    bytes.planned += layers * row_bytes * num_halo_rows(plan.placement, m.linear_conv_kernel);
+    bytes.by_ring += layers * row_bytes * num_halo_rows(chunks, m.linear_conv_kernel);
+  }
+  return bytes;
+}
+
+int64_t buffer_bytes(const nn::ModelConfig& m, const plan::Plan& plan, const plan::RankProgram& program,
+                     const std::string& transport, Rank rank) {
+  int64_t arena = 0, saved = 0;
+  const auto add = [&](const plan::RankProgram& layer, int64_t count) {
+    if (count > 0) arena = std::max({arena, layer.forward.arena_bytes, layer.backward.arena_bytes});
+    saved += count * layer.saved_bytes;
+  };
+  add(program, m.num_softmax_layers());
+  for (const simulate::LinearLayers& kind : linear_layers(m, plan.request.shape.element)) {
+    add(plan::lower_linear(plan, kind.shape, {transport, 0}, rank), kind.count);
+  }
+  return arena + saved;
+}
+
+}  // namespace evenspan::train
