@@ -37,7 +37,8 @@ BlockWork::BlockWork(const LinearOperands& operands, int64_t chunk_tokens, int64
       state_dim_(state_dim),
       options_(operands.key.options().dtype(operands.key.scalar_type() == at::kDouble ? at::kDouble : at::kFloat)) {
   decays.kind = kind_of(operands.gate);
-  chunk_tokens_ = decays.kind == GateKind::diagonal ? std::min(chunk_tokens, kDiagonalChunkTokens) : chunk_tokens;
+  const int64_t most = operands.beta.defined() ? kDiagonalDeltaChunkTokens : kDiagonalChunkTokens;
+  chunk_tokens_ = decays.kind == GateKind::diagonal ? std::min(chunk_tokens, most) : chunk_tokens;
   const int64_t matrices = at::get_num_threads() * std::min(kBlockMatrices, kBlockRows / chunk_tokens_);
   block_chunks_ = std::max<int64_t>(1, matrices / heads_);
   query.itself = true;

@@ -19,7 +19,8 @@ namespace evenspan::run::chunked {
 
 // A diagonal gate's pairs cost exponentials where its decays do not factor; short chunks have few pairs, and the decays
 // of most factor.
-constexpr int64_t kDiagonalChunkTokens = 16;
+constexpr int64_t kDiagonalChunkTokens = 32;
+constexpr int64_t kDiagonalDeltaChunkTokens = 16;  // whose systems and second reader cost more in longer chunks
 
 // `tensor`, made or resized where it does not have the sizes.
 at::Tensor& fit(at::Tensor* tensor, at::IntArrayRef sizes, const at::TensorOptions& options);
