@@ -11,7 +11,8 @@
 namespace evenspan::plan {
 
 enum class Proof : uint8_t {
-  coverage,  // the tiles of all ranks cover each allowed (query, key) pair of each document and head exactly once
+  coverage,  // the tiles of all ranks cover each allowed (query, key) pair of each document and head exactly once; of a
+             // linear layer, each home span is computed once, and completed once where something comes into it
   dataflow,  // every row that is read was written before, by the right source, and not overwritten since
   matching,  // sends and receives pair up block for block; no deadlock even if every send blocks until received
   result,    // every home row gets its output, and each gradient, from all its partials exactly once
