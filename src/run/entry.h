@@ -10,6 +10,7 @@
 
 #include "evenspan/comm/communicator.h"
 #include "evenspan/core/error.h"
+#include "evenspan/plan/halo.h"
 #include "evenspan/plan/linear.h"
 #include "evenspan/plan/program.h"
 #include "evenspan/run/executable.h"
@@ -60,6 +61,9 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   template <class Body>
   auto told_to_all(const char* operation, Body&& body) const;
 
+  // Of this rank, made at the first convolution of the width.
+  const plan::Halos& halos(int32_t width);
+
   at::Device device() const { return device_; }
   const plan::Plan& plan() const { return *plan_; }
   const plan::RankProgram& program() const { return program_; }
@@ -86,8 +90,9 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
     plan::RankProgram program;
   };
   std::list<LinearProgram> linear_programs_;
-  at::Tensor arena_;                // of both directions
-  mutable std::mutex saved_mutex_;  // tensors are released by any thread
+  std::map<int32_t, plan::Halos> halos_;  // by width
+  at::Tensor arena_;                      // of both directions
+  mutable std::mutex saved_mutex_;        // tensors are released by any thread
   std::map<int64_t, at::Tensor> saved_;
   int64_t next_saved_ = 1;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "evenspan/nn/decoder.h"
+#include "evenspan/plan/halo.h"
 #include "evenspan/plan/linear.h"
 #include "evenspan/simulate/schedule.h"
 
@@ -27,18 +28,6 @@ int64_t num_continued_parts(const plan::Placement& placement) {
     for (const plan::PlacedSpan& placed : placement.spans(rank)) parts += placed.span.begin > 0 ? 1 : 0;
   }
   return parts;
-}
-
-// Rows that convolutions fetch from other ranks.
-int64_t num_halo_rows(const plan::Placement& placement, int64_t width) {
-  int64_t rows = 0;
-  for (Rank rank(0); rank < placement.num_ranks(); ++rank.value) {
-    for (const auto& [document, span] : placement.spans(rank)) {
-      const Span before{std::max<int64_t>(0, span.begin - (width - 1)), span.begin};
-      for (const auto& [home, piece] : placement.homes(document, before)) rows += home != rank ? piece.size() : 0;
-    }
-  }
-  return rows;
 }
 
 }  // namespace
@@ -91,8 +80,9 @@ ForwardBytes forward_bytes(const nn::ModelConfig& m, const plan::Plan& plan, con
     const int64_t row_bytes =
         m.linear_num_heads * (2 * m.linear_key_dim + m.linear_value_dim) * plan::num_bytes(element);
     const int64_t layers = m.num_hidden_layers - m.num_softmax_layers();
-    bytes.planned += layers * row_bytes * num_halo_rows(plan.placement, m.linear_conv_kernel);
-    bytes.by_ring += layers * row_bytes * num_halo_rows(chunks, m.linear_conv_kernel);
+    const auto width = static_cast<int32_t>(m.linear_conv_kernel);
+    bytes.planned += layers * row_bytes * plan::num_fetched_rows(plan.placement, width);
+    bytes.by_ring += layers * row_bytes * plan::num_fetched_rows(chunks, width);
   }
   return bytes;
 }

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "evenspan/plan/plan.h"
+#include "evenspan/plan/placement.h"
 
 namespace evenspan::plan {
 
@@ -33,6 +33,9 @@ struct Halos {
   std::vector<HaloMove> moves;  // that the rank takes part in, sorted
   int64_t num_padded_rows = 0;
 };
-Halos halos(const Plan& plan, int32_t width, Rank rank);
+Halos halos(const Placement& placement, int32_t width, Rank rank);
+
+// Rows that all ranks together fetch from others.
+int64_t num_fetched_rows(const Placement& placement, int32_t width);
 
 }  // namespace evenspan::plan

@@ -107,7 +107,7 @@ LinearLowering::LinearLowering(const Plan& plan, const AttentionShape& shape, co
   for (const PlacedSpan& placed : plan.placement.spans(rank)) {
     const auto pieces = pieces_of(plan, placed.document);
     const auto count = static_cast<int32_t>(pieces.size());
-    OwnPart own{{placed.document, placed.span, row}, 0, {}, {}};
+    OwnPart own{{placed.document, placed.span, row}, 0, count, {}, {}};
     while (pieces[static_cast<size_t>(own.index)].span != placed.span) ++own.index;
     row += placed.span.size();
     const auto save = [&](TensorName tensor, Span rows) {
@@ -196,13 +196,10 @@ LinearLowering::Held& LinearLowering::target(Local* local, Window window) {
   return beside;
 }
 
-LinearLowering::Local LinearLowering::make_local(DocumentId document) {
-  Local local{document, {}, {}, {}, 0, 0, {}, {}};
+LinearLowering::Local LinearLowering::make_local(DocumentId document, std::vector<size_t> own) {
+  Local local{document, {}, std::move(own), {}, 0, 0, {}, {}};
   const auto pieces = pieces_of(plan_, document);
   for (const auto& piece : pieces) local.spans.push_back(piece.span);
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    if (parts_[i].part.document == document) local.own.push_back(i);
-  }
   if (backward_) std::reverse(local.own.begin(), local.own.end());
   if (pieces.size() > 1) {
     const Chain chain = chain_of(plan_, pieces, backward_);
@@ -333,18 +330,13 @@ void LinearLowering::emit_intra() {
   intra_emitted_ = true;
   Intra intra;
   for (const OwnPart& own : parts_) {
-    const int32_t count = num_parts(own.part.document);
-    IntraPart part{own.part, {}, comes_in(mirrored(own.index, count))};
+    IntraPart part{own.part, {}, comes_in(mirrored(own.index, own.count))};
     if (backward_ && has_incoming(own.index)) {
       part.state = state_before(own);
     }
     intra.parts.push_back(part);
   }
   emitter_->emit(std::move(intra));
-}
-
-int32_t LinearLowering::num_parts(DocumentId document) const {
-  return static_cast<int32_t>(pieces_of(plan_, document).size());
 }
 
 // Completes the parts that something comes into, and makes what is asked for at the other end.
@@ -396,9 +388,11 @@ Program LinearLowering::lower(bool backward) {
   pending_.clear();
   completed_.clear();
   intra_emitted_ = false;
-  for (const OwnPart& own : parts_) {
-    if (locals_.empty() || locals_.back().document != own.part.document)
-      locals_.push_back(make_local(own.part.document));
+  for (size_t begin = 0, end = 0; begin < parts_.size(); begin = end) {
+    const DocumentId document = parts_[begin].part.document;
+    std::vector<size_t> own;
+    for (; end < parts_.size() && parts_[end].part.document == document; ++end) own.push_back(end);
+    locals_.push_back(make_local(document, std::move(own)));
   }
   summarize();
   int32_t last_stage = -1;

@@ -22,7 +22,7 @@ class LinearLowering {
  private:
   struct OwnPart {
     Part part;
-    int32_t index = 0;                      // among the parts of its document
+    int32_t index = 0, count = 1;           // among the parts of its document
     std::optional<Block> saved_state;       // before it, where one comes in
     std::optional<Block> saved_transition;  // of it, where something comes in and goes out
   };
@@ -43,7 +43,6 @@ class LinearLowering {
     std::deque<Held> unused;  // arrivals of what was folded here
   };
 
-  int32_t num_parts(DocumentId document) const;
   bool has_incoming(int32_t index) const { return index > 0 || shape_.state.initial; }
   bool has_outgoing(int32_t index, int32_t num_parts) const { return index + 1 < num_parts || shape_.state.final; }
   Program lower(bool backward);
@@ -59,7 +58,7 @@ class LinearLowering {
   Block home_state(TensorName tensor, DocumentId document, Span rows) const;
   Held& open(Local* local, Window window);
   Held& target(Local* local, Window window);
-  Local make_local(DocumentId document);
+  Local make_local(DocumentId document, std::vector<size_t> own);
   void summarize();
   void fold(Local* local, Window to, Window far, Window near, HeadRange heads);
   void need(const Held& held, HeadRange heads);

@@ -26,24 +26,23 @@ std::vector<Window> runs_of(const Chain& chain) {
 Scan scan_two_level(const Chain& chain, const ScanOptions& options) {
   Scan scan;
   const HeadRange heads{0, options.num_heads};
-  const auto rank_of = [&](int32_t part) { return chain.rank(part); };
   const std::vector<Window> runs = runs_of(chain);
   for (const Window& run : runs) {
     for (int32_t p = run.begin; p + 1 < run.end; ++p) {
-      for (const Rank to : distinct_ranks(chain, p + 1, run.end, rank_of(p))) {
-        scan.moves.push_back({0, rank_of(p), to, {p, p + 1}, heads});
+      for (const Rank to : distinct_ranks(chain, p + 1, run.end, chain.rank(p))) {
+        scan.moves.push_back({0, chain.rank(p), to, {p, p + 1}, heads});
       }
     }
   }
   for (size_t q = 0; q < runs.size(); ++q) {
     const Window& run = runs[q];
-    const Rank carrier = rank_of(run.end - 1);
+    const Rank carrier = chain.rank(run.end - 1);
     const bool goes_on = q + 1 < runs.size();
     const auto carrying = static_cast<int32_t>(q) + 1;
     for (const Rank rank : distinct_ranks(chain, run.begin, run.end, Rank(-1))) {
       const bool carries = rank == carrier;
       int32_t end = run.end - 1;  // folds up to its last part; the carrier, who passes it on, the whole run
-      while (rank_of(end) != rank) --end;
+      while (chain.rank(end) != rank) --end;
       if (carries && goes_on) ++end;
       for (int32_t p = std::max(run.begin, 1); p < end; ++p) {
         const int32_t stage = carries || q == 0 ? carrying : carrying + 1;
@@ -51,7 +50,7 @@ Scan scan_two_level(const Chain& chain, const ScanOptions& options) {
       }
       if (!carries && q > 0) scan.moves.push_back({carrying, carrier, rank, {0, run.begin}, heads});
     }
-    if (goes_on) scan.moves.push_back({carrying, carrier, rank_of(runs[q + 1].end - 1), {0, run.end}, heads});
+    if (goes_on) scan.moves.push_back({carrying, carrier, chain.rank(runs[q + 1].end - 1), {0, run.end}, heads});
   }
   return scan;
 }

@@ -39,14 +39,13 @@ class Runner {
     Segment s;
     s.operands = {leaf(rows_of(all.query, rows)), leaf(rows_of(all.key, rows)),  leaf(rows_of(all.value, rows)),
                   leaf(rows_of(all.gate, rows)),  leaf(rows_of(all.beta, rows)), all.scale};
-    s.state_before = leaf(state.defined() ? state : zero_state(all.value.size(2)));
+    s.state_before = leaf(state.defined() ? state : zero_state());
     std::tie(s.output, s.state_after) = function_(s.operands, s.state_before);
     return s;
   }
 
-  // States of so many columns.
-  at::Tensor zero_state(int64_t columns) const {
-    return at::zeros({all_heads(), operands_.query.size(2), columns}, wide_options());
+  at::Tensor zero_state() const {
+    return at::zeros({all_heads(), operands_.query.size(2), operands_.value.size(2)}, wide_options());
   }
 
   // What the segment makes of the identity when its values are 0: its transition, since columns of a state evolve
@@ -77,7 +76,7 @@ class FunctionForward : public LinearForward {
   void summarize(const std::vector<RowRange>& segments, const std::vector<LinearSummary>& summaries) override {
     const AutogradOn on;
     for (size_t s = 0; s < segments.size(); ++s) {
-      summaries[s].state.detach().copy_(runner_.run(segments[s], {}).state_after.detach());
+      summaries[s].state.copy_(runner_.run(segments[s], {}).state_after.detach());
       at::Tensor transition = summaries[s].transition;
       if (!transition.defined()) continue;
       if (operands_.beta.defined()) {

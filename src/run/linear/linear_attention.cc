@@ -46,12 +46,8 @@ void check_gate(const at::Tensor& gate) {
   const at::Tensor bad = gate.detach().le(0).logical_not();  // NaN as well
   if (!bad.any().item<bool>()) return;
   const at::Tensor place = bad.nonzero()[0].cpu();
-  std::vector<int64_t> index(place.const_data_ptr<int64_t>(), place.const_data_ptr<int64_t>() + place.numel());
-  const at::Tensor value = gate.detach()[place[0].item<int64_t>()].flatten();
-  int64_t flat = 0;
-  for (size_t d = 1; d < index.size(); ++d) flat = flat * gate.size(static_cast<int64_t>(d)) + index[d];
-  fail_invalid("[linear_attention] gate is ", (gate.dim() == 1 ? gate.detach()[index[0]] : value[flat]).item<double>(),
-               " at ", at::IntArrayRef(index),
+  fail_invalid("[linear_attention] gate is ", gate.detach().masked_select(bad)[0].item<double>(), " at ",
+               at::IntArrayRef(place.const_data_ptr<int64_t>(), static_cast<size_t>(place.numel())),
                "; gates are logarithms of decays, at most 0, since a decay above 1 makes the state grow without bound");
 }
 

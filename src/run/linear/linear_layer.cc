@@ -71,6 +71,12 @@ const plan::RankProgram& Executable::Entry::linear_program(const plan::Attention
   return linear_programs_.back().program;
 }
 
+const plan::Halos& Executable::Entry::halos(int32_t width) {
+  const auto known = halos_.find(width);
+  if (known != halos_.end()) return known->second;
+  return halos_.emplace(width, plan::halos(plan_->placement, width, communicator_.rank())).first->second;
+}
+
 Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(
     const LinearOperands& operands, const at::Tensor& initial_state, const at::Tensor& saved,
     const plan::AttentionShape& shape, const plan::StateOptions& options, const LinearKernel& kernel) {

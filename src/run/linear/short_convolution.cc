@@ -52,8 +52,8 @@ void exchange_rows(const std::vector<HaloMove>& moves, bool back, const comm::Co
 }
 
 struct Layer : torch::CustomClassHolder {
-  plan::Halos halos;
-  std::shared_ptr<Executable::Entry> entry;
+  std::shared_ptr<Executable::Entry> entry;  // keeps the halos
+  const plan::Halos* halos = nullptr;
 };
 
 // x [rows, channels] -> [padded rows, channels].
@@ -62,7 +62,7 @@ struct HaloFunction : torch::autograd::Function<HaloFunction> {
                             const c10::intrusive_ptr<Layer>& layer) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     context->saved_data["layer"] = c10::IValue::make_capsule(layer);
-    const plan::Halos& halos = layer->halos;
+    const plan::Halos& halos = *layer->halos;
     const at::Tensor padded = at::zeros({halos.num_padded_rows, x.size(1)}, x.options());
     for (const HaloSpan& span : halos.spans) {
       padded.narrow(0, span.padded_row, span.num_rows).copy_(x.narrow(0, span.home_row, span.num_rows));
@@ -83,7 +83,7 @@ struct HaloFunction : torch::autograd::Function<HaloFunction> {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const auto capsule = context->saved_data["layer"].toCapsule();
     const auto* layer = static_cast<const Layer*>(capsule.get());
-    const plan::Halos& halos = layer->halos;
+    const plan::Halos& halos = *layer->halos;
     const at::Tensor& padded = gradients[0];
     int64_t num_rows = 0;
     for (const HaloSpan& span : halos.spans) num_rows += span.num_rows;
@@ -131,15 +131,15 @@ at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, cons
   entry->told_to_all("short convolution", [&] { check(x, weight, bias, *entry); });
   const int64_t width = weight.size(1);
   auto layer = c10::make_intrusive<Layer>();
-  layer->halos = plan::halos(entry->plan(), static_cast<int32_t>(width), entry->communicator().rank());
   layer->entry = entry;
+  layer->halos = &entry->halos(static_cast<int32_t>(width));
   const at::Tensor padded = HaloFunction::apply(x, layer);
   // Row j of `sums` is the output at padded row j + width - 1.
   const int64_t num_sums = std::max<int64_t>(0, padded.size(0) - (width - 1));
   at::Tensor sums = padded.narrow(0, 0, num_sums) * weight.select(1, 0);
   for (int64_t i = 1; i < width && num_sums > 0; ++i) sums = sums + padded.narrow(0, i, num_sums) * weight.select(1, i);
   std::vector<at::Tensor> spans;
-  for (const HaloSpan& span : layer->halos.spans) {
+  for (const HaloSpan& span : layer->halos->spans) {
     spans.push_back(sums.narrow(0, span.padded_row - (width - 1), span.num_rows));
   }
   const at::Tensor y = spans.empty() ? sums.narrow(0, 0, 0) : at::cat(spans, 0);
