@@ -108,12 +108,6 @@ at::Tensor Executable::Entry::saved_buffer(const at::Tensor& saved) const {
   return at->second;
 }
 
-namespace {
-at::Tensor& slot(Memory* memory, TensorName name) { return memory->home[static_cast<size_t>(name)]; }
-
-at::Tensor rows_contiguous(const at::Tensor& x) { return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous(); }
-}  // namespace
-
 Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, const at::Tensor& key,
                                                       const at::Tensor& value) {
   const at::AutoDispatchBelowADInplaceOrView guard;
@@ -123,15 +117,15 @@ Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, c
     check("key", key, shape.num_kv_heads);
     check("value", value, shape.num_kv_heads);
     Memory memory;
-    slot(&memory, TensorName::query) = rows_contiguous(query);
-    slot(&memory, TensorName::key) = rows_contiguous(key);
-    slot(&memory, TensorName::value) = rows_contiguous(value);
-    slot(&memory, TensorName::output) = at::empty(query.sizes(), query.options());
+    memory.home_of(TensorName::query) = rows_contiguous(query);
+    memory.home_of(TensorName::key) = rows_contiguous(key);
+    memory.home_of(TensorName::value) = rows_contiguous(value);
+    memory.home_of(TensorName::output) = at::empty(query.sizes(), query.options());
     const at::Tensor saved = make_saved(program_.saved_bytes);
     memory.saved = saved_buffer(saved);
     memory.arena = arena(program_.forward.arena_bytes);
     run_program(program_.forward, shape, memory, communicator_, "attention forward");
-    return Forward{slot(&memory, TensorName::output), saved};
+    return Forward{memory.home_of(TensorName::output), saved};
   });
 }
 
@@ -143,19 +137,19 @@ Executable::Entry::Gradients Executable::Entry::backward(const at::Tensor& grad_
   return told_to_all("attention backward", [&] {
     check("gradient of the output", grad_output, shape.num_heads);
     Memory memory;
-    slot(&memory, TensorName::query) = rows_contiguous(query);
-    slot(&memory, TensorName::key) = rows_contiguous(key);
-    slot(&memory, TensorName::value) = rows_contiguous(value);
-    slot(&memory, TensorName::output) = rows_contiguous(output);
-    slot(&memory, TensorName::grad_output) = rows_contiguous(grad_output);
-    slot(&memory, TensorName::grad_query) = at::empty(query.sizes(), query.options());
-    slot(&memory, TensorName::grad_key) = at::empty(key.sizes(), key.options());
-    slot(&memory, TensorName::grad_value) = at::empty(value.sizes(), value.options());
+    memory.home_of(TensorName::query) = rows_contiguous(query);
+    memory.home_of(TensorName::key) = rows_contiguous(key);
+    memory.home_of(TensorName::value) = rows_contiguous(value);
+    memory.home_of(TensorName::output) = rows_contiguous(output);
+    memory.home_of(TensorName::grad_output) = rows_contiguous(grad_output);
+    memory.home_of(TensorName::grad_query) = at::empty(query.sizes(), query.options());
+    memory.home_of(TensorName::grad_key) = at::empty(key.sizes(), key.options());
+    memory.home_of(TensorName::grad_value) = at::empty(value.sizes(), value.options());
     memory.saved = saved_buffer(saved);
     memory.arena = arena(program_.backward.arena_bytes);
     run_program(program_.backward, shape, memory, communicator_, "attention backward");
-    return Gradients{slot(&memory, TensorName::grad_query), slot(&memory, TensorName::grad_key),
-                     slot(&memory, TensorName::grad_value)};
+    return Gradients{memory.home_of(TensorName::grad_query), memory.home_of(TensorName::grad_key),
+                     memory.home_of(TensorName::grad_value)};
   });
 }
 

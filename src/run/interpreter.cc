@@ -82,7 +82,7 @@ class Interpreter {
     const int64_t rows = plan::num_rows(block), heads = block.heads.size();
     if (block.storage == Storage::home) {
       // The caller's tensor may have strides of its own.
-      const at::Tensor& home = memory_.home[static_cast<size_t>(block.tensor)];
+      const at::Tensor& home = memory_.home_of(block.tensor);
       const int64_t row = offset / block.row_stride, head = offset % block.row_stride / width;
       const int64_t start = home.storage_offset() + row * home.stride(0) + head * home.stride(1);
       return make_view(home, home.dtype(), {count, rows, heads, width},
@@ -245,8 +245,7 @@ class Interpreter {
   // The matrices of a state block, [heads, key_dim, value_dim], or of a transition as LinearSummary has it.
   at::Tensor state(const Block& block) const {
     const int64_t key_dim = shape_.head_dim, heads = block.heads.size(), width = plan::width(block.tensor, shape_);
-    const at::Tensor& memory =
-        block.storage == Storage::home ? memory_.home[static_cast<size_t>(block.tensor)] : buffer(block.storage);
+    const at::Tensor& memory = block.storage == Storage::home ? memory_.home_of(block.tensor) : buffer(block.storage);
     const auto type = c10::scalarTypeToTypeMeta(scalar_type(plan::accumulation_type(shape_.element)));
     const int64_t start =
         memory.storage_offset() * static_cast<int64_t>(memory.element_size()) / static_cast<int64_t>(type.itemsize()) +

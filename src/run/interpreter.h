@@ -26,7 +26,15 @@ struct Memory {
   at::Tensor arena;  // bytes
   at::Tensor saved;  // bytes
   LinearPass linear;
+
+  at::Tensor& home_of(plan::TensorName name) { return home[static_cast<size_t>(name)]; }
+  const at::Tensor& home_of(plan::TensorName name) const { return home[static_cast<size_t>(name)]; }
 };
+
+// As programs and kernels take home tensors.
+inline at::Tensor rows_contiguous(const at::Tensor& x) {
+  return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous();
+}
 
 // Runs the operations in order; returns when all exchanges are complete. `name` is for errors ("attention forward").
 void run_program(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory,

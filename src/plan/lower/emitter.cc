@@ -12,9 +12,6 @@ namespace {
 
 // While a program is written, an arena offset is the number of a buffer above this bit and an offset in it below.
 constexpr int kBufferShift = 40;
-constexpr int64_t kAlignment = 64;
-
-int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 struct Lifetime {
   int64_t first = -1;  // operation; -1: never used

@@ -16,6 +16,12 @@ struct Pending {
   std::vector<PartialPair> merges;
 };
 
+// The least multiple of the buffers' alignment that holds so many bytes.
+constexpr int64_t aligned(int64_t bytes) {
+  constexpr int64_t kAlignment = 64;
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
 class Emitter {
  public:
   explicit Emitter(const AttentionShape& shape) : shape_(shape) {}

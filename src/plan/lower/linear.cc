@@ -8,7 +8,6 @@
 namespace evenspan::plan {
 namespace {
 
-constexpr int64_t kAlignment = 64;
 constexpr int32_t kDefaultBlocks = 8;
 
 Chain chain_of(const Plan& plan, const std::vector<Placement::Piece>& pieces, bool backward) {
@@ -113,7 +112,7 @@ LinearLowering::LinearLowering(const Plan& plan, const AttentionShape& shape, co
     const auto save = [&](TensorName tensor, Span rows) {
       Block block = state_block(tensor, Storage::saved, placed.document, rows);
       block.offset_bytes = saved_bytes_;
-      saved_bytes_ += (payload_bytes(block, shape_) + kAlignment - 1) / kAlignment * kAlignment;
+      saved_bytes_ += aligned(payload_bytes(block, shape_));
       return block;
     };
     if (own.index > 0) own.saved_state = save(TensorName::state, {0, placed.span.begin});

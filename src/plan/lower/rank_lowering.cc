@@ -95,8 +95,7 @@ Block RankLowering::saved_block(TensorName tensor, Precision precision, Document
               heads,
               program_.saved_bytes,
               heads.size() * width(tensor, shape_)};
-  constexpr int64_t kAlignment = 64;
-  program_.saved_bytes += (payload_bytes(block, shape_) + kAlignment - 1) / kAlignment * kAlignment;
+  program_.saved_bytes += aligned(payload_bytes(block, shape_));
   return block;
 }
 

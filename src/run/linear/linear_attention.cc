@@ -7,6 +7,7 @@
 
 #include "evenspan/run/linear.h"
 #include "run/entry.h"
+#include "run/interpreter.h"
 #include "run/table.h"
 
 namespace evenspan::run {
@@ -123,8 +124,6 @@ AttentionShape shape_of(const LinearInput& input, const Executable::Entry& entry
   plan::validate(shape, {options.transport, options.state_blocks});
   return shape;
 }
-
-at::Tensor rows_contiguous(const at::Tensor& x) { return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous(); }
 
 LinearOperands operands_of(const Layer& layer, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                            const at::Tensor& gate, const at::Tensor& beta) {

@@ -35,8 +35,6 @@ constexpr const char* kFingerprintNames[] = {"heads",        "key dimension", "v
                                              "element type", "kind of gate",  "initial state",
                                              "final state",  "transport",     "state blocks"};
 
-at::Tensor& slot(Memory* memory, TensorName name) { return memory->home[static_cast<size_t>(name)]; }
-
 std::vector<int64_t> state_sizes(const plan::Plan& plan, const plan::AttentionShape& shape) {
   return {plan.request.documents.size(), shape.num_heads, shape.head_dim, shape.state.value_dim};
 }
@@ -85,11 +83,11 @@ Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(
   LinearForwardResult result;
   result.output = at::empty_like(operands.value, operands.value.options(), at::MemoryFormat::Contiguous);
   Memory memory;
-  slot(&memory, TensorName::state) = initial_state;
+  memory.home_of(TensorName::state) = initial_state;
   if (shape.state.final) {
     const auto type = scalar_type(plan::accumulation_type(shape.element));
     result.final_state = at::zeros(state_sizes(*plan_, shape), operands.value.options().dtype(type));
-    slot(&memory, TensorName::final_state) = result.final_state;
+    memory.home_of(TensorName::final_state) = result.final_state;
   }
   result.saved = saved.defined() ? saved : make_saved(program.saved_bytes);
   memory.saved = saved_buffer(result.saved);
@@ -117,11 +115,11 @@ Executable::Entry::LinearBackwardResult Executable::Entry::linear_backward(
   result.operands = {like(operands.query), like(operands.key), like(operands.value), like(operands.gate),
                      like(operands.beta)};
   Memory memory;
-  slot(&memory, TensorName::state) = initial_state;
-  slot(&memory, TensorName::grad_state) = grad_final_state;
+  memory.home_of(TensorName::state) = initial_state;
+  memory.home_of(TensorName::grad_state) = grad_final_state;
   if (shape.state.initial) {
     result.initial_state = at::zeros(initial_state.sizes(), initial_state.options());
-    slot(&memory, TensorName::grad_initial_state) = result.initial_state;
+    memory.home_of(TensorName::grad_initial_state) = result.initial_state;
   }
   memory.saved = saved_buffer(saved);
   memory.arena = arena(program.backward.arena_bytes);
