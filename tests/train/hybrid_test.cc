@@ -16,13 +16,14 @@
 #include "evenspan/train/trainer.h"
 #include "support/torch/naive_recurrence.h"
 #include "train/model_work.h"
-#include "train/scratch.h"
+#include "train/small_run.h"
 
 namespace evenspan {
 namespace {
 
 using evenspan::testing::error_of;
 using evenspan::testing::Scratch;
+using evenspan::testing::write_texts;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -152,32 +153,13 @@ TEST_P(HybridDecoder, RanksComputeWhatDocumentsAloneGive) {
 INSTANTIATE_TEST_SUITE_P(Kinds, HybridDecoder,
                          ::testing::Combine(::testing::ValuesIn(nn::linear_layer_types()), ::testing::Values(0, 4)));
 
-void write_texts(const Scratch& s) {
-  const std::vector<int> sizes = {0, 1, 2, 30, 200, 5, 47, 48, 90, 3, 11, 64, 20};
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    std::string text;
-    for (int j = 0; j < sizes[i]; ++j) text += static_cast<char>('a' + (j * j + 7 * static_cast<int>(i)) % 26);
-    s.write("text/" + std::to_string(100 + i), text);
-  }
-}
-
 train::Config make_config(const Scratch& s, const std::string& run) {
-  s.write("config.json", hybrid_json(R"(["gated_deltanet", "gla", "full_attention", "lightning"])",
-                                     R"(, "linear_conv_kernel": 4)", 4));
-  train::Config c;
-  c.data.path = s.path("text");
-  c.data.max_document_tokens = 48;
-  c.data.batch_tokens = 150;
-  c.data.held_out_fraction = 0.1;
-  c.model.config = s.path("config.json");
-  c.model.dtype = "float64";
-  c.optimizer.learning_rate = 3e-3;
-  c.optimizer.warmup_steps = 2;
-  c.parallel.threads_per_rank = 1;
-  c.run.steps = 50;
-  c.run.folder = s.path(run);
-  c.run.keep_checkpoints = 0;
-  return c;
+  const std::string model =
+      hybrid_json(R"(["gated_deltanet", "gla", "full_attention", "lightning"])", R"(, "linear_conv_kernel": 4)", 4);
+  train::Config config = testing::small_run(s, model, run);
+  config.optimizer.learning_rate = 3e-3;
+  config.run.steps = 50;
+  return config;
 }
 
 void run(const train::Config& config, int32_t ranks) {
@@ -187,7 +169,7 @@ void run(const train::Config& config, int32_t ranks) {
 // 50 steps in float64: final weights within 1e-8 (rule in docs/numerics.md).
 TEST(HybridTraining, FourRanksTrainWhatOneTrains) {
   const Scratch s;
-  write_texts(s);
+  write_texts(s, testing::kSizes);
   run(make_config(s, "one"), 1);
   for (const char* strategy : {"sequence_aware", "zigzag"}) {
     train::Config config = make_config(s, strategy);
@@ -203,7 +185,7 @@ TEST(HybridTraining, FourRanksTrainWhatOneTrains) {
 TEST(HybridTraining, GoesOnFromACheckpoint) {
   for (const char* dtype : {"float64", "bfloat16"}) {
     const Scratch s;
-    write_texts(s);
+    write_texts(s, testing::kSizes);
     train::Config config = make_config(s, "straight");
     config.model.dtype = dtype;
     config.run.steps = config.optimizer.decay_steps = 6;
@@ -265,7 +247,7 @@ TEST(HybridTraining, TheExampleIsValid) {
 
 TEST(HybridTraining, AnUnknownTransportIsRefused) {
   const Scratch s;
-  write_texts(s);
+  write_texts(s, testing::kSizes);
   train::Config config = make_config(s, "run");
   config.parallel.transport = "allgather";
   EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("did you mean 'all_gather'"));
@@ -273,7 +255,7 @@ TEST(HybridTraining, AnUnknownTransportIsRefused) {
 
 TEST(HybridTraining, ATransportWithoutLinearLayersIsRefused) {
   const Scratch s;
-  write_texts(s);
+  write_texts(s, testing::kSizes);
   train::Config config = make_config(s, "run");
   s.write("config.json", hybrid_json(R"(["full_attention", "full_attention"])"));
   config.parallel.transport = "ring";

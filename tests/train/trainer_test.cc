@@ -14,13 +14,16 @@
 #include "evenspan/nn/safetensors.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/report.h"
-#include "train/scratch.h"
+#include "train/small_run.h"
 
 namespace evenspan::train {
 namespace {
 
 using evenspan::testing::error_of;
+using evenspan::testing::kSizes;
 using evenspan::testing::Scratch;
+using evenspan::testing::small_run;
+using evenspan::testing::write_texts;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -30,34 +33,7 @@ std::string model_json(int64_t layers) {
          std::to_string(layers) + "}";
 }
 
-// Texts of 0 to some hundred bytes.
-void write_texts(const Scratch& s, const std::vector<int>& sizes) {
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    std::string text;
-    for (int j = 0; j < sizes[i]; ++j) text += static_cast<char>('a' + (j * j + 7 * static_cast<int>(i)) % 26);
-    s.write("text/" + std::to_string(100 + i), text);
-  }
-}
-
-Config make_config(const Scratch& s, const std::string& run) {
-  s.write("config.json", model_json(2));
-  Config c;
-  c.data.path = s.path("text");
-  c.data.max_document_tokens = 48;
-  c.data.batch_tokens = 150;
-  c.data.held_out_fraction = 0.1;
-  c.model.config = s.path("config.json");
-  c.model.dtype = "float64";
-  c.optimizer.learning_rate = 1e-2;
-  c.optimizer.warmup_steps = 2;
-  c.parallel.threads_per_rank = 1;
-  c.run.steps = 6;
-  c.run.folder = s.path(run);
-  c.run.keep_checkpoints = 0;
-  return c;
-}
-
-const std::vector<int> kSizes = {0, 1, 2, 30, 200, 5, 47, 48, 90, 3, 11, 64, 20};
+Config make_config(const Scratch& s, const std::string& run) { return small_run(s, model_json(2), run); }
 
 Summary run(const Config& config, int32_t ranks) {
   Summary summary;
