@@ -54,9 +54,11 @@ struct Bound {
 // sum to U = P C - N + L. What its dense tokens of single documents exceed B by sums to at most u too, since excesses
 // of dense tokens and B are not negative. So there are shares u_D of U, one for each document D, such that for all j
 // the dense tokens of [M_(j+1), s) have excess at most j B + u_D, and work at most j W as before. The smallest m that
-// keeps both is, from u_D = 0 to where the work binds, a concave function of u_D (the excess of [m, s) is concave and
-// falls in m), so it is at least its chord up to U, or up to there; then it is constant. The sums of chords are convex:
-// U goes where it gains most. Positions are real numbers there, which only lowers the bound.
+// keeps both falls in u_D, so the least sum over all ways to share U is a bound. From below it is found by chords: up
+// to where the work binds the smallest m is a concave function of u_D (the excess of [m, s) is concave and falls in m),
+// so it is at least its chord up to U, or up to there, and constant from there on. The sums of chords are convex: U
+// goes where it gains most. Or in steps of U / 64, each share rounded up, for the 4 documents that gain most, and by
+// chords for the others. The larger of the two counts. Positions are real numbers there, which only lowers the bound.
 Bound lower_bound(const Request& request, const BalanceLimits& limits = {});
 
 }  // namespace evenspan::plan

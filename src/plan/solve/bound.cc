@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 namespace evenspan::plan {
@@ -76,25 +77,60 @@ class SharedSlack {
                     ? std::max(0.0, -excess_between(0, std::min(first_dense(), length)))
                     : length * std::max(0.0, 1 - (pair_ + token_) / density_);
     }
-  }
-
-  double key_tokens() {
     for (const Document& document : documents_.all()) {
       if (document.mask.kind == MaskKind::causal) add(static_cast<double>(document.length));
     }
-    std::sort(gains_.begin(), gains_.end(), [](const Gain& a, const Gain& b) { return a.slope > b.slope; });
-    double left = slack_;
-    for (const Gain& gain : gains_) {
-      const double used = std::min(left, gain.slack);
-      value_ -= used * gain.slope;
-      left -= used;
+    std::sort(cut_.begin(), cut_.end(), [](const Cut& a, const Cut& b) { return a.gain > b.gain; });
+  }
+
+  // Key tokens that travel at least.
+  double by_chords() const { return chords(0).keys(slack_); }
+  // The documents that gain most share slack in steps, the others along their chords.
+  double in_steps() const {
+    const size_t exact = std::min(cut_.size(), kExact);
+    const Chords others = chords(exact);
+    std::vector<double> least(kSteps + exact + 1, 0.0);  // [steps that the exact ones so far have]
+    for (size_t i = 0; i < exact; ++i) {
+      std::vector<double> with;
+      for (size_t step = 0; step <= kSteps; ++step) {
+        with.push_back(keys(cut_[i], slack_ * static_cast<double>(step) / kSteps));
+      }
+      for (size_t steps = least.size(); steps-- > 0;) {
+        double best = HUGE_VAL;
+        for (size_t own = 0; own <= std::min(steps, kSteps); ++own)
+          best = std::min(best, least[steps - own] + with[own]);
+        least[steps] = best;
+      }
     }
-    return value_;
+    double fewest = HUGE_VAL;
+    for (size_t steps = 0; steps < least.size(); ++steps) {
+      // Each of them may have up to a step less than its steps.
+      const double left = slack_ * (1 - (static_cast<double>(steps) - static_cast<double>(exact)) / kSteps);
+      fewest = std::min(fewest, least[steps] + others.keys(std::clamp(left, 0.0, slack_)));
+    }
+    return fewest;
   }
 
  private:
-  struct Gain {  // tokens that need not travel, for each token of slack
-    double slope, slack;
+  static constexpr size_t kExact = 4, kSteps = 64;
+
+  // Keys of documents that share slack, from below, along chords.
+  struct Chords {
+    struct Gain {  // keys that need not travel, for each token of slack
+      double slope, slack;
+    };
+    double without_slack = 0;
+    std::vector<Gain> gains;  // steepest first
+
+    double keys(double slack) const {
+      double sum = without_slack;
+      for (const Gain& gain : gains) {
+        const double used = std::min(slack, gain.slack);
+        sum -= used * gain.slope;
+        slack -= used;
+      }
+      return sum;
+    }
   };
 
   double work_between(double begin, double end) const {
@@ -116,34 +152,68 @@ class SharedSlack {
     return half > 0 ? rest / (root + half) : root - half;  // the larger one
   }
 
+  // A document that has to be cut, and where: [ranks - 1] for so many ranks that hold its end.
+  struct Cut {
+    double length = 0, dense = 0;  // the first position of a dense token
+    std::vector<double> for_work;  // the least beginning that their work allows
+    double gain = 0;               // keys that all the slack saves
+  };
+
+  double least_for_excess(const Cut& cut, double most) const {
+    if (excess_between(cut.dense, cut.length) <= most) return 0;
+    return least_begin(pair_ / density_, token_ / density_ - 1, cut.length, most);
+  }
+  double begin_with(const Cut& cut, size_t i, double slack) const {
+    return std::max(cut.for_work[i], least_for_excess(cut, static_cast<double>(i + 1) * base_ + slack));
+  }
+  double keys(const Cut& cut, double slack) const {
+    double sum = 0;
+    for (size_t i = 0; i < cut.for_work.size(); ++i) sum += begin_with(cut, i, slack);
+    return sum;
+  }
+
   void add(double length) {
-    const double dense = std::min(first_dense(), length);
-    const double whole_excess = excess_between(dense, length);
+    Cut cut;
+    cut.length = length;
+    cut.dense = std::min(first_dense(), length);
     const double whole_work = work_between(0, length);
-    const auto least_for_work = [&](double most) {
-      return whole_work <= most ? 0 : least_begin(pair_, token_, length, most);
-    };
-    const auto least_for_excess = [&](double most) {
-      return whole_excess <= most ? 0 : least_begin(pair_ / density_, token_ / density_ - 1, length, most);
-    };
-    std::vector<Gain> terms;  // with the slack from which on there is no more to gain
-    double slope = 0;
     for (int32_t ranks = 1; ranks < num_ranks_; ++ranks) {
-      const double of_work = least_for_work(ranks * most_work_);
-      const double at_once = std::max(of_work, least_for_excess(ranks * base_));
-      if (at_once == 0) break;
-      value_ += at_once;
-      const double enough = excess_between(std::max(of_work, dense), length) - ranks * base_;
+      const double most = ranks * most_work_;
+      const double of_work = whole_work <= most ? 0 : least_begin(pair_, token_, length, most);
+      if (of_work == 0 && least_for_excess(cut, ranks * base_) == 0) break;
+      cut.for_work.push_back(of_work);
+    }
+    if (cut.for_work.empty()) return;
+    cut.gain = keys(cut, 0) - keys(cut, slack_);
+    cut_.push_back(std::move(cut));
+  }
+
+  // Of all documents from `first` on.
+  Chords chords(size_t first) const {
+    Chords all;
+    for (size_t i = first; i < cut_.size(); ++i) add_chords(cut_[i], &all);
+    std::sort(all.gains.begin(), all.gains.end(), [](const auto& a, const auto& b) { return a.slope > b.slope; });
+    return all;
+  }
+
+  void add_chords(const Cut& cut, Chords* chords) const {
+    std::vector<Chords::Gain> terms;  // with the slack from which on there is no more to gain
+    double slope = 0;
+    for (size_t i = 0; i < cut.for_work.size(); ++i) {
+      const double at_once = begin_with(cut, i, 0);
+      chords->without_slack += at_once;
+      const double enough =
+          excess_between(std::max(cut.for_work[i], cut.dense), cut.length) - static_cast<double>(i + 1) * base_;
       const double slack = std::min(enough, slack_);
       if (slack <= 0) continue;
-      const double with_slack = slack < enough ? std::max(of_work, least_for_excess(ranks * base_ + slack)) : of_work;
+      const double with_slack = slack < enough ? begin_with(cut, i, slack) : cut.for_work[i];
       terms.push_back({(at_once - with_slack) / slack, slack});
       slope += terms.back().slope;
     }
-    std::sort(terms.begin(), terms.end(), [](const Gain& a, const Gain& b) { return a.slack < b.slack; });
+    std::sort(terms.begin(), terms.end(), [](const auto& a, const auto& b) { return a.slack < b.slack; });
     double used = 0;
-    for (const Gain& term : terms) {
-      gains_.push_back({slope, term.slack - used});
+    for (const Chords::Gain& term : terms) {
+      chords->gains.push_back({slope, term.slack - used});
       used = term.slack;
       slope -= term.slope;
     }
@@ -154,17 +224,22 @@ class SharedSlack {
   const double pair_, token_, most_work_, density_;
   const double base_;  // excess that a rank may have without slack
   double slack_;
-  double value_ = 0;
-  std::vector<Gain> gains_;
+  std::vector<Cut> cut_;
 };
 
-constexpr int kDensities = 32;  // that are tried
+constexpr int kDensities = 32;  // that are tried,
+constexpr size_t kInSteps = 4;  // and of them those that are looked at in steps too
 
 double shared_key_tokens(const Request& request, double most_work, double most_tokens) {
-  double most = 0;
+  std::vector<std::pair<double, double>> found;  // by chords, and the density
   for (int i = 1; i <= kDensities; ++i) {
     const double density = most_work / most_tokens * i / kDensities;
-    most = std::max(most, SharedSlack(request, most_work, most_tokens, density).key_tokens());
+    found.emplace_back(SharedSlack(request, most_work, most_tokens, density).by_chords(), density);
+  }
+  std::sort(found.rbegin(), found.rend());
+  double most = found.front().first;
+  for (size_t i = 0; i < kInSteps; ++i) {
+    most = std::max(most, SharedSlack(request, most_work, most_tokens, found[i].second).in_steps());
   }
   return most;
 }

@@ -1,6 +1,7 @@
 #include "plan/solve/fill.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <set>
 
@@ -9,8 +10,6 @@
 namespace evenspan::plan {
 namespace {
 
-// Work that a rank may miss or exceed the mean by, as a fraction of it, where that saves a cut.
-constexpr double kWorkTolerance = 3e-3;
 // How many documents are looked at for one that fits.
 constexpr int kLookAhead = 64;
 
@@ -29,29 +28,24 @@ struct Load {
 
 class Fill {
  public:
-  Fill(const Request& request, double aim_tokens, double most_tokens)
-      : request_(request),
-        aim_tokens_(aim_tokens),
-        most_tokens_(most_tokens),
-        ranks_(static_cast<size_t>(request.num_ranks())) {
+  Fill(const Request& request, const FillTarget& target)
+      : request_(request), target_(target), ranks_(static_cast<size_t>(request.num_ranks())) {
     for (int64_t d = 0; d < request.documents.size(); ++d) {
       put(DocumentId(d), Span{0, request.documents[DocumentId(d)].length});
     }
   }
 
-  Filled run() {
+  std::vector<std::vector<PlacedSpan>> run() {
     const int32_t num_ranks = request_.num_ranks();
     for (int32_t r = 0; r + 1 < num_ranks && !by_density_.empty(); ++r) {
       spans_ = &ranks_[static_cast<size_t>(r)];
       load_ = {};
       fill_rank(num_ranks - r);
-      largest_tokens_ = std::max(largest_tokens_, load_.tokens);
     }
     spans_ = &ranks_.back();
     load_ = {};
     while (!by_density_.empty()) take(std::prev(by_density_.end())->second);
-    largest_tokens_ = std::max(largest_tokens_, load_.tokens);
-    return {std::move(ranks_), largest_tokens_};
+    return std::move(ranks_);
   }
 
  private:
@@ -125,26 +119,31 @@ class Fill {
   }
 
   void fill_rank(int32_t ranks_left) {
-    const double work = rest_.work / ranks_left;
     const auto rest_tokens = static_cast<double>(rest_.tokens);
     const double mean_tokens = rest_tokens / ranks_left;
-    const double least = std::min(mean_tokens, rest_tokens - (ranks_left - 1) * aim_tokens_);
+    const double least = std::min(mean_tokens, rest_tokens - (ranks_left - 1) * target_.aim_tokens);
 
     const size_t densest = std::prev(by_density_.end())->second;
     const Item item = items_[densest];
-    const std::vector<Light> light = light_end(work, densest);
-    const double tolerance = kWorkTolerance * work;
-    const auto tokens_with = [&](int64_t size, double part) {
-      return static_cast<double>(size) + tokens_for(work - part, light);
+    double work = rest_.work / ranks_left;
+    const double most_work = std::min(rest_.work, std::max(work, target_.cutting_work));
+    const std::vector<Light> light = light_end(most_work, densest);
+    const auto end_with = [&](double all) {
+      return largest_end(item, [&](int64_t tokens, double part) {
+        return part <= all + target_.tolerance && static_cast<double>(tokens) <= target_.most_tokens &&
+               (part >= all - target_.tolerance ||
+                static_cast<double>(tokens) + tokens_for(all - part, light) >= least);
+      });
     };
-    int64_t size = largest_end(item, [&](int64_t tokens, double part) {
-      return part <= work + tolerance && static_cast<double>(tokens) <= most_tokens_ &&
-             (part >= work - tolerance || tokens_with(tokens, part) >= least);
-    });
+    int64_t size = end_with(work);
+    if (size < item.span.size() && most_work > work) {
+      work = most_work;
+      size = end_with(work);
+    }
     if (size == 0) size = largest_end(item, [&](int64_t, double part) { return part <= work; });
     if (size > 0) take(densest, Span{item.span.end - size, item.span.end});
     add_dense(work, mean_tokens, light);
-    add_light(work, tolerance);
+    add_light(work);
   }
 
   // Dense documents, while the rank would otherwise need more light tokens than the mean allows.
@@ -170,31 +169,34 @@ class Fill {
         take(*best);
         continue;
       }
-      // None fits whole: the end of the densest, where the rank would have too many tokens.
-      const double too_many = static_cast<double>(load_.tokens) + light_tokens - most_tokens_;
+      // None fits whole: the end of one, where the rank would have too many tokens. The lightest that is dense enough,
+      // since the whole document up to there travels.
+      const double too_many = static_cast<double>(load_.tokens) + light_tokens - target_.most_tokens;
       if (too_many <= 0 || by_density_.empty()) return;
-      const size_t densest = std::prev(by_density_.end())->second;
-      const Item item = items_[densest];
+      const double enough = too_many < light_tokens ? missing / (light_tokens - too_many) : HUGE_VAL;
+      auto dense = by_density_.lower_bound({enough, 0});
+      if (dense == by_density_.end()) --dense;
+      const Item item = items_[dense->second];
       const int64_t size = largest_end(item, [&](int64_t tokens, double part) {
         return part <= missing && part / light_density - static_cast<double>(tokens) <= too_many;
       });
       if (size == 0) return;
-      take(densest, Span{item.span.end - size, item.span.end});
+      take(dense->second, Span{item.span.end - size, item.span.end});
       if (size < item.span.size()) return;
     }
   }
 
-  void add_light(double work, double tolerance) {
+  void add_light(double work) {
     while (!by_density_.empty()) {
       const double missing = work - load_.work;
-      if (missing <= tolerance) return;
+      if (missing <= target_.tolerance) return;
       const size_t lightest = by_density_.begin()->second;
-      if (items_[lightest].work <= missing + tolerance) {
+      if (items_[lightest].work <= missing + target_.tolerance) {
         take(lightest);
         continue;
       }
       // The largest that still fits; then the beginning of the smallest that does not.
-      const auto above = by_work_.upper_bound({missing + tolerance, items_.size()});
+      const auto above = by_work_.upper_bound({missing + target_.tolerance, items_.size()});
       if (above != by_work_.begin()) {
         take(std::prev(above)->second);
         continue;
@@ -207,21 +209,19 @@ class Fill {
   }
 
   const Request& request_;
-  const double aim_tokens_;
-  const double most_tokens_;
+  const FillTarget target_;
   std::vector<Item> items_;
   Index by_density_, by_work_;  // of the items that are left
   Load rest_;
   std::vector<std::vector<PlacedSpan>> ranks_;
   std::vector<PlacedSpan>* spans_ = nullptr;  // of the rank that is being filled
   Load load_;
-  int64_t largest_tokens_ = 0;
 };
 
 }  // namespace
 
-Filled fill(const Request& request, double aim_tokens, double most_tokens) {
-  return Fill(request, aim_tokens, most_tokens).run();
+std::vector<std::vector<PlacedSpan>> fill(const Request& request, const FillTarget& target) {
+  return Fill(request, target).run();
 }
 
 }  // namespace evenspan::plan
