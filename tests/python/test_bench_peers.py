@@ -282,7 +282,8 @@ def test_the_report_compares_with_the_steps_beside() -> None:
     }
     assert report.ratio(systems["ring-flash-attn ring_varlen"], systems["evenspan sequence_aware"]) == 1.3 / 0.8
     text = report.markdown(results)
-    assert "| the best peer | 1 | 1.100 | 1.100 | odd, 8/2 x 64, bf16 |" in text
+    assert report.most_speed_up(results, "ring_varlen") == pytest.approx(2 * 1.3 / 1.8)
+    assert "| the best peer | 1 | 1.100 | 1.222 | 1.100 | odd, 8/2 x 64, bf16 |" in text
     assert "fraction of the ideal: geometric mean 0.800" in text
     assert "fraction of what all cores at once reach: geometric mean 0.900" in text
     assert "- DeepSpeed Ulysses: wrong, error < 1 in dv" in text
