@@ -153,7 +153,7 @@ def main(num_batches: int, repetitions: int) -> None:
 if __name__ == "__main__":
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, int(sys.argv[2]) if len(sys.argv) > 2 else 2)
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, int(sys.argv[2]) if len(sys.argv) > 2 else 4)
         dist.destroy_process_group()
     else:
         # As evenspan train does: freed memory keeps its pages.

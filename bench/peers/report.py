@@ -58,7 +58,9 @@ def best_modes(results: dict[str, Any]) -> dict[str, list[tuple[dict[str, Any], 
                 if "over_anchor" in x and name.startswith(prefix) and not name.startswith("evenspan")
             ]
             if own and peers:
-                found.setdefault(group, []).append((batch, min(peers, key=lambda x: statistics.median(x["over_anchor"]))))
+                found.setdefault(group, []).append(
+                    (batch, min(peers, key=lambda x: statistics.median(x["over_anchor"])))
+                )
     return found
 
 
@@ -76,7 +78,9 @@ def most_speed_up(results: dict[str, Any], group: str) -> float:
     No system computes faster than that kernel with the pairs divided evenly and nothing sent, so none is ahead of the
     group by more.
     """
-    return geometric_mean([1 / fraction(batch, x, results["ranks"], "direct_all") for batch, x in best_modes(results)[group]])
+    return geometric_mean(
+        [1 / fraction(batch, x, results["ranks"], "direct_all") for batch, x in best_modes(results)[group]]
+    )
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -154,8 +158,12 @@ def _status_section(results: dict[str, Any]) -> list[str]:
 
 def _means_section(results: dict[str, Any]) -> list[str]:
     lines = ["## Evenspan beside its peers", ""]
-    lines += ["How many times as long as `evenspan auto` a peer's best mode takes. `at most`: the geometric mean that would "]
-    lines[-1] += "be reached by computing as fast as the kernel does on all cores at once, with the pairs divided evenly "
+    lines += [
+        "How many times as long as `evenspan auto` a peer's best mode takes. `at most`: the geometric mean that would "
+    ]
+    lines[-1] += (
+        "be reached by computing as fast as the kernel does on all cores at once, with the pairs divided evenly "
+    )
     lines[-1] += "and nothing sent; a target above that is out of reach of any system here."
     lines += ["", row(["against", "batches", "geometric mean", "at most", "least", "on"]), "|---|---|---|---|---|---|"]
     for group, found in speed_ups(results).items():
