@@ -1,7 +1,6 @@
 #include "plan/solve/improve.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "plan/solve/span_work.h"
@@ -61,6 +60,16 @@ void remove(size_t i, Spans* spans) {
   spans->pop_back();
 }
 
+// All spans but two; there may be no second one.
+Spans without(size_t first, size_t second, const Spans& spans) {
+  Spans rest;
+  rest.reserve(spans.size() + 1);
+  for (size_t i = 0; i < spans.size(); ++i) {
+    if (i != first && i != second) rest.push_back(spans[i]);
+  }
+  return rest;
+}
+
 // Takes a part out of a span.
 void take_out(size_t i, Span part, Spans* spans) {
   const PlacedSpan placed = (*spans)[i];
@@ -109,9 +118,9 @@ class SeenKeys {
   std::vector<Span> seen_;
 };
 
-class Annealing {
+class Search {
  public:
-  Annealing(const Request& request, const PlacementGoal& goal, std::vector<Spans>* ranks)
+  Search(const Request& request, const PlacementGoal& goal, std::vector<Spans>* ranks)
       : request_(request),
         goal_(goal),
         mean_tokens_(static_cast<double>(request.documents.total_tokens()) / request.num_ranks()),
@@ -181,11 +190,9 @@ class Annealing {
 
   // Cools down; whether the goal is reached.
   bool start_step(double progress) {
-    const auto between = [progress](const double(&range)[2]) {
-      return range[0] * std::pow(range[1] / range[0], progress);
-    };
-    temperature_ = mean_tokens_ * between(kTemperature);
-    token_price_ = between(kTokenPrice);
+    const double left = 1 - progress;
+    temperature_ = mean_tokens_ * (kTemperature[1] + (kTemperature[0] - kTemperature[1]) * left * left * left);
+    token_price_ = kTokenPrice[0] + (kTokenPrice[1] - kTokenPrice[0]) * progress;
     worst_excess_ = 0;
     for (size_t r = 0; r < ranks_.size(); ++r) {
       const double here = excess(loads_[r].tokens, loads_[r].work);
@@ -208,10 +215,11 @@ class Annealing {
     return seen_keys_.is_whole(placed) ? 0 : needed_keys(request_.documents[placed.document], part).size();
   }
 
-  // Whether a change of the sum to be lowered is taken (Metropolis).
-  bool accepts(double change) const { return change <= 0 || chance_ < std::exp(-change / temperature_); }
+  // Whether a change of the sum to be lowered is taken: if it is below a threshold drawn from 0 to twice the
+  // temperature. No exponential, as that of Metropolis: all ranks plan alike, whatever their mathematical library.
+  bool accepts(double change) const { return change <= 2 * chance_ * temperature_; }
 
-  // Does what `build` writes to after_a_ and after_b_, which are as the ranks are, if that is accepted. `change` is
+  // Does what `build` writes to after_a_ and after_b_ if that is accepted. `change` is
   // that of a, and b's the opposite. Most moves are refused without having been built, by what they save at most.
   template <class Build>
   void propose(size_t a, size_t b, const Change& change, int64_t most_saved, Build&& build) {
@@ -221,8 +229,6 @@ class Annealing {
                                          excess(of_a.tokens, of_a.work) - excess(of_b.tokens, of_b.work));
     chance_ = random_.unit();
     if (!accepts(above - static_cast<double>(most_saved))) return;
-    after_a_ = ranks_[a];
-    after_b_ = ranks_[b];
     build();
     const int64_t keys_a = seen_keys_.count(after_a_), keys_b = seen_keys_.count(after_b_);
     const int64_t keys = keys_a + keys_b - of_a.keys - of_b.keys;
@@ -248,6 +254,8 @@ class Annealing {
       saved += most_saved(from_b, from_b.span);
     }
     propose(a, b, change, saved, [&] {
+      after_a_ = ranks_[a];
+      after_b_ = ranks_[b];
       take_out(given, part, &after_a_);
       if (returns) {
         remove(got, &after_b_);
@@ -282,7 +290,8 @@ class Annealing {
     const size_t upper = random_upper(a);
     if (upper == ranks_[a].size()) return;
     const PlacedSpan above = ranks_[a][upper];
-    const auto [b, lower] = ending_at(above.document, above.span.begin, a);
+    const std::pair<size_t, size_t> found = ending_at(above.document, above.span.begin, a);
+    const size_t b = found.first, lower = found.second;
     if (b == ranks_.size()) return;
     const PlacedSpan below = ranks_[b][lower];
     const size_t given = random_.below(ranks_[a].size()), got = random_.below(ranks_[b].size() + 1);
@@ -306,13 +315,11 @@ class Annealing {
     }
     saved += std::max<int64_t>(0, above.span.begin - cut);
     propose(a, b, change, saved, [&] {
-      after_a_[upper].span.begin = cut;
-      after_b_[lower].span.end = cut;
-      remove(given, &after_a_);
-      if (returns) {
-        remove(got, &after_b_);
-        add(from_b, &after_a_);
-      }
+      after_a_ = without(upper, given, ranks_[a]);
+      after_b_ = without(lower, got, ranks_[b]);
+      after_a_.push_back({above.document, Span{cut, above.span.end}});
+      after_b_.push_back({below.document, Span{below.span.begin, cut}});
+      if (returns) add(from_b, &after_a_);
       add(from_a, &after_b_);
     });
   }
@@ -367,7 +374,7 @@ PlacementState state_of(const Request& request, const std::vector<Spans>& ranks)
 }
 
 void improve(const Request& request, const PlacementGoal& goal, int64_t moves, std::vector<Spans>* ranks) {
-  Annealing(request, goal, ranks).run(moves);
+  Search(request, goal, ranks).run(moves);
 }
 
 }  // namespace evenspan::plan

@@ -30,11 +30,11 @@ struct PlacementState {
 
 PlacementState state_of(const Request& request, const std::vector<std::vector<PlacedSpan>>& ranks);
 
-// Simulated annealing (Kirkpatrick, Gelatt and Vecchi 1983) over keys that travel, where work and tokens above the
-// limits cost keys too: at most `moves` are tried, until the goal is reached. A move exchanges spans of two ranks,
-// gives one away, or a part of one; or it shifts the cut between two neighbours in a document so that the upper one has
-// all the work that it may have after it gave the lower one another span. Deterministic: the random numbers have a
-// fixed seed.
+// Threshold accepting (Dueck and Scheuer 1990, with random thresholds) over keys that travel, where work and tokens
+// above the limits cost keys too: at most `moves` are tried, until the goal is reached. A move exchanges spans of two
+// ranks, gives one away, or a part of one; or it shifts the cut between two neighbours in a document so that the upper
+// one has all the work that it may have after it gave the lower one another span. Deterministic on every machine: the
+// random numbers have a fixed seed, and no function of a mathematical library is called.
 void improve(const Request& request, const PlacementGoal& goal, int64_t moves,
              std::vector<std::vector<PlacedSpan>>* ranks);
 

@@ -1,6 +1,7 @@
 #include "plan/solve/placement_solver.h"
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 #include <utility>
 
@@ -17,10 +18,7 @@ using Ranks = std::vector<std::vector<PlacedSpan>>;
 // Of the mean work.
 constexpr double kEven = 1.003;      // a busiest rank that does not count as uneven
 constexpr double kTolerance = 5e-4;  // of ranks that are to have as much work as they may
-// Of the keys that a ring moves.
-constexpr double kFewKeys = 0.03;
-// Keys above the few ones that more work on some ranks may still save, as a multiple of them.
-constexpr double kWithinReach = 1.2;
+constexpr double kFewKeys = 0.03;    // of the keys that a ring moves
 
 // What is aimed at for a rank's tokens, as a part of their slack. Documents are whole where they can be, so a rank may
 // come out above that.
@@ -29,11 +27,11 @@ constexpr double kAims[] = {0.95, 0.8, 0.5, 0.0};
 struct Start {
   double work;  // of the mean, that a rank may have
   double aim;
+  double reach;  // only where keys are at most so many times the few ones, or a limit is broken
 };
-constexpr Start kStarts[] = {{kEven, 0.8},
-                             {BalanceLimits{}.work_max_over_mean, 0.8},
-                             {BalanceLimits{}.work_max_over_mean, 0.7},
-                             {BalanceLimits{}.work_max_over_mean, 0.5}};
+constexpr double kMostWork = BalanceLimits{}.work_max_over_mean;
+constexpr Start kStarts[] = {
+    {kEven, 0.8, HUGE_VAL}, {kMostWork, 0.8, 1.35}, {kMostWork, 0.7, 1.1}, {kMostWork, 0.5, 1.1}};
 constexpr int64_t kMostMoves = 100'000;
 constexpr int64_t kMovesPerSpan = 400;
 
@@ -84,7 +82,8 @@ class Solver {
         std::min(kMostMoves, kMovesPerSpan * (request_.documents.size() + int64_t{request_.num_ranks()}));
     for (const Start& start : kStarts) {
       if (state_.reaches(goal_)) break;
-      if (start.work > kEven && state_.within_limits(goal_) && state_.keys > kWithinReach * goal_.few_keys) break;
+      const bool out_of_reach = static_cast<double>(state_.keys) > start.reach * static_cast<double>(goal_.few_keys);
+      if (state_.within_limits(goal_) && out_of_reach) break;
       PlacementGoal goal = goal_;
       goal.most_work = start.work * mean_work_;
       const double tolerance = kTolerance * mean_work_;
