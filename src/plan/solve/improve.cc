@@ -86,7 +86,7 @@ class SeenKeys {
 
   bool is_whole(const PlacedSpan& placed) const { return placed.span.size() == documents_[placed.document].length; }
 
-  int64_t count(const Spans& spans) {
+  int64_t count(const Spans& spans) const {
     int64_t keys = 0;
     for (size_t i = 0; i < spans.size(); ++i) {
       const PlacedSpan& placed = spans[i];
@@ -97,26 +97,38 @@ class SeenKeys {
 
  private:
   // Of all parts of the document, at the first of them.
-  int64_t of_part(const Spans& spans, size_t first) {
+  int64_t of_part(const Spans& spans, size_t first) const {
     const DocumentId document = spans[first].document;
-    seen_.clear();
+    std::vector<Span> seen;
     for (size_t i = 0; i < spans.size(); ++i) {
       if (spans[i].document != document) continue;
       if (i < first) return 0;
-      seen_.push_back(needed_keys(documents_[document], spans[i].span));
+      seen.push_back(needed_keys(documents_[document], spans[i].span));
     }
-    if (seen_.size() > 1) std::sort(seen_.begin(), seen_.end());
-    int64_t keys = 0, end = 0;
-    for (const Span span : seen_) {
-      keys += std::max<int64_t>(0, span.end - std::max(end, span.begin));
-      end = std::max(end, span.end);
-    }
+    int64_t keys = 0;
+    for (const Span span : union_of(std::move(seen))) keys += span.size();
     return keys;
   }
 
   const Documents& documents_;
-  std::vector<Span> seen_;
 };
+
+// What a rank has.
+struct Load {
+  int64_t tokens = 0;
+  double work = 0;
+  int64_t keys = 0;  // that are seen
+};
+
+Load load_of(const Request& request, const SeenKeys& seen_keys, const Spans& spans) {
+  Load load;
+  for (const PlacedSpan& placed : spans) {
+    load.tokens += placed.span.size();
+    load.work += span_work(request, placed);
+  }
+  load.keys = seen_keys.count(spans);
+  return load;
+}
 
 class Search {
  public:
@@ -132,11 +144,7 @@ class Search {
       Spans joined;
       for (const PlacedSpan& placed : ranks_[r]) add(placed, &joined);
       ranks_[r] = std::move(joined);
-      for (const PlacedSpan& placed : ranks_[r]) {
-        loads_[r].tokens += placed.span.size();
-        loads_[r].work += span_work(request_, placed);
-      }
-      loads_[r].keys = seen_keys_.count(ranks_[r]);
+      loads_[r] = load_of(request_, seen_keys_, ranks_[r]);
       keys_ += loads_[r].keys;
       work += loads_[r].work;
     }
@@ -174,11 +182,6 @@ class Search {
   }
 
  private:
-  struct Load {
-    int64_t tokens = 0;
-    double work = 0;
-    int64_t keys = 0;  // that are seen
-  };
   struct Change {
     int64_t tokens = 0;
     double work = 0;
@@ -219,8 +222,8 @@ class Search {
   // temperature. No exponential, as that of Metropolis: all ranks plan alike, whatever their mathematical library.
   bool accepts(double change) const { return change <= 2 * chance_ * temperature_; }
 
-  // Does what `build` writes to after_a_ and after_b_ if that is accepted. `change` is
-  // that of a, and b's the opposite. Most moves are refused without having been built, by what they save at most.
+  // Does what `build` writes to after_a_ and after_b_ if that is accepted. `change` is that of a,
+  // and b's the opposite. Most moves are refused without having been built, by what they save at most.
   template <class Build>
   void propose(size_t a, size_t b, const Change& change, int64_t most_saved, Build&& build) {
     Load &of_a = loads_[a], &of_b = loads_[b];
@@ -358,17 +361,12 @@ class Search {
 
 PlacementState state_of(const Request& request, const std::vector<Spans>& ranks) {
   PlacementState state;
-  SeenKeys seen_keys(request.documents);
+  const SeenKeys seen_keys(request.documents);
   for (const Spans& spans : ranks) {
-    double work = 0;
-    int64_t tokens = 0;
-    for (const PlacedSpan& placed : spans) {
-      work += span_work(request, placed);
-      tokens += placed.span.size();
-    }
-    state.most_work = std::max(state.most_work, work);
-    state.most_tokens = std::max(state.most_tokens, tokens);
-    state.keys += seen_keys.count(spans) - tokens;
+    const Load load = load_of(request, seen_keys, spans);
+    state.most_work = std::max(state.most_work, load.work);
+    state.most_tokens = std::max(state.most_tokens, load.tokens);
+    state.keys += load.keys - load.tokens;
   }
   return state;
 }
