@@ -62,39 +62,48 @@ void BlockWork::fit_decays() {
     return;
   }
   fit(&decays.factored, {matrices_}, options_.dtype(at::kByte));
+  for (at::Tensor* decay : {&decays.whole, &decays.end}) fit(decay, {matrices_, key_dim_}, options_);
+  if (!decays.keeps) return;
   for (at::Tensor* decay : {&decays.up, &decays.down}) fitted(decay, chunk_tokens_, key_dim_);
-  for (at::Tensor* decay : {&decays.whole, &decays.begin, &decays.end}) fit(decay, {matrices_, key_dim_}, options_);
 }
 
 Gather BlockWork::gather_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader,
-                                at::Tensor* up, at::Tensor* decayed) {
+                                at::Tensor* decayed) {
   Gather gather{rows, factor, beta, fitted(&reader->rows, chunk_tokens_, key_dim_), Gather::Decay::from_begin, {}, {}};
   reader->up = reader->decayed = reader->rows;
-  if (decays.kind == GateKind::diagonal) reader->up = gather.near = fitted(up, chunk_tokens_, key_dim_);
-  if (decays.kind != GateKind::none) reader->decayed = gather.far = fitted(decayed, chunk_tokens_, key_dim_);
+  if (decays.kind == GateKind::diagonal) {
+    reader->up = reader->decayed = gather.near = fitted(decayed, chunk_tokens_, key_dim_);
+  } else if (decays.kind == GateKind::scalar) {
+    reader->decayed = gather.far = fitted(decayed, chunk_tokens_, key_dim_);
+  }
   return gather;
 }
 
 Gather BlockWork::gather_keys() {
   Gather gather{operands_.key, 1, {}, fitted(&key, chunk_tokens_, key_dim_), Gather::Decay::to_end, {}, {}};
-  key_down = key_late = key;
-  if (decays.kind == GateKind::diagonal) key_down = gather.near = fitted(&key_down_, chunk_tokens_, key_dim_);
-  if (decays.kind != GateKind::none) key_late = gather.far = fitted(&key_late_, chunk_tokens_, key_dim_);
+  key_down = key_end = key_late = key;
+  if (decays.kind == GateKind::diagonal) {
+    key_down = key_end = gather.near = fitted(&key_down_, chunk_tokens_, key_dim_);
+    if (delta()) key_late = gather.far = fitted(&key_late_, chunk_tokens_, key_dim_);
+  } else if (decays.kind == GateKind::scalar) {
+    key_end = key_late = gather.far = fitted(&key_late_, chunk_tokens_, key_dim_);
+  }
   return gather;
 }
 
 void BlockWork::load(const Block& block, Parts parts) {
   block_ = &block;
   matrices_ = block.num_chunks() * heads_;
+  decays.keeps = parts.gradients;
   fit_decays();
   std::vector<Gather> gathers;
   if (parts.queries) {
-    gathers.push_back(gather_reader(operands_.query, operands_.scale, {}, &query, &query_up_, &query_decayed_));
+    gathers.push_back(gather_reader(operands_.query, operands_.scale, {}, &query, &query_decayed_));
   }
   if (parts.keys) {
     gathers.push_back(gather_keys());
     if (delta()) {
-      gathers.push_back(gather_reader(operands_.key, -1, operands_.beta, &erase, &erase_up_, &erase_decayed_));
+      gathers.push_back(gather_reader(operands_.key, -1, operands_.beta, &erase, &erase_decayed_));
     }
   }
   if (parts.values) {
@@ -125,15 +134,19 @@ void BlockWork::solve() {
 }
 
 Kept BlockWork::release() {
-  if (!delta()) return {std::exchange(states, at::Tensor()), {}, {}, {}};
+  if (!delta()) return {std::exchange(states, at::Tensor()), last.clone(), {}, {}, {}};
   written = at::Tensor();
-  return {at::Tensor(), std::exchange(written_, at::Tensor()), std::exchange(erase.pairs, at::Tensor()),
+  return {{},
+          {},
+          std::exchange(written_, at::Tensor()),
+          std::exchange(erase.pairs, at::Tensor()),
           std::exchange(inverse, at::Tensor())};
 }
 
 void BlockWork::restore(Kept kept, const at::Tensor& current) {
   if (!delta()) {
     states = std::move(kept.states);
+    last = std::move(kept.last);
     return;
   }
   written = std::move(kept.written);
@@ -150,13 +163,15 @@ at::Tensor BlockWork::wave_states(const at::Tensor& current, int64_t wave) const
   return current.narrow(0, 0, block_->wave_size(wave) * heads_);
 }
 
-at::Tensor BlockWork::wave_decay(int64_t wave) const {
-  return decays.whole.defined() ? this->wave(decays.whole, wave) : at::Tensor();
+StateDecay BlockWork::wave_decay(int64_t wave) const {
+  const auto own = [&](const at::Tensor& t) { return t.defined() ? this->wave(t, wave) : at::Tensor(); };
+  return {own(decays.whole), own(decays.end)};
 }
 
 void BlockWork::advance(const at::Tensor& current) {
   if (!delta()) return advance_written(current);
   fitted(&states, key_dim_, state_dim_);
+  last = current;
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
     at::Tensor state = wave_states(current, w), before = wave(states, w), own = wave(written, w);
     step_states(before, wave_decay(w), Step::decay, state);
@@ -166,7 +181,8 @@ void BlockWork::advance(const at::Tensor& current) {
 }
 
 void BlockWork::advance_written(const at::Tensor& current) {
-  at::bmm_out(fitted(&states, key_dim_, state_dim_), key_late.transpose(1, 2), written);
+  at::bmm_out(fitted(&states, key_dim_, state_dim_), key_end.transpose(1, 2), written);
+  last = current;
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
     step_states(wave(states, w), wave_decay(w), Step::increment, wave_states(current, w));
   }

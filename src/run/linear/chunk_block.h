@@ -27,7 +27,7 @@ at::Tensor& fit(at::Tensor* tensor, at::IntArrayRef sizes, const at::TensorOptio
 
 // What of a block may be kept for a later sweep over it.
 struct Kept {
-  at::Tensor states;                         // without beta
+  at::Tensor states, last;                   // without beta
   at::Tensor written, erase_pairs, inverse;  // with beta
 };
 
@@ -45,6 +45,7 @@ class BlockWork {
   // Decays, and of the members below those of queries, keys (with beta, of erasing keys too) and values.
   struct Parts {
     bool queries = false, keys = false, values = false;
+    bool gradients = false;  // also what nothing but gradients reads
   };
   void load(const Block& block, Parts parts);
   void pair_queries();  // query.pairs, of queries and keys
@@ -66,22 +67,23 @@ class BlockWork {
   // The states, or their gradients, of the runs that have a chunk in a wave.
   at::Tensor wave_states(const at::Tensor& current, int64_t wave) const;
 
-  at::Tensor wave_decay(int64_t wave) const;  // undefined without a gate
-
+  StateDecay wave_decay(int64_t wave) const;
   const Block& block() const { return *block_; }
   at::Tensor& fitted(at::Tensor* tensor, int64_t rows, int64_t columns) const;  // [N, rows, columns]
 
   Decays decays;
   Reader query, erase;
-  at::Tensor key;       // [N, C, key_dim]
+  at::Tensor key;       // [N, C, key_dim], as Reader::rows
   at::Tensor key_down;  // times Decays::down; `key` if the gate is not diagonal
-  at::Tensor key_late;  // decayed to the chunk's end; `key` without a gate
+  at::Tensor key_end;   // decayed to the chunk's end, but for Decays::end; `key` without a gate
+  at::Tensor key_late;  // with beta: decayed to the chunk's end
   at::Tensor inverse;   // [N, C, C]
   at::Tensor written;   // [N, C, state_dim]
-  at::Tensor states;    // [N, key_dim, state_dim]
+  at::Tensor states;    // [N, key_dim, state_dim], at the chunks' begins
+  at::Tensor last;      // [runs * heads, key_dim, state_dim], at the runs' ends
 
  private:
-  Gather gather_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader, at::Tensor* up,
+  Gather gather_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader,
                        at::Tensor* decayed);
   Gather gather_keys();
   void fit_decays();
@@ -94,8 +96,7 @@ class BlockWork {
   const Block* block_ = nullptr;
   int64_t matrices_ = 0;
   // Storage of what may also stand for something else above.
-  at::Tensor query_up_, query_decayed_, erase_up_, erase_decayed_, key_down_, key_late_, pre_written_, written_;
-  at::Tensor output_;
+  at::Tensor query_decayed_, erase_decayed_, key_down_, key_late_, pre_written_, written_, output_;
 };
 
 // The states of a block's runs, and of those that continue in a later block. Backward, blocks come in reverse and what

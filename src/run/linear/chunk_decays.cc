@@ -139,6 +139,12 @@ struct DiagonalRows {
 
 }  // namespace
 
+bool Decays::all_factored() const {
+  if (kind != GateKind::diagonal) return true;
+  const auto* each = factored.const_data_ptr<uint8_t>();
+  return std::all_of(each, each + factored.size(0), [](uint8_t one) { return one != 0; });
+}
+
 void decay_pairs(const Decays& decays, const std::vector<RowRange>& chunks, const at::Tensor& key,
                  const Reader& reader) {
   const int64_t rows = reader.pairs.size(1), dim = key.size(2);
@@ -188,24 +194,21 @@ void decay_pair_gradients(const Decays& decays, const Reader& reader, const at::
 }
 
 void unfactored_gradients(const Decays& decays, const std::vector<RowRange>& chunks, const at::Tensor& key,
-                          const std::vector<Reader>& readers, const at::Tensor& grad_key) {
+                          const Reader& reader, const at::Tensor& grad_key) {
   const int64_t rows = key.size(1), dim = key.size(2), size = rows * dim;
   AT_DISPATCH_FLOATING_TYPES(key.scalar_type(), "unfactored_gradients", [&] {
     for_each(
         key.size(0), rows * rows, [&] { return std::vector<scalar_t>(2 * dim); },
         [&](int64_t n, std::vector<scalar_t>* scratch) {
           if (decays.factored.const_data_ptr<uint8_t>()[n] != 0) return;
-          const auto at = [&](const at::Tensor& t) { return t.const_data_ptr<scalar_t>() + n * size; };
           const DiagonalRows own(decays.gate, chunks, n);
-          scalar_t* to_key = grad_key.mutable_data_ptr<scalar_t>() + n * size;
-          std::fill(to_key, to_key + size, scalar_t(0));
-          for (const Reader& reader : readers) {
-            scalar_t* to_reader = reader.grad_rows.mutable_data_ptr<scalar_t>() + n * size;
-            std::fill(to_reader, to_reader + size, scalar_t(0));
-            unfactored_pair_gradients(decays.gate.const_data_ptr<scalar_t>() + own.offset, own.stride, at(reader.rows),
-                                      at(key), reader.grad_pairs.const_data_ptr<scalar_t>() + n * rows * rows,
-                                      own.range.size(), dim, rows, scratch->data(), to_reader, to_key);
-          }
+          scalar_t* grad_pairs = reader.grad_pairs.mutable_data_ptr<scalar_t>() + n * rows * rows;
+          unfactored_pair_gradients(decays.gate.const_data_ptr<scalar_t>() + own.offset, own.stride,
+                                    reader.rows.const_data_ptr<scalar_t>() + n * size,
+                                    key.const_data_ptr<scalar_t>() + n * size, grad_pairs, own.range.size(), dim, rows,
+                                    scratch->data(), reader.grad_unfactored.mutable_data_ptr<scalar_t>() + n * size,
+                                    grad_key.mutable_data_ptr<scalar_t>() + n * size);
+          std::fill(grad_pairs, grad_pairs + rows * rows, scalar_t(0));
         });
   });
 }

@@ -6,14 +6,13 @@
 namespace evenspan::run::chunked {
 
 struct BlockGradients {
-  at::Tensor key;          // [N, C, key_dim], by way of the pairs; without Decays::down where that is a factor
-  at::Tensor key_late;     // by way of the state at the chunk's end, without its decay; undefined without a gate,
-                           // where `key` has it, as Reader::grad_rows has grad_decayed
-  at::Tensor written;      // [N, C, value_dim]: of what is written to the state, v_r or beta_r v_r
-  at::Tensor sums;         // [N, C]: of a scalar gate's g_r, by way of the pairs
-  at::Tensor states;       // [N, key_dim, value_dim]: the states at the chunks' begins, and
-  at::Tensor grad_states;  // the gradients of those at their ends; only for gates
-  at::Tensor fixed_gate;   // [N]: of a gate that all tokens share, written here
+  at::Tensor key;             // [N, C, key_dim]: of BlockWork::key_down
+  at::Tensor key_late;        // of a scalar gate's BlockWork::key_end; in `key` otherwise
+  at::Tensor key_unfactored;  // as Reader::grad_unfactored
+  at::Tensor written;         // [N, C, value_dim]: of what is written to the state, v_r or beta_r v_r
+  at::Tensor sums;            // [N, C]: of a scalar gate's g_r, by way of the pairs
+  at::Tensor whole;           // of a gate's g_last, by way of the state that the chunk leaves; like Decays::whole
+  at::Tensor fixed_gate;      // [N]: of a gate that all tokens share, written here
 };
 
 // Writes the chunks' rows of `results`. `readers`: of queries and, with beta, of -beta times keys; `key` [N, C,

@@ -12,10 +12,11 @@ namespace evenspan::run::chunked {
 namespace {
 
 template <class To, class W>
-EVENSPAN_VECTOR_CLONES void scatter_rows(const W* from, int64_t rows, int64_t dim, bool add, To* to,
-                                         int64_t to_stride) {
+EVENSPAN_VECTOR_CLONES void scatter_rows(const W* from, int64_t rows, int64_t dim, bool add, To* to, int64_t to_stride,
+                                         int64_t ahead) {
   for (int64_t r = 0; r < rows; ++r) {
     To* row = to + r * to_stride;
+    prefetch_write(row + ahead, dim);
     if (add) {
       for (int64_t d = 0; d < dim; ++d) row[d] = static_cast<To>(static_cast<W>(row[d]) + from[r * dim + d]);
     } else {
@@ -38,18 +39,59 @@ EVENSPAN_VECTOR_CLONES void invert_matrix(const W* pairs, int64_t rows, W* inver
   }
 }
 
+// One matrix of states; `whole` and `end` null or for each row, or one for all if `width` is 1.
 template <class W>
-EVENSPAN_VECTOR_CLONES void step_state(W* stack, const W* whole, Step step, W* state, int64_t rows, int64_t dim,
-                                       int64_t width) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const W decay = whole == nullptr ? W(1) : whole[width == 1 ? 0 : r];
-    W *a = stack + r * dim, *b = state + r * dim;
-    for (int64_t d = 0; d < dim; ++d) {
+struct StateRows {
+  W *stack, *state;
+  const W *whole, *end;
+  int64_t rows, dim, width;
+  W whole_of(int64_t r) const { return whole == nullptr ? W(1) : whole[width == 1 ? 0 : r]; }
+  W end_of(int64_t r) const { return end == nullptr ? W(1) : end[r]; }
+};
+
+template <class W>
+EVENSPAN_VECTOR_CLONES void step_state(const StateRows<W>& s, Step step) {
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const W whole = s.whole_of(r), end = s.end_of(r);
+    W* __restrict a = s.stack + r * s.dim, * __restrict b = s.state + r * s.dim;
+    for (int64_t d = 0; d < s.dim; ++d) {
       const W stacked = a[d];
       a[d] = b[d];
-      b[d] = step == Step::increment ? decay * b[d] + stacked : decay * b[d];
+      b[d] = step == Step::increment ? whole * b[d] + end * stacked : whole * b[d];
     }
   }
+}
+
+template <class W>
+EVENSPAN_VECTOR_CLONES void step_state_back(const StateRows<W>& s, const W* after, W* grad_whole) {
+  if (grad_whole != nullptr) std::fill(grad_whole, grad_whole + s.width, W(0));
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const W whole = s.whole_of(r), end = s.end_of(r);
+    W* __restrict a = s.stack + r * s.dim, * __restrict b = s.state + r * s.dim;
+    if (grad_whole != nullptr) grad_whole[s.width == 1 ? 0 : r] += dot(after + r * s.dim, b, s.dim);
+    for (int64_t d = 0; d < s.dim; ++d) {
+      const W stacked = a[d];
+      a[d] = end * b[d];
+      b[d] = whole * b[d] + stacked;
+    }
+  }
+}
+
+// `each(rows of one matrix, n)` for all states.
+template <class W, class Each>
+void for_each_state(const at::Tensor& stack, const StateDecay& decay, const at::Tensor& state, Each&& each) {
+  const int64_t rows = state.size(1), dim = state.size(2);
+  const int64_t width = decay.whole.defined() ? decay.whole.size(1) : 0;
+  at::parallel_for(0, state.size(0), grain(rows * dim), [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const auto of = [&](const at::Tensor& t, int64_t size) {
+        return t.defined() ? t.const_data_ptr<W>() + n * size : nullptr;
+      };
+      each(StateRows<W>{stack.mutable_data_ptr<W>() + n * rows * dim, state.mutable_data_ptr<W>() + n * rows * dim,
+                        of(decay.whole, width), of(decay.end, width), rows, dim, width},
+           n);
+    }
+  });
 }
 
 // For each matrix of a block: `each(n, rows of the operands, head)`.
@@ -63,6 +105,10 @@ void for_each_matrix(const std::vector<RowRange>& chunks, int64_t heads, int64_t
 
 }  // namespace
 
+int64_t ahead(const at::Tensor& t, int64_t head, int64_t chunk_tokens) {
+  return head + 1 < t.size(1) ? t.stride(1) : chunk_tokens * t.stride(0) - head * t.stride(1);
+}
+
 void scatter(const at::Tensor& from, const std::vector<RowRange>& chunks, Write write, const at::Tensor& to) {
   const int64_t heads = to.size(1), dim = to.size(2), rows = from.size(1);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, to.scalar_type(), "scatter", [&] {
@@ -71,7 +117,8 @@ void scatter(const at::Tensor& from, const std::vector<RowRange>& chunks, Write 
     auto* target = to.mutable_data_ptr<scalar_t>();
     for_each_matrix(chunks, heads, rows * dim, [&](int64_t n, const RowRange& range, int64_t head) {
       scatter_rows<scalar_t, W>(source + n * rows * dim, range.size(), dim, write == Write::add,
-                                target + range.begin * to.stride(0) + head * to.stride(1), to.stride(0));
+                                target + range.begin * to.stride(0) + head * to.stride(1), to.stride(0),
+                                ahead(to, head, rows));
     });
   });
 }
@@ -88,17 +135,19 @@ void invert_unit_lower(const at::Tensor& pairs, const at::Tensor& inverse) {
   });
 }
 
-void step_states(const at::Tensor& stack, const at::Tensor& whole, Step step, const at::Tensor& state) {
-  const int64_t rows = state.size(1), dim = state.size(2);
-  const int64_t width = whole.defined() ? whole.size(1) : 0;
+void step_states(const at::Tensor& stack, const StateDecay& decay, Step step, const at::Tensor& state) {
   AT_DISPATCH_FLOATING_TYPES(state.scalar_type(), "step_states", [&] {
-    const scalar_t* wholes = whole.defined() ? whole.const_data_ptr<scalar_t>() : nullptr;
-    at::parallel_for(0, state.size(0), grain(rows * dim), [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        step_state(stack.mutable_data_ptr<scalar_t>() + n * rows * dim,
-                   wholes == nullptr ? nullptr : wholes + n * width, step,
-                   state.mutable_data_ptr<scalar_t>() + n * rows * dim, rows, dim, width);
-      }
+    for_each_state<scalar_t>(stack, decay, state, [&](const StateRows<scalar_t>& s, int64_t) { step_state(s, step); });
+  });
+}
+
+void step_back(const at::Tensor& stack, const StateDecay& decay, const at::Tensor& grad, const at::Tensor& after,
+               const at::Tensor& grad_whole) {
+  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "step_back", [&] {
+    for_each_state<scalar_t>(stack, decay, grad, [&](const StateRows<scalar_t>& s, int64_t n) {
+      if (!grad_whole.defined()) return step_state_back<scalar_t>(s, nullptr, nullptr);
+      step_state_back(s, after.const_data_ptr<scalar_t>() + n * s.rows * s.dim,
+                      grad_whole.mutable_data_ptr<scalar_t>() + n * s.width);
     });
   });
 }

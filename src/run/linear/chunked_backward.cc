@@ -3,6 +3,7 @@
 // which the second sweep, in reverse, makes them once more. A segment that is pending gets all its gradients in apply.
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <optional>
@@ -40,7 +41,7 @@ class Backward : public LinearBackward {
         work_.pair_queries();
       }
       load_cotangents();
-      retreat(carry.enter(*block, &Run::last, zeros));
+      retreat(carry.enter(*block, &Run::last, zeros), false);
       carry.leave(*block, &Run::first, [&](size_t s, const at::Tensor& state) { grad_states[s].copy_(state); });
     }
   }
@@ -78,23 +79,41 @@ class Backward : public LinearBackward {
   }
 
   // Carries the gradients of the runs' states from their ends to their begins. grad_states_ gets those at the chunks'
-  // ends; with beta, where the queries are paired, grad_written_ what is written.
-  void retreat(const at::Tensor& current) {
+  // ends, times Decays::end; with beta, where the queries are paired, grad_written_ what is written. If `gates`,
+  // grad_whole_ gets those of the gates by way of the states at the chunks' ends.
+  void retreat(const at::Tensor& current, bool gates) {
     const Block& block = work_.block();
     if (work_.delta()) {
       at::bmm_out(work_.fitted(&grad_solved_, work_.chunk_tokens(), value_dim_), work_.query.pairs.transpose(1, 2),
                   grad_out_);
       work_.fitted(&grad_written_, work_.chunk_tokens(), value_dim_);
     }
+    if (gates) fit(&grad_whole_, work_.decays.whole.sizes(), work_.options());
     for (int64_t w = block.num_waves(); w-- > 0;) {
       at::Tensor state = work_.wave_states(current, w), after = work_.wave(grad_states_, w);
-      step_states(after, work_.wave_decay(w), Step::increment, state);
+      gates ? step_back(w, after, state) : chunked::step_back(after, work_.wave_decay(w), state, {}, {});
       if (!work_.delta()) continue;
       at::Tensor solved = work_.wave(grad_solved_, w), written = work_.wave(grad_written_, w);
-      solved.baddbmm_(work_.wave(work_.key_late, w), after);
+      solved.baddbmm_(work_.wave(work_.key_end, w), after);
       at::bmm_out(written, work_.wave(work_.inverse, w).transpose(1, 2), solved);
       state.baddbmm_(work_.wave(work_.erase.decayed, w).transpose(1, 2), written);
     }
+  }
+
+  // Of the runs with a chunk in wave w, the first have another after it, at whose begin is the state that this one
+  // leaves.
+  void step_back(int64_t w, const at::Tensor& after, const at::Tensor& grad) {
+    const Block& block = work_.block();
+    const int64_t all = after.size(0), longer = w + 1 < block.num_waves() ? block.wave_size(w + 1) * heads_ : 0;
+    const StateDecay decay = work_.wave_decay(w);
+    const at::Tensor grad_whole = work_.wave(grad_whole_, w);
+    const auto step = [&](int64_t begin, int64_t size, const at::Tensor& left) {
+      if (size == 0) return;
+      const auto part = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, begin, size) : t; };
+      chunked::step_back(part(after), {part(decay.whole), part(decay.end)}, part(grad), left, part(grad_whole));
+    };
+    if (longer > 0) step(0, longer, work_.wave(work_.states, w + 1));
+    step(longer, all - longer, work_.last.narrow(0, longer, all - longer));
   }
 
   // What a first sweep leaves for the second.
@@ -150,7 +169,7 @@ class Backward : public LinearBackward {
     StateCarry backward({heads_, key_dim_, value_dim_}, work_.options());
     for (size_t b = blocks.size(); b-- > 0;) {
       std::optional<Kept> kept = std::exchange(swept[b].kept, {});
-      work_.load(blocks[b], {.queries = true, .keys = true, .values = !kept || !work_.delta()});
+      work_.load(blocks[b], {.queries = true, .keys = true, .values = !kept || !work_.delta(), .gradients = true});
       work_.pair_queries();
       const at::Tensor& current =
           swept[b].entry.defined() ? swept[b].entry : forward.enter(blocks[b], &Run::first, states);
@@ -161,63 +180,68 @@ class Backward : public LinearBackward {
         work_.advance(current);
       }
       load_cotangents();
-      retreat(backward.enter(blocks[b], &Run::last, grad_states));
+      retreat(backward.enter(blocks[b], &Run::last, grad_states), work_.decays.kind != GateKind::none);
       backward.leave(blocks[b], &Run::first, [](size_t, const at::Tensor&) {});
       write_block();
     }
   }
 
   void write_block() {
-    const bool gated = work_.decays.kind != GateKind::none;
+    const GateKind kind = work_.decays.kind;
     BlockGradients gradients;
     if (!work_.delta()) {
       at::bmm_out(work_.fitted(&grad_written_, work_.chunk_tokens(), value_dim_), work_.query.pairs.transpose(1, 2),
                   grad_out_);
-      grad_written_.baddbmm_(work_.key_late, grad_states_);
+      grad_written_.baddbmm_(work_.key_end, grad_states_);
     }
     gradients.written = grad_written_;
-    if (work_.decays.kind == GateKind::scalar) {
+    if (kind == GateKind::scalar) {
       gradients.sums = work_.fitted(&grad_sums_, work_.chunk_tokens(), 1);
       gradients.sums.zero_();
     }
+    if (!work_.decays.all_factored()) {
+      gradients.key_unfactored = work_.fitted(&key_unfactored_, work_.chunk_tokens(), key_dim_);
+      gradients.key_unfactored.zero_();
+    }
     gradients.key = work_.fitted(&grad_key_, work_.chunk_tokens(), key_dim_);
-    read_gradients(&work_.query, grad_out_, gradients.sums);
+    read_gradients(&work_.query, grad_out_, gradients);
     at::bmm_out(gradients.key, work_.query.grad_pairs.transpose(1, 2), work_.query.up);
     std::vector<Reader> readers{work_.query};
     if (work_.delta()) {
-      read_gradients(&work_.erase, grad_written_, gradients.sums);
+      read_gradients(&work_.erase, grad_written_, gradients);
       gradients.key.baddbmm_(work_.erase.grad_pairs.transpose(1, 2), work_.erase.up);
       readers.push_back(work_.erase);
     }
-    if (work_.decays.kind == GateKind::diagonal) {
-      unfactored_gradients(work_.decays, work_.block().chunks, work_.key, readers, gradients.key);
-    }
-    if (gated) {
+    if (kind == GateKind::scalar) {
       gradients.key_late = work_.fitted(&grad_key_late_, work_.chunk_tokens(), key_dim_);
       at::bmm_out(gradients.key_late, work_.written, grad_states_.transpose(1, 2));
-      gradients.states = work_.states;
-      gradients.grad_states = grad_states_;
     } else {
       gradients.key.baddbmm_(work_.written, grad_states_.transpose(1, 2));
     }
+    if (kind != GateKind::none) gradients.whole = grad_whole_;
     if (fixed_gate()) gradients.fixed_gate = fit(&grad_fixed_, {gradients.key.size(0)}, work_.options());
     write_gradients(operands_, work_.block().chunks, work_.decays, readers, work_.key, gradients, results_);
     if (fixed_gate()) fixed_gate_.add_(grad_fixed_.view({-1, heads_}).sum(0, false, at::kDouble));
   }
 
   // The gradients of a reader whose results have the gradient `cotangent`.
-  void read_gradients(Reader* reader, const at::Tensor& cotangent, const at::Tensor& sums) {
+  void read_gradients(Reader* reader, const at::Tensor& cotangent, const BlockGradients& gradients) {
     const int64_t rows = work_.chunk_tokens();
     at::bmm_out(work_.fitted(&reader->grad_pairs, rows, rows), cotangent, work_.written.transpose(1, 2));
     if (work_.decays.kind == GateKind::diagonal && reader->itself) {
       fit(&reader->grad_itself, {cotangent.size(0), rows}, work_.options());
     }
-    decay_pair_gradients(work_.decays, *reader, sums);
+    decay_pair_gradients(work_.decays, *reader, gradients.sums);
+    reader->grad_unfactored = at::Tensor();
+    if (gradients.key_unfactored.defined()) {
+      reader->grad_unfactored = at::zeros_like(gradients.key_unfactored);
+      unfactored_gradients(work_.decays, work_.block().chunks, work_.key, *reader, gradients.key_unfactored);
+    }
     at::bmm_out(work_.fitted(&reader->grad_rows, rows, key_dim_), reader->grad_pairs, work_.key_down);
-    if (work_.decays.kind == GateKind::none) {
-      reader->grad_rows.baddbmm_(cotangent, work_.states.transpose(1, 2));
-    } else {
+    if (work_.decays.kind == GateKind::scalar) {
       at::bmm_out(work_.fitted(&reader->grad_decayed, rows, key_dim_), cotangent, work_.states.transpose(1, 2));
+    } else {
+      reader->grad_rows.baddbmm_(cotangent, work_.states.transpose(1, 2));
     }
   }
 
@@ -228,6 +252,7 @@ class Backward : public LinearBackward {
   BlockWork work_;
   at::Tensor fixed_gate_;  // [heads], so far
   at::Tensor grad_out_, grad_states_, grad_solved_, grad_written_, grad_key_, grad_key_late_, grad_sums_, grad_fixed_;
+  at::Tensor grad_whole_, key_unfactored_;
 };
 
 }  // namespace

@@ -25,6 +25,13 @@ template <class T>
   for (int64_t d = 0; d < dim; d += kLine) __builtin_prefetch(row + d);
 }
 
+// The same for a row that is written.
+template <class T>
+[[gnu::always_inline]] inline void prefetch_write(T* row, int64_t dim) {
+  constexpr auto kLine = static_cast<int64_t>(64 / sizeof(T));
+  for (int64_t d = 0; d < dim; d += kLine) __builtin_prefetch(row + d, 1);
+}
+
 // REQUIRES: x at most 87. Within 2 units in the last place; 0 where that would be subnormal.
 inline float exp_of(float x) {
   constexpr float kLog2E = 1.44269504F, kLn2High = 0.693145752F, kLn2Low = 1.42860677e-6F;
