@@ -23,14 +23,14 @@ def median(machines: list[dict], link: str, key: str) -> float:
 
 
 def kernels(machines: list[dict], way: str) -> list[list[float]]:
-    """Mean times of the ranks that measured them."""
-    tables = [machine[way] for machine in machines if way in machine]
+    """Mean times of the ranks."""
+    tables = [machine[way] for machine in machines]
     return [[statistics.mean(times) for times in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
 
 
-def rising(seconds: list[list[float]], factor: float) -> list[list[float]]:
-    """Times `factor` as long, and none below one with fewer rows or keys."""
-    table = [[factor * value for value in row] for row in seconds]
+def rising(seconds: list[list[float]]) -> list[list[float]]:
+    """None below one with fewer rows or keys."""
+    table = [list(row) for row in seconds]
     for q, row in enumerate(table):
         for k in range(len(row)):
             row[k] = max([row[k], *row[max(0, k - 1) : k], *(above[k] for above in table[max(0, q - 1) : q])])
@@ -50,11 +50,11 @@ def model(shape: dict[str, int]) -> dict[str, int]:
     }
 
 
-def profile(machines: list[dict], job: dict, factor: float) -> dict:
-    """A profile of the measurements; computing takes `factor` times as long as on a core of its own."""
+def profile(machines: list[dict], job: dict) -> dict:
+    """A profile of the measurements."""
     shape, points = job["shape"], job["points"]
-    copied = [machine["copied_bytes_per_second"] for machine in machines if "copied_bytes_per_second" in machine]
-    forward, backward = (rising(kernels(machines, way), factor) for way in ("forward", "backward"))
+    copied = [machine["copied_bytes_per_second"] for machine in machines]
+    forward, backward = (rising(kernels(machines, way)) for way in ("forward", "backward"))
     shaped = goodput(job["megabits_per_second"] * 1e6)  # of a host's link, which its ranks share
     return {
         "name": "hosts",
@@ -69,27 +69,31 @@ def profile(machines: list[dict], job: dict, factor: float) -> dict:
                 "backward": {"operation_seconds": 0, "segment_seconds": 0, "seconds": backward},
             }
         ],
-        "memory_bytes_per_second": statistics.mean(copied) / factor,
+        "memory_bytes_per_second": statistics.mean(copied),
         "memory_operation_seconds": 0,
         "forward_flops_per_second": FREE,
         "backward_flops_per_second": FREE,
         "ranks_per_node": job["ranks_per_host"],
         "links": [
-            {key: median(machines, "inside", key) for key in ("latency_seconds", "bytes_per_second")},
+            {
+                **{key: median(machines, "inside", key) for key in ("latency_seconds", "bytes_per_second")},
+                "compute_byte_seconds": median(machines, "inside", "processor_seconds_per_byte") / 2,
+            },
             {
                 "latency_seconds": median(machines, "between", "latency_seconds"),
                 "bytes_per_second": shaped,
                 "cards": 1,
                 "card_bytes_per_second": shaped,
+                "compute_byte_seconds": median(machines, "between", "processor_seconds_per_byte") / 2,
             },
         ],
     }
 
 
 def topology(num_ranks: int, ranks_per_host: int) -> dict:
-    """Hosts with the profile's links."""
+    """Hosts with the profile's links, on the cores of one machine."""
     levels = [{"group_size": ranks_per_host}, {"group_size": num_ranks}]
-    return {"ranks": num_ranks, "ranks_per_node": ranks_per_host, "levels": levels}
+    return {"ranks": num_ranks, "ranks_per_node": ranks_per_host, "levels": levels, "cores": os.cpu_count() or 1}
 
 
 def simulate(chosen: tuple[str, int], job: dict, files: dict[str, dict], folder: Path) -> dict:
@@ -109,32 +113,15 @@ def simulate(chosen: tuple[str, int], job: dict, files: dict[str, dict], folder:
 
 
 def predict(chosen: tuple[str, int], job: dict, machines: list[dict], folder: Path) -> dict:
-    """Return `seconds` of forward and backward, and the bytes that the simulated plan sends between hosts.
-
-    Where ranks share cores, computing takes as much longer as makes the busiest rank as slow as all the work on all the
-    cores, the processor time of transfers included.
-    """
-    machine = topology(len(machines), job["ranks_per_host"])
-    num_cores = os.cpu_count() or 1
-
-    def results(factor: float) -> list[dict]:
-        files = {
-            "profile": profile(machines, job, factor),
-            "topology": machine,
-            "model": model(job["shape"]),
-        }
-        result = simulate(chosen, job, files, folder)
-        return [result["forward"], result["backward"]]
-
-    alone = results(1)
-    compute = [sum(way["ranks"][r]["compute_seconds"] for way in alone) for r in range(len(machines))]
-    by_level = [sum(way["sent_bytes_by_level"][level] for way in alone) for level in range(2)]
-    transfers = sum(
-        sent * median(machines, link, "processor_seconds_per_byte")
-        for sent, link in zip(by_level, ("inside", "between"), strict=True)
-    )
-    shared = results(max(1.0, (sum(compute) + transfers) / max(compute) / num_cores))
+    """Return `seconds` of forward and backward, and the bytes that the simulated plan sends between hosts."""
+    files = {
+        "profile": profile(machines, job),
+        "topology": topology(len(machines), job["ranks_per_host"]),
+        "model": model(job["shape"]),
+    }
+    result = simulate(chosen, job, files, folder)
+    ways = [result["forward"], result["backward"]]
     return {
-        "seconds": sum(way["makespan_seconds"] for way in shared),
-        "payload": sum(way["sent_bytes_by_level"][1] for way in shared),
+        "seconds": sum(way["makespan_seconds"] for way in ways),
+        "payload": sum(way["sent_bytes_by_level"][1] for way in ways),
     }

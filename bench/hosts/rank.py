@@ -25,18 +25,20 @@ from prediction import profile
 SETTLE_SECONDS = 0.1  # for the last, delayed acknowledgements
 
 
-def seconds_of(call: Callable[[], object], repetitions: int) -> list[float]:
+def seconds_of(
+    call: Callable[[], object], repetitions: int, clock: Callable[[], float] = time.monotonic
+) -> list[float]:
     """Return the times of a call."""
     times = []
     for _ in range(repetitions):
-        start = time.monotonic()
+        start = clock()
         call()
-        times.append(time.monotonic() - start)
+        times.append(clock() - start)
     return times
 
 
 def kernel_times(points: list[int], head_dim: int) -> dict[str, list[list[float]]]:
-    """Return the median seconds of one head by rows and keys, forward and backward."""
+    """Return the median processor seconds of one head by rows and keys, forward and backward."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     num_heads = 2
@@ -50,8 +52,8 @@ def kernel_times(points: list[int], head_dim: int) -> dict[str, list[list[float]
             output, lse = flash(query, key, value)
             arguments = (output, query, key, value, output, lse, 0.0, False)
             repetitions = max(5, min(50, (1 << 22) // (rows * keys)))
-            forward = seconds_of(lambda q=query, k=key, v=value: flash(q, k, v), repetitions)
-            backward = seconds_of(lambda a=arguments: flash_backward(*a), repetitions)
+            forward = seconds_of(lambda q=query, k=key, v=value: flash(q, k, v), repetitions, time.thread_time)
+            backward = seconds_of(lambda a=arguments: flash_backward(*a), repetitions, time.thread_time)
             table["forward"][-1].append(statistics.median(forward) / num_heads)
             table["backward"][-1].append(statistics.median(backward) / num_heads)
     return table
@@ -83,16 +85,15 @@ def link(peer: int) -> dict[str, float]:
 
 
 def machine(points: list[int], head_dim: int) -> dict:
-    """Measure what a profile needs: kernels on as many ranks at once as there are cores, links on all ranks at once."""
+    """Measure what a profile needs, on all ranks at once: computing in processor time, since they may share cores."""
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
-    found: dict = {}
     dist.barrier()
-    if rank < (os.cpu_count() or 1):
-        source = torch.randn(2 << 20)
-        target = torch.empty_like(source)
-        copied = 2 * source.numel() * source.element_size()
-        found = kernel_times(points, head_dim)
-        found["copied_bytes_per_second"] = copied / statistics.median(seconds_of(lambda: target.copy_(source), 9))
+    source = torch.randn(2 << 20)
+    target = torch.empty_like(source)
+    copied = 2 * source.numel() * source.element_size()
+    found: dict = kernel_times(points, head_dim)
+    copies = seconds_of(lambda: target.copy_(source), 9, time.thread_time)
+    found["copied_bytes_per_second"] = copied / statistics.median(copies)
     dist.barrier()
     return {**found, "inside": link(rank ^ 1), "between": link((rank + num_ranks // 2) % num_ranks)}
 
@@ -108,7 +109,7 @@ def main(job: dict, measured: str) -> dict:
     # Every rank chooses for itself, from what all measured.
     machines: list[dict] = [{}] * num_ranks
     dist.all_gather_object(machines, found["machine"])
-    Path(measured).write_text(json.dumps(profile(machines, job, 1)))
+    Path(measured).write_text(json.dumps(profile(machines, job)))
     plans = {
         strategy: evenspan.plan(
             job["lengths"],

@@ -119,13 +119,43 @@ simulate::Profile read_profile(const std::string& name_or_file) {
 #endif
 }
 
+simulate::Model read_model(const std::string& file) {
+#ifdef EVENSPAN_WITH_MACHINE
+  return machine::parse_model(machine::read_text_file(file), file);
+#else
+  fail(ErrorKind::unsupported, "[plan] this build reads no model files, ", file,
+       " was given; build evenspan with nlohmann-json, or give four sizes");
+#endif
+}
+
 using ModelSizes = std::tuple<int32_t, int64_t, int64_t, int64_t>;  // layers, hidden, intermediate, vocabulary
+using ModelArgument = std::optional<std::variant<ModelSizes, std::string>>;
+
+// The model that a profile weighs, with attention of `shape`. A file must say the same of it.
+simulate::Model make_model(const ModelArgument& argument, const plan::AttentionShape& shape) {
+  simulate::Model model;
+  if (const auto* file = argument ? std::get_if<std::string>(&*argument) : nullptr) {
+    model = read_model(*file);
+    const plan::AttentionShape& own = model.shape;
+    if (own.num_heads != shape.num_heads || own.num_kv_heads != shape.num_kv_heads || own.head_dim != shape.head_dim) {
+      fail_invalid("[plan] ", *file, " has ", own.num_heads, " query heads and ", own.num_kv_heads, " kv heads of ",
+                   own.head_dim, ", the plan ", shape.num_heads, " and ", shape.num_kv_heads, " of ", shape.head_dim,
+                   "; give the plan those of the model");
+    }
+  } else if (argument) {
+    std::tie(model.num_layers, model.hidden, model.intermediate, model.vocabulary) = std::get<ModelSizes>(*argument);
+  }
+  model.shape = shape;
+  for (simulate::LinearLayers& layers : model.linear) layers.shape.element = shape.element;
+  return model;
+}
+
 // Plans batches that differ in their documents only, and the next one in the background.
 class Planner {
  public:
   Planner(int32_t ranks, int32_t ranks_per_node, const std::string& strategy, int32_t heads, int32_t kv_heads,
           int32_t head_dim, const std::string& dtype, double token_slack, int32_t ranks_per_group,
-          int64_t memory_budget, const std::optional<std::string>& profile, const std::optional<ModelSizes>& model,
+          int64_t memory_budget, const std::optional<std::string>& profile, const ModelArgument& model,
           int64_t capacity)
       : scenario_(make_scenario(profile, model, {heads, kv_heads, head_dim, plan::parse_element_type(dtype)}, ranks,
                                 ranks_per_node)),
@@ -161,14 +191,13 @@ class Planner {
 
  private:
   static std::optional<simulate::Scenario> make_scenario(const std::optional<std::string>& profile,
-                                                         const std::optional<ModelSizes>& sizes,
-                                                         const plan::AttentionShape& shape, int32_t ranks,
-                                                         int32_t ranks_per_node) {
+                                                         const ModelArgument& model, const plan::AttentionShape& shape,
+                                                         int32_t ranks, int32_t ranks_per_node) {
+    if (model && !profile) {
+      fail_invalid("[plan] model has no effect without a profile, which weighs it; leave it out, or give a profile");
+    }
     if (!profile) return std::nullopt;
-    simulate::Model model;
-    if (sizes) std::tie(model.num_layers, model.hidden, model.intermediate, model.vocabulary) = *sizes;
-    model.shape = shape;
-    return simulate::scenario_of_run(read_profile(*profile), model, ranks, ranks_per_node);
+    return simulate::scenario_of_run(read_profile(*profile), make_model(model, shape), ranks, ranks_per_node);
   }
   plan::Request request_of(const std::vector<int64_t>& lengths, const MaskArgument& mask) const {
     plan::Request request = request_;
@@ -237,7 +266,7 @@ void bind_plan(py::module_& m) {
           "text", [](const PlanHandle& p) { return plan::print(plan::lower_all(*p.plan)); }, Unlocked());
   py::class_<Planner, std::shared_ptr<Planner>>(m, "Planner")
       .def(py::init<int32_t, int32_t, const std::string&, int32_t, int32_t, int32_t, const std::string&, double,
-                    int32_t, int64_t, const std::optional<std::string>&, const std::optional<ModelSizes>&, int64_t>(),
+                    int32_t, int64_t, const std::optional<std::string>&, const ModelArgument&, int64_t>(),
            Unlocked(), py::kw_only(), py::arg("ranks"), py::arg("ranks_per_node"), py::arg("strategy"),
            py::arg("heads"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("dtype"), py::arg("token_slack"),
            py::arg("ranks_per_group"), py::arg("memory_budget"), py::arg("profile"), py::arg("model"),

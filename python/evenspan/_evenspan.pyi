@@ -43,7 +43,8 @@ class Plan:
 class Planner:
     """Plans batches that differ in their documents only, caches the plans, and plans ahead on a thread of its own.
 
-    `model` is (layers, hidden, intermediate, vocabulary) of the model that `auto` simulates; Llama 3 8B's by default.
+    `model` is (layers, hidden, intermediate, vocabulary) of the model that `auto` simulates, or a config.json; Llama 3
+    8B's sizes by default.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Planner:
         ranks_per_group: int,
         memory_budget: int,
         profile: str | None,
-        model: tuple[int, int, int, int] | None,
+        model: tuple[int, int, int, int] | str | None,
         capacity: int,
     ) -> None: ...
     def prefetch(self, lengths: Sequence[int], mask: str | Sequence[str]) -> None: ...

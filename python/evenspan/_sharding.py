@@ -14,6 +14,8 @@ from evenspan import _evenspan
 from evenspan._errors import InvalidArgumentError
 from evenspan._groups import communicator_of
 
+ModelSizes = tuple[int, int, int, int]
+
 DTYPES = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32", torch.float64: "f64"}
 
 _Key = tuple[_evenspan.Communicator, str]
@@ -34,7 +36,7 @@ def planner(
     ranks_per_group: int = 0,
     memory_budget: int = 0,
     profile: str | os.PathLike[str] | None = None,
-    model: tuple[int, int, int, int] | None = None,
+    model: ModelSizes | str | os.PathLike[str] | None = None,
     capacity: int = 1,
 ) -> _evenspan.Planner:
     """Return what plans batches for these ranks and this shape; arguments as of `plan`.
@@ -51,8 +53,7 @@ def planner(
         ranks_per_group: Ranks that split heads.
         memory_budget: Bytes of a rank.
         profile: The machine's profile.
-        model: Layers, hidden size, intermediate size and vocabulary of the model that is simulated; those of Llama 3 8B
-            by default.
+        model: The model that is simulated.
         capacity: Plans that are kept, the ones used last.
     """
     if isinstance(dtype, torch.dtype):
@@ -71,7 +72,7 @@ def planner(
         ranks_per_group=ranks_per_group,
         memory_budget=memory_budget,
         profile=None if profile is None else os.fspath(profile),
-        model=model,
+        model=os.fspath(model) if isinstance(model, str | os.PathLike) else model,
         capacity=capacity,
     )
 
@@ -91,7 +92,7 @@ def plan(
     ranks_per_group: int = 0,
     memory_budget: int = 0,
     profile: str | os.PathLike[str] | None = None,
-    model: tuple[int, int, int, int] | None = None,
+    model: ModelSizes | str | os.PathLike[str] | None = None,
 ) -> _evenspan.Plan:
     """Plan one batch of packed documents: deterministic, so that every rank makes the same plan from the same input.
 
@@ -113,12 +114,12 @@ def plan(
         profile: What the machine costs, for "auto" and for the work of a pair and a token: the name of a shipped
             profile (h100-sxm, h100-sxm-fa3, a100-40gb-ib, flexsp-7b) or a JSON file (docs/simulator.md). Its links
             join the ranks.
-        model: Layers, hidden size, intermediate size and vocabulary of the model that is weighed with a profile; those
-            of Llama 3 8B by default.
+        model: The model that is weighed with a profile: layers, hidden size, intermediate size and vocabulary, those of
+            Llama 3 8B by default; or the path of its config.json, whose linear layers are weighed too.
 
     Raises:
         InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; "auto" has no
-            profile, or the profile was not measured for the shape.
+            profile, or the profile was not measured for the shape; `model` has no profile, or other heads.
         ResourceError: No plan keeps the memory budget.
     """
     made_by = planner(

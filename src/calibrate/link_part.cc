@@ -103,14 +103,17 @@ void LinkPart::finish(const Bench& bench, simulate::Profile* profile) const {
     }
     const Line line = fit_line(bytes, seconds);
     const double more = bench.seconds(level.many) - bench.seconds(level.one);
-    profile->links.push_back({line.fixed_seconds, line.per_second, 0, 0, std::max(0.0, more / (kMessages - 1))});
+    profile->links.push_back({line.fixed_seconds, line.per_second, 0, 0, std::max(0.0, more / (kMessages - 1)), 0, 0});
   }
-  // What kernels lose to the exchange: by bytes from the two sizes of one message, the rest by messages.
+  // What kernels lose to the exchange: by bytes from the two sizes of one message, the rest by messages. Measured at
+  // the innermost level, and taken for all.
   const auto lost = [&](const Beside& one) { return bench.seconds(one.task) - bench.seconds(one.kernels); };
-  profile->exchange_byte_seconds =
-      std::max(0.0, (lost(beside_[1]) - lost(beside_[0])) / (beside_[1].bytes - beside_[0].bytes));
-  profile->exchange_message_seconds =
-      std::max(0.0, (lost(beside_[2]) - lost(beside_[0])) / (beside_[2].messages - beside_[0].messages));
+  for (simulate::Link& link : profile->links) {
+    link.compute_byte_seconds =
+        std::max(0.0, (lost(beside_[1]) - lost(beside_[0])) / (beside_[1].bytes - beside_[0].bytes));
+    link.compute_message_seconds =
+        std::max(0.0, (lost(beside_[2]) - lost(beside_[0])) / (beside_[2].messages - beside_[0].messages));
+  }
 }
 
 }  // namespace evenspan::calibrate

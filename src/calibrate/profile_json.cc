@@ -49,7 +49,9 @@ Json attention_json(const simulate::AttentionTimes& times) {
 Json link_json(const simulate::Link& link) {
   Json json = {{"latency_seconds", rounded(link.latency_seconds)},
                {"bytes_per_second", rounded(link.bytes_per_second)},
-               {"message_seconds", rounded(link.message_seconds)}};
+               {"message_seconds", rounded(link.message_seconds)},
+               {"compute_byte_seconds", rounded(link.compute_byte_seconds)},
+               {"compute_message_seconds", rounded(link.compute_message_seconds)}};
   if (link.cards > 0) {
     json["cards"] = link.cards;
     json["card_bytes_per_second"] = rounded(link.card_bytes_per_second);
@@ -95,8 +97,6 @@ std::string to_json(const Calibration& calibration) {
                      {"memory_bytes_per_second", rounded(profile.memory_bytes_per_second)},
                      {"memory_operation_seconds", rounded(profile.memory_operation_seconds)},
                      {"memory_pair_seconds", rounded(profile.memory_pair_seconds)},
-                     {"exchange_byte_seconds", rounded(profile.exchange_byte_seconds)},
-                     {"exchange_message_seconds", rounded(profile.exchange_message_seconds)},
                      {"forward_flops_per_second", rounded(profile.forward_flops_per_second)},
                      {"backward_flops_per_second", rounded(profile.backward_flops_per_second)},
                      {"ranks_per_node", profile.ranks_per_node},

@@ -50,28 +50,29 @@ AttentionTimes read_attention(const Fields& in) {
   return times;
 }
 
-const std::vector<std::string> kLinkFields = {"source", "latency_seconds",       "bytes_per_second",
-                                              "cards",  "card_bytes_per_second", "message_seconds"};
+const std::vector<std::string> kLinkFields = {
+    "source",          "latency_seconds",      "bytes_per_second",       "cards", "card_bytes_per_second",
+    "message_seconds", "compute_byte_seconds", "compute_message_seconds"};
 
 Link read_link(const Fields& in) {
-  return Link{in.number("latency_seconds"), in.number("bytes_per_second"), in.has("cards") ? count(in, "cards") : 0,
-              in.number("card_bytes_per_second", 0), in.number("message_seconds", 0)};
+  return Link{
+      in.number("latency_seconds"),           in.number("bytes_per_second"),   in.has("cards") ? count(in, "cards") : 0,
+      in.number("card_bytes_per_second", 0),  in.number("message_seconds", 0), in.number("compute_byte_seconds", 0),
+      in.number("compute_message_seconds", 0)};
 }
 
 simulate::Profile parse_profile(const std::string& text, const std::string& file) {
   const nlohmann::json json = parse_json(text, "profile", file);
   const Fields in(json, "profile", file);
   in.refuse_others({"name", "about", "sources", "attention", "memory_bytes_per_second", "memory_operation_seconds",
-                    "memory_pair_seconds", "exchange_byte_seconds", "exchange_message_seconds",
-                    "forward_flops_per_second", "backward_flops_per_second", "ranks_per_node", "links"});
+                    "memory_pair_seconds", "forward_flops_per_second", "backward_flops_per_second", "ranks_per_node",
+                    "links"});
   simulate::Profile profile;
   profile.name = in.text("name");
   for (const Fields& times : in.objects("attention")) profile.attention.push_back(read_attention(times));
   profile.memory_bytes_per_second = in.number("memory_bytes_per_second");
   profile.memory_operation_seconds = in.number("memory_operation_seconds");
   profile.memory_pair_seconds = in.number("memory_pair_seconds", 0);
-  profile.exchange_byte_seconds = in.number("exchange_byte_seconds", 0);
-  profile.exchange_message_seconds = in.number("exchange_message_seconds", 0);
   profile.forward_flops_per_second = in.number("forward_flops_per_second");
   profile.backward_flops_per_second = in.number("backward_flops_per_second");
   profile.ranks_per_node = count(in, "ranks_per_node");
@@ -113,7 +114,7 @@ simulate::Profile read_profile(const std::string& name_or_file, const ReadFile& 
 simulate::Machine parse_topology(const std::string& text, const std::string& file, const simulate::Profile& profile) {
   const nlohmann::json json = parse_json(text, "topology", file);
   const Fields in(json, "topology", file);
-  in.refuse_others({"about", "ranks", "nodes", "ranks_per_node", "levels"});
+  in.refuse_others({"about", "ranks", "nodes", "ranks_per_node", "levels", "cores"});
   const int32_t num_ranks = count(in, "ranks");
   const int32_t ranks_per_node = in.has("ranks_per_node") ? count(in, "ranks_per_node") : 0;
   const int64_t num_nodes = in.has("nodes") ? count(in, "nodes") : 0;
@@ -121,9 +122,16 @@ simulate::Machine parse_topology(const std::string& text, const std::string& fil
     in.refuse("nodes", join_text("nodes x ranks_per_node make up the ranks, ", num_nodes, " x ", ranks_per_node,
                                  " are not ", num_ranks));
   }
-  if (!in.has("levels")) return simulate::make_machine(profile, num_ranks, ranks_per_node);
+  const int32_t num_cores = in.has("cores") ? count(in, "cores") : 0;
+  if (!in.has("levels")) {
+    simulate::Machine machine = simulate::make_machine(profile, num_ranks, ranks_per_node);
+    machine.num_cores = num_cores;
+    simulate::validate(machine);
+    return machine;
+  }
 
   simulate::Machine machine;
+  machine.num_cores = num_cores;
   machine.topology.num_ranks = num_ranks;
   for (const Fields& level : in.objects("levels")) {
     std::vector<std::string> known = kLinkFields;

@@ -83,6 +83,7 @@ FlowNetwork::FlowNetwork(const Machine& machine, std::vector<Schedule> of_ranks)
   EVENSPAN_CHECK_EQ(schedules.size(), static_cast<size_t>(machine.topology.num_ranks));
   number_exchanges();
   make_flows(machine);
+  if (machine.shares_cores()) num_cores = machine.num_cores;
 }
 
 void FlowNetwork::number_exchanges() {
@@ -96,7 +97,19 @@ void FlowNetwork::number_exchanges() {
       for (const Transfer& transfer : exchange.sends) bytes += transfer.bytes;
       sent_bytes.push_back(bytes);
     }
+    const auto& steps = schedules[r].steps;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      if (steps[i].kind == StepKind::exchange) step_of_exchange.push_back(static_cast<int32_t>(i));
+    }
   }
+  EVENSPAN_CHECK_EQ(step_of_exchange.size(), rank_of_exchange.size());
+}
+
+void FlowNetwork::charge(int32_t exchange, int64_t bytes, const Link& link) {
+  const auto at = static_cast<size_t>(exchange);
+  Schedule& schedule = schedules[static_cast<size_t>(rank_of_exchange[at])];
+  schedule.steps[static_cast<size_t>(step_of_exchange[at])].seconds +=
+      link.compute_message_seconds + link.compute_byte_seconds * static_cast<double>(bytes);
 }
 
 void FlowNetwork::make_flows(const Machine& machine) {
@@ -124,6 +137,8 @@ void FlowNetwork::make_flows(const Machine& machine) {
     if (!send.same_pair(receive) || send.bytes != receive.bytes) refuse_pair(send, " sends to");
     const size_t level = machine.topology.level_between(Rank(send.from), Rank(send.to));
     sent_bytes_by_level[level] += send.bytes;
+    charge(send.exchange, send.bytes, machine.links[level]);
+    charge(receive.exchange, receive.bytes, machine.links[level]);
     if (!flows.empty() && flows.back().from == send.exchange && flows.back().to == receive.exchange) {
       flows.back().bytes += send.bytes;
       flows.back().latency_seconds += machine.links[level].message_seconds;

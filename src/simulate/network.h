@@ -24,17 +24,21 @@ struct Flow {
 struct FlowNetwork {
   FlowNetwork(const Machine& machine, std::vector<Schedule> schedules);
 
-  std::vector<Schedule> schedules;             // [rank]
+  std::vector<Schedule> schedules;             // [rank], with what exchanges take from compute engines
   std::vector<int32_t> first_exchange;         // [rank], and the number of exchanges
   std::vector<int32_t> rank_of_exchange;       // [exchange]
+  std::vector<int32_t> step_of_exchange;       // [exchange] in its rank's schedule
   std::vector<Flow> flows;                     // by sender and receiver
   std::vector<std::vector<int32_t>> flows_of;  // [exchange] flows that begin or end there
   std::vector<int64_t> sent_bytes;             // [exchange]
   std::vector<double> way_bytes_per_second;    // [way]
   std::vector<int64_t> sent_bytes_by_level;    // [level]
+  int32_t num_cores = 0;                       // that the ranks share; 0: none
 
  private:
   void number_exchanges();
+  // What a message takes from the compute engine of one end.
+  void charge(int32_t exchange, int64_t bytes, const Link& link);
   void make_flows(const Machine& machine);
 };
 

@@ -1,8 +1,10 @@
 #include "evenspan/simulate/prediction.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "evenspan/core/error.h"
+#include "simulate/shared_cores.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -10,15 +12,30 @@ namespace {
 // Where every rank is in the step, and what its compute engine has done so far.
 class StepClock {
  public:
-  explicit StepClock(std::vector<int64_t> tokens) : tokens_(std::move(tokens)), now_(tokens_.size(), 0) {}
+  StepClock(std::vector<int64_t> tokens, const Machine& machine)
+      : tokens_(std::move(tokens)),
+        now_(tokens_.size(), 0),
+        num_cores_(machine.shares_cores() ? machine.num_cores : 0) {}
 
-  // Token-wise layers.
+  // Token-wise layers. Where ranks share cores, among these layers alone, not with the attention of others.
   void spend(double seconds_per_token) {
-    for (size_t r = 0; r < now_.size(); ++r) {
-      const double seconds = seconds_per_token * static_cast<double>(tokens_[r]);
-      now_[r] += seconds;
-      compute_seconds_ += seconds;
+    const auto seconds = [&](size_t r) { return seconds_per_token * static_cast<double>(tokens_[r]); };
+    for (size_t r = 0; r < now_.size(); ++r) compute_seconds_ += seconds(r);
+    if (num_cores_ == 0) {
+      for (size_t r = 0; r < now_.size(); ++r) now_[r] += seconds(r);
+      return;
     }
+    SharedCores cores(num_cores_);
+    const auto finish = [&](double now) { now_[static_cast<size_t>(cores.take(now))] = now; };
+    std::vector<size_t> order(now_.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return now_[a] < now_[b]; });
+    for (const size_t r : order) {
+      const double begin = now_[r];
+      while (!cores.idle() && cores.first_done() <= begin) finish(cores.first_done());
+      cores.add(static_cast<int32_t>(r), seconds(r), begin);
+    }
+    while (!cores.idle()) finish(cores.first_done());
   }
 
   // Layers of `before` per token, attention, and `after` per token.
@@ -62,6 +79,7 @@ class StepClock {
 
   std::vector<int64_t> tokens_;  // [rank]
   std::vector<double> now_;      // [rank]
+  int32_t num_cores_;            // that the ranks share; 0: none
   double compute_seconds_ = 0;   // all ranks together
 };
 
@@ -117,7 +135,7 @@ Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline ti
   const double forward_flop = 1 / profile.forward_flops_per_second;
   const double backward_flop = 2 / profile.backward_flops_per_second;
   const double before = model.before_attention_flops(), after = model.after_attention_flops();
-  StepClock clock(metrics.tokens);
+  StepClock clock(metrics.tokens, machine);
   std::vector<LinearSimulators> linear;
   linear.reserve(model.linear.size());
   prediction.linear.reserve(model.linear.size());
@@ -134,8 +152,8 @@ Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline ti
   }
   clock.layers(backward_pass, model.num_softmax_layers(), after * backward_flop, before * backward_flop);
   prediction.step_seconds = clock.last();
-  prediction.idle_fraction =
-      1 - clock.compute_seconds() / (prediction.step_seconds * static_cast<double>(metrics.tokens.size()));
+  const auto num_engines = static_cast<double>(machine.shares_cores() ? machine.num_cores : machine.topology.num_ranks);
+  prediction.idle_fraction = 1 - clock.compute_seconds() / (prediction.step_seconds * num_engines);
   return prediction;
 }
 

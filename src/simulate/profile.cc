@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "evenspan/core/error.h"
+#include "evenspan/simulate/formula.h"
 #include "evenspan/simulate/schedule.h"
 
 namespace evenspan::simulate {
@@ -106,6 +107,10 @@ void check_link(const std::string& whose, size_t level, const Link& link) {
     fail_invalid(whose, ": level ", level, " takes ", link.message_seconds,
                  " s for each further message; that is not negative");
   }
+  if (!(link.compute_byte_seconds >= 0) || !(link.compute_message_seconds >= 0)) {
+    fail_invalid(whose, ": level ", level, " takes ", link.compute_byte_seconds, " s a byte and ",
+                 link.compute_message_seconds, " s a message from compute engines; neither is negative");
+  }
   if (link.cards < 0 || (link.cards > 0) != (link.card_bytes_per_second > 0)) {
     fail_invalid(whose, ": level ", level, " has ", link.cards, " cards of ", link.card_bytes_per_second,
                  " bytes per second; give both, or neither");
@@ -146,10 +151,6 @@ void validate(const Profile& profile) {
                  profile.memory_operation_seconds, " s a copy, ", profile.memory_pair_seconds, " s a pair, ",
                  profile.forward_flops_per_second, " and ", profile.backward_flops_per_second,
                  " operations a second; times are not negative, rates are positive");
-  }
-  if (!(profile.exchange_byte_seconds >= 0) || !(profile.exchange_message_seconds >= 0)) {
-    fail_invalid("[profile] ", profile.name, ": exchanges take the compute engine ", profile.exchange_byte_seconds,
-                 " s a byte and ", profile.exchange_message_seconds, " s a message; neither is negative");
   }
   if (profile.ranks_per_node < 1) {
     fail_invalid("[profile] ", profile.name, " has ", profile.ranks_per_node, " ranks per node; give at least 1");
@@ -248,6 +249,11 @@ void validate(const Machine& machine) {
   if (levels.back().group_size != machine.topology.num_ranks) {
     fail_invalid(whose, ": the last level holds ", levels.back().group_size, " ranks; it holds all ",
                  machine.topology.num_ranks);
+  }
+  if (machine.num_cores < 0 || (machine.shares_cores() && machine.topology.num_ranks > kMostUniformRanks)) {
+    fail_invalid(whose, " has ", machine.num_cores, " cores for ", machine.topology.num_ranks,
+                 " ranks; they are not negative, and at most ", kMostUniformRanks,
+                 " ranks share cores, of which strategies by formula know nothing; leave them out");
   }
 }
 

@@ -41,12 +41,6 @@ class Pricer {
     step->exchange = static_cast<int32_t>(schedule_.exchanges.size());
     exchanges_[exchange.id] = step->exchange;
     schedule_.exchanges.push_back({transfers(exchange.sends), transfers(exchange.receives)});
-    for (const auto* list : {&schedule_.exchanges.back().sends, &schedule_.exchanges.back().receives}) {
-      for (const Transfer& transfer : *list) {
-        step->seconds +=
-            profile_.exchange_message_seconds + profile_.exchange_byte_seconds * static_cast<double>(transfer.bytes);
-      }
-    }
   }
   void fill(const plan::Attend& attend, Step* step) {
     step->kind = StepKind::attend;

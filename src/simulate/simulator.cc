@@ -4,9 +4,11 @@
 #include <functional>
 #include <queue>
 #include <tuple>
+#include <utility>
 
 #include "evenspan/core/error.h"
 #include "simulate/network.h"
+#include "simulate/shared_cores.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -15,12 +17,12 @@ namespace {
 constexpr double kMomentSeconds = 1e-12;
 
 struct Event {
-  enum class Kind : uint8_t { step_done, flow_moves, way_served };
+  enum class Kind : uint8_t { step_done, flow_moves, way_served, cores_served };
   double seconds = 0;
   int64_t number = 0;  // events of one time happen in the order in which they were foreseen
   Kind kind = Kind::step_done;
   int32_t id = 0;        // rank, flow or way
-  int32_t forecast = 0;  // of way_served: void unless it is the way's latest
+  int32_t forecast = 0;  // of way_served and cores_served: void unless it is the latest
 };
 struct Later {
   bool operator()(const Event& a, const Event& b) const {
@@ -58,6 +60,7 @@ struct ExchangeState {
 struct RankState {
   size_t step = 0;
   bool computing = false;
+  size_t interval = 0;  // of what it computes, in a timeline
   bool done = false;
   int32_t num_reached = 0;   // exchanges that the program has reached
   int32_t num_complete = 0;  // exchanges that are complete: they complete in order
@@ -74,7 +77,8 @@ class Events {
         ranks_(network.schedules.size()),
         exchanges_(network.rank_of_exchange.size()),
         flows_(network.flows.size()),
-        ways_(network.way_bytes_per_second.size()) {
+        ways_(network.way_bytes_per_second.size()),
+        cores_(network.num_cores) {
     run_.ranks.resize(ranks_.size());
     // A rank begins with the end of a step before its first.
     for (size_t r = 0; r < ranks_.size(); ++r) {
@@ -91,6 +95,7 @@ class Events {
         happen(event);
       }
       forecast_ways();
+      forecast_cores();
     }
     for (size_t r = 0; r < ranks_.size(); ++r) {
       if (!ranks_[r].done) {
@@ -113,8 +118,7 @@ class Events {
   void happen(const Event& event) {
     switch (event.kind) {
       case Event::Kind::step_done:
-        ranks_[static_cast<size_t>(event.id)].computing = false;
-        advance(event.id);
+        finish_step(event.id);
         break;
       case Event::Kind::flow_moves:
         join_ways(event.id);
@@ -122,7 +126,15 @@ class Events {
       case Event::Kind::way_served:
         if (event.forecast == ways_[static_cast<size_t>(event.id)].forecast) serve(event.id);
         break;
+      case Event::Kind::cores_served:
+        if (event.forecast == cores_forecast_) serve_cores();
+        break;
     }
+  }
+
+  void finish_step(int32_t rank) {
+    ranks_[static_cast<size_t>(rank)].computing = false;
+    advance(rank);
   }
 
   // Does the rank's steps until one takes time or has to wait.
@@ -145,11 +157,17 @@ class Events {
       state.computing = true;
       run_.ranks[static_cast<size_t>(rank)].compute_seconds += step.seconds;
       if (timeline_ == Timeline::record) {
+        state.interval = run_.timeline.size();
         run_.timeline.push_back(Interval{Rank(rank), Engine::compute, step.kind, static_cast<int32_t>(state.step), now_,
                                          now_ + step.seconds, 0, step.live_bytes});
       }
       ++state.step;
-      foresee(now_ + step.seconds, Event::Kind::step_done, rank, 0);
+      if (network_.num_cores == 0) {
+        foresee(now_ + step.seconds, Event::Kind::step_done, rank, 0);
+      } else {
+        cores_.add(rank, step.seconds, now_);
+        cores_changed_ = true;
+      }
       return;
     }
     if (state.num_complete < static_cast<int32_t>(schedule.exchanges.size())) return;
@@ -235,6 +253,23 @@ class Events {
     changed_ways_.clear();
   }
 
+  // The rank that is done first, and all that are done with it.
+  void serve_cores() {
+    cores_changed_ = true;
+    std::vector<int32_t> done{cores_.take(now_)};
+    while (!cores_.idle() && cores_.first_done() <= now_ + kMomentSeconds) done.push_back(cores_.take(now_));
+    for (const int32_t rank : done) {
+      if (timeline_ == Timeline::record) run_.timeline[ranks_[static_cast<size_t>(rank)].interval].end_seconds = now_;
+      finish_step(rank);
+    }
+  }
+
+  void forecast_cores() {
+    if (!std::exchange(cores_changed_, false)) return;
+    ++cores_forecast_;
+    if (!cores_.idle()) foresee(cores_.first_done(), Event::Kind::cores_served, 0, cores_forecast_);
+  }
+
   void end_flow(int32_t flow) {
     const Flow& fixed = network_.flows[static_cast<size_t>(flow)];
     for (const int32_t exchange : {fixed.from, fixed.to}) {
@@ -276,6 +311,9 @@ class Events {
   std::vector<FlowState> flows_;
   std::vector<WayState> ways_;
   std::vector<int32_t> changed_ways_;
+  SharedCores cores_;  // unused without
+  int32_t cores_forecast_ = 0;
+  bool cores_changed_ = false;
   std::priority_queue<Event, std::vector<Event>, Later> events_;
   int64_t num_events_ = 0;
   double now_ = 0;

@@ -200,4 +200,4 @@ def test_pairs_in_the_wrong_order() -> None:
 
 
 def test_a_table_never_falls() -> None:
-    assert prediction.rising([[2.0, 1.0], [3.0, 2.5]], 2) == [[4.0, 4.0], [6.0, 6.0]]
+    assert prediction.rising([[2.0, 1.0], [3.0, 2.5]]) == [[2.0, 2.0], [3.0, 3.0]]

@@ -256,6 +256,7 @@ def test_bad_arguments(evenspan: Run, tmp_path: Path, words: list, message: str)
         ('{"ranks": 8, "node": 2}', "has a field \"node\" that means nothing here; did you mean 'nodes'?"),
         ('{"ranks": 12, "nodes": 2, "ranks_per_node": 8}', "2 x 8 are not 12"),
         ('{"ranks": 8, "levels": []}', "has 0 levels"),
+        ('{"ranks": 128, "cores": 64}', "has 64 cores for 128 ranks; they are not negative, and at most"),
         ('{"ranks": 8, "levels": [{"group_size": 4}]}', "the last level holds 4 ranks; it holds all 8"),
         (
             '{"ranks": 8, "levels": [{"group_size": 3}, {"group_size": 4}, {"group_size": 8, "bytes_per_second": 1}]}',

@@ -73,6 +73,34 @@ def test_the_model_of_a_plan_is_weighed() -> None:
     assert sum(narrow.work) < sum(wide.work)  # hardly any token-wise layers
 
 
+def test_a_model_file_is_weighed_with_its_linear_layers(tmp_path: Path) -> None:
+    shape = {"heads": 32, "kv_heads": 8, "head_dim": 128}
+    config = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 32,
+        "vocab_size": 64,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    }
+    softmax = tmp_path / "softmax.json"
+    softmax.write_text(json.dumps(config))
+    hybrid = tmp_path / "hybrid.json"
+    linear = {"linear_num_heads": 32, "linear_key_dim": 128, "linear_value_dim": 128}
+    hybrid.write_text(json.dumps({**config, **linear, "layer_types": ["kda"] * 24 + ["full_attention"] * 8}))
+    lengths = [30000, 900, 900]
+    of_file = evenspan.plan(lengths, 2, profile="h100-sxm", model=softmax, **shape)
+    of_sizes = evenspan.plan(lengths, 2, profile="h100-sxm", model=(32, 64, 64, 64), **shape)
+    of_hybrid = evenspan.plan(lengths, 2, profile="h100-sxm", model=str(hybrid), **shape)
+    assert of_file.hash == of_sizes.hash
+    assert sum(of_hybrid.work) < sum(of_file.work)  # a quarter of the layers has pairs
+    with pytest.raises(evenspan.InvalidArgumentError, match=r"has 32 query heads and 8 kv heads of 128, the plan 8"):
+        evenspan.plan(lengths, 2, profile="h100-sxm", model=softmax, heads=8, head_dim=128)
+    with pytest.raises(evenspan.InvalidArgumentError, match="no effect without a profile"):
+        evenspan.plan(lengths, 2, model=softmax, **shape)
+
+
 def test_a_choice_without_a_plan_is_told(tmp_path: Path) -> None:
     """Where links cost nothing ulysses is the shortest, and on 72 ranks a formula."""
     with pytest.warns(UserWarning, match="of which no plan is written on 72 ranks; this is the plan of"):

@@ -160,11 +160,11 @@ TEST(ProfileErrors, NameRuleValuesAndRemedy) {
        "forward has a time of 0 s; times are positive"},
       {[](Profile* p) { p->attention[0].backward.merge_row_seconds = -1; }, "backward merges in 0 s and -1 s a row"},
       {[](Profile* p) { p->memory_pair_seconds = -1; }, "-1 s a pair"},
-      {[](Profile* p) { p->exchange_byte_seconds = -1; }, "exchanges take the compute engine -1 s a byte"},
       {[](Profile* p) { p->memory_bytes_per_second = 0; }, "has 0 bytes of memory a second"},
       {[](Profile* p) { p->ranks_per_node = 0; }, "has 0 ranks per node; give at least 1"},
       {[](Profile* p) { p->links.clear(); }, "has no links; give that inside a node"},
       {[](Profile* p) { p->links[1].message_seconds = -1; }, "level 1 takes -1 s for each further message"},
+      {[](Profile* p) { p->links[1].compute_byte_seconds = -1; }, "level 1 takes -1 s a byte and 0 s a message from"},
       {[](Profile* p) { p->links[1].bytes_per_second = 0; }, "level 1 has a latency of 2 s and 0 bytes per second"},
       {[](Profile* p) { p->links[1].cards = 0; }, "level 1 has 0 cards of 50 bytes per second; give both, or neither"},
   };

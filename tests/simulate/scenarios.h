@@ -16,12 +16,11 @@ class ScheduleWriter {
     schedule_.steps.push_back({simulate::StepKind::attend, seconds, -1, std::move(waits), 0});
     return *this;
   }
-  // (peer, bytes) of what is sent and received; seconds of the compute engine.
+  // (peer, bytes) of what is sent and received.
   ScheduleWriter& exchange(const std::vector<std::pair<int, int64_t>>& sends,
-                           const std::vector<std::pair<int, int64_t>>& receives, std::vector<int32_t> waits = {},
-                           double seconds = 0) {
+                           const std::vector<std::pair<int, int64_t>>& receives, std::vector<int32_t> waits = {}) {
     const auto number = static_cast<int32_t>(schedule_.exchanges.size());
-    schedule_.steps.push_back({simulate::StepKind::exchange, seconds, number, std::move(waits), 0});
+    schedule_.steps.push_back({simulate::StepKind::exchange, 0, number, std::move(waits), 0});
     schedule_.exchanges.push_back({transfers(sends), transfers(receives)});
     return *this;
   }

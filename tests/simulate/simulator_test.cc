@@ -58,15 +58,57 @@ TEST(Simulator, AMessageBeginsWhenBothEndsAreThere) {
 }
 
 TEST(Simulator, AnExchangeMayTakeTheComputeEngine) {
-  const Machine machine = machine_of(2, 2, {kInside});
-  const auto both = [&](double seconds) {
-    const Schedule one = ScheduleWriter().exchange({{1, 500}}, {{1, 500}}, {}, seconds).compute(4).compute(3, {0});
-    const Schedule other = ScheduleWriter().exchange({{0, 500}}, {{0, 500}}, {}, seconds).compute(4).compute(3, {0});
-    return run_on(machine, {one, other}).makespan_seconds;
+  const auto both = [&](double byte_seconds, double message_seconds) {
+    Link link = kInside;
+    link.compute_byte_seconds = byte_seconds;
+    link.compute_message_seconds = message_seconds;
+    const Schedule one = ScheduleWriter().exchange({{1, 500}}, {{1, 500}}).compute(4).compute(3, {0});
+    const Schedule other = ScheduleWriter().exchange({{0, 500}}, {{0, 500}}).compute(4).compute(3, {0});
+    return run_on(machine_of(2, 2, {link}), {one, other}).makespan_seconds;
   };
-  EXPECT_DOUBLE_EQ(both(0), 6 + 3);
-  EXPECT_DOUBLE_EQ(both(1), 6 + 3) << "messages are under way from when the step starts";
-  EXPECT_DOUBLE_EQ(both(5), 5 + 4 + 3) << "and kernels come after it";
+  EXPECT_DOUBLE_EQ(both(0, 0), 6 + 3);
+  EXPECT_DOUBLE_EQ(both(0, 0.5), 6 + 3) << "messages are under way from when the step starts";
+  EXPECT_DOUBLE_EQ(both(0.003, 1), 5 + 4 + 3) << "and kernels come after it: 2 messages, 1,000 bytes";
+}
+
+TEST(Simulator, MessagesTakeTheComputeEngineAsTheirLinkSays) {
+  Link between{2, 100};
+  between.compute_message_seconds = 8;
+  // Rank 0 sends to its neighbour in the node and to another node.
+  const Outcome run =
+      run_on(machine_of(4, 2, {kInside, between}),
+             {ScheduleWriter().exchange({{1, 100}, {2, 100}}, {}), ScheduleWriter().exchange({}, {{0, 100}}),
+              ScheduleWriter().exchange({}, {{0, 100}}), ScheduleWriter()});
+  EXPECT_DOUBLE_EQ(run.ranks[0].compute_seconds, 8);
+  EXPECT_DOUBLE_EQ(run.ranks[1].compute_seconds, 0);
+  EXPECT_DOUBLE_EQ(run.ranks[2].compute_seconds, 8);
+}
+
+TEST(Simulator, RanksShareCores) {
+  Machine machine = machine_of(3, 3, {kInside});
+  machine.num_cores = 2;
+  // Until 3 each of three ranks has 2/3 of a core, and the first is done; then each of two has one.
+  const std::vector<Schedule> three{ScheduleWriter().compute(2), ScheduleWriter().compute(4),
+                                    ScheduleWriter().compute(1).compute(4)};
+  const Outcome run = run_on(machine, three, Timeline::record);
+  EXPECT_DOUBLE_EQ(run.ranks[0].finish_seconds, 3);
+  EXPECT_DOUBLE_EQ(run.ranks[1].finish_seconds, 5);
+  EXPECT_DOUBLE_EQ(run.ranks[2].finish_seconds, 6);
+  EXPECT_DOUBLE_EQ(run.ranks[1].compute_seconds, 4) << "on a core of its own";
+  EXPECT_DOUBLE_EQ(run.timeline[1].end_seconds, 5);
+  EXPECT_DOUBLE_EQ(run.timeline[2].end_seconds, 1.5) << "the first step of rank 2";
+  machine.num_cores = 3;
+  EXPECT_DOUBLE_EQ(run_on(machine, three).makespan_seconds, 5) << "enough for all";
+}
+
+TEST(Simulator, ARankThatWaitsLeavesItsCoreToOthers) {
+  Machine machine = machine_of(2, 2, {kInside});
+  machine.num_cores = 1;
+  // Both at half a core until the first has done its 1 s, at 2; the message takes 6 s, in which the other has it alone.
+  const Outcome run = run_on(machine, {ScheduleWriter().compute(1).exchange({{1, 500}}, {}),
+                                       ScheduleWriter().exchange({}, {{0, 500}}).compute(5).compute(1, {0})});
+  EXPECT_DOUBLE_EQ(run.ranks[0].finish_seconds, 2 + 6);
+  EXPECT_DOUBLE_EQ(run.ranks[1].finish_seconds, 8 + 1) << "its 5 s are done at 6";
 }
 
 TEST(Simulator, ComputeHidesATransferUntilAStepWaits) {

@@ -54,6 +54,9 @@ struct Link {
   int32_t cards = 0;                 // network cards that a group of the level below shares; 0: no limit but its ranks'
   double card_bytes_per_second = 0;  // of one card, > 0 if there are any
   double message_seconds = 0;        // more latency for each further message of an exchange to the same rank, >= 0
+  // What messages take from the compute engines at both ends, each byte and each message; 0 where others move them.
+  double compute_byte_seconds = 0;
+  double compute_message_seconds = 0;
 };
 
 // An immutable value once validated.
@@ -63,8 +66,6 @@ struct Profile {
   double memory_bytes_per_second = 0;    // of Copy, Accumulate and Clear: bytes read and bytes written together
   double memory_operation_seconds = 0;   // of each such operation
   double memory_pair_seconds = 0;        // of each of its blocks or pairs of blocks
-  double exchange_byte_seconds = 0;      // of the compute engine, for each byte that an exchange sends or receives:
-  double exchange_message_seconds = 0;   // and each message; 0 where others than the compute engine move them
   double forward_flops_per_second = 0;   // of the token-wise layers
   double backward_flops_per_second = 0;  // the same; their backward has twice the operations of their forward
   int32_t ranks_per_node = 0;            // of the machine that was measured, >= 1
@@ -89,6 +90,9 @@ plan::CostModel cost_model(const Profile& profile, const Model& model);
 struct Machine {
   plan::Topology topology;  // its levels have the links' latency and bandwidth
   std::vector<Link> links;  // [level]
+  int32_t num_cores = 0;    // that all ranks compute on, each on one at a time; 0: each has one of its own
+
+  bool shares_cores() const { return num_cores > 0 && num_cores < topology.num_ranks; }
 };
 
 // Nodes of `ranks_per_node` ranks (0: the profile's), the last perhaps smaller, with the profile's links. Throws
@@ -96,7 +100,7 @@ struct Machine {
 Machine make_machine(const Profile& profile, int32_t num_ranks, int32_t ranks_per_node);
 
 // Throws invalid_argument for the first broken rule: as many links as levels, speeds positive, the last level holds all
-// ranks, and every level's groups make up whole groups of the next one.
+// ranks, every level's groups make up whole groups of the next one, and at most kMostUniformRanks share cores.
 void validate(const Machine& machine);
 
 }  // namespace evenspan::simulate

@@ -2,16 +2,17 @@
 //
 // A rank has two engines. The compute engine does the steps of its schedule one after another. A step starts when the
 // one before it is done and the exchanges that it waits for are complete; an exchange is under way from when its step
-// starts, beside the seconds that the step takes the compute engine. The communication engine does the rank's exchanges
-// one after another, each from when the program has reached it and the exchange before it is complete, as a stream of
-// grouped calls does. All messages of an exchange are under way together. A message begins when both ends are at its
-// exchange, takes the latency of the innermost level that holds both ranks, and then moves its bytes. They pass the
-// sender's way out and the receiver's way in at that level and, where the level has network cards, a card on either
-// side: the ranks of a group are dealt to its cards in order. Each of these ways divides its bandwidth equally among
-// the messages that it has not served yet, and a message ends when all its ways have served it. So every way is busy
-// while it has something to do, and each carries its load in no less than load / bandwidth; where the messages of a way
-// share their narrowest way, or shares are alike, times are those of max-min fairness. Elsewhere a wide way may serve a
-// message before a narrow one lets it pass, as buffers would.
+// starts, beside the seconds that the step takes the compute engine. Where ranks share cores (Machine::num_cores),
+// these divide their time equally among the compute engines that are in a step. The communication engine does the
+// rank's exchanges one after another, each from when the program has reached it and the exchange before it is complete,
+// as a stream of grouped calls does. All messages of an exchange are under way together. A message begins when both
+// ends are at its exchange, takes the latency of the innermost level that holds both ranks, and then moves its bytes.
+// They pass the sender's way out and the receiver's way in at that level and, where the level has network cards, a card
+// on either side: the ranks of a group are dealt to its cards in order. Each of these ways divides its bandwidth
+// equally among the messages that it has not served yet, and a message ends when all its ways have served it. So every
+// way is busy while it has something to do, and each carries its load in no less than load / bandwidth; where the
+// messages of a way share their narrowest way, or shares are alike, times are those of max-min fairness. Elsewhere a
+// wide way may serve a message before a narrow one lets it pass, as buffers would.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +40,7 @@ struct Interval {
 
 struct RankUse {
   double finish_seconds = 0;    // when its steps are done and its exchanges complete
-  double compute_seconds = 0;   // in which its compute engine did something
+  double compute_seconds = 0;   // of its steps, on a core of their own
   double transfer_seconds = 0;  // in which a message from or to it was under way
 };
 

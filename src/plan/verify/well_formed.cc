@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "plan/verify/homes.h"
+#include "plan/verify/linear_form.h"
 #include "plan/verify/proof.h"
 #include "plan/visit.h"
 
@@ -62,13 +63,15 @@ class Checker {
       : plan_(plan),
         shape_(plan.request.shape),
         sizes_(plan.request.shape),
-        homes_(plan.request.documents, plan.placement) {}
+        homes_(plan.request.documents, plan.placement),
+        linear_(plan, homes_) {}
 
   void program(int32_t rank, bool backward) {
     const Program& program = program_of(plan_, rank, backward);
     std::unordered_set<int32_t> exchanges;
     for (size_t i = 0; i < program.operations.size(); ++i) {
       site_ = Site{rank, static_cast<int32_t>(i), backward};
+      linear_.at(site_);
       operation(program.operations[i], &exchanges);
     }
   }
@@ -136,21 +139,21 @@ class Checker {
                             }
                           },
                           [&](const Summarize& summarize) {
-                            for (const PartSummary& part : summarize.parts) check_summary(part);
+                            for (const PartSummary& part : summarize.parts) linear_.check_summary(part);
                           },
                           [&](const Combine& combine) {
-                            for (const Composition& composition : combine.compositions) check_composition(composition);
+                            for (const Composition& composition : combine.compositions) {
+                              linear_.check_composition(composition);
+                            }
                           },
                           [&](const Intra& intra) {
                             for (const IntraPart& part : intra.parts) {
-                              check_part(part.part);
-                              check_states(part.part, part.state, {}, false);
+                              linear_.check_states(part.part, part.state, {}, false);
                             }
                           },
                           [&](const Apply& apply) {
                             for (const ApplyPart& part : apply.parts) {
-                              check_part(part.part);
-                              check_states(part.part, part.state, part.grad_state, true);
+                              linear_.check_states(part.part, part.state, part.grad_state, true);
                             }
                           }},
                operation.body);
@@ -166,7 +169,12 @@ class Checker {
       refute(Proof::dataflow, site_, describe(block), ": the batch has ", plan_.request.documents.size(), " documents");
     }
     const int64_t length = plan_.request.documents[block.document].length;
-    if (is_state(block.tensor) || shape_.is_linear()) return check_state_block(block, access, length);
+    if (is_state(block.tensor) || shape_.is_linear()) {
+      linear_.check_state(block, access);
+      check_address(block);
+      if (block.storage == Storage::home) linear_.check_home(block);
+      return;
+    }
     if (block.rows.begin < 0 || block.rows.empty() || block.rows.end > length) {
       refute(Proof::dataflow, site_, describe(block), ": rows are empty or outside the document's ", length);
     }
@@ -179,150 +187,6 @@ class Checker {
     }
     check_address(block);
     if (block.storage == Storage::home) check_home(block, access);
-  }
-
-  // Blocks of a linear layer are of states.
-  void check_state_block(const Block& block, Access access, int64_t length) const {
-    if (!is_state(block.tensor) || !shape_.is_linear()) {
-      refute(Proof::dataflow, site_, describe(block), " in the program of a ",
-             shape_.is_linear() ? "linear layer, whose blocks are of states" : "softmax layer");
-    }
-    const Span rows = block.rows;
-    const bool inside = rows.begin >= 0 && rows.begin <= rows.end && rows.end <= length;
-    const bool home = block.storage == Storage::home;
-    const bool whole = rows == Span{0, length};
-    bool named = inside && !rows.empty();
-    switch (block.tensor) {
-      case TensorName::state:
-        named = inside && rows.begin == 0 && rows.empty() == home && (!home || shape_.state.initial);
-        break;
-      case TensorName::grad_state:
-        named = inside && rows.end == length && rows.empty() == home && (!home || shape_.state.final);
-        break;
-      case TensorName::final_state:
-        named = whole && home && shape_.state.final;
-        break;
-      case TensorName::grad_initial_state:
-        named = whole && home && shape_.state.initial;
-        break;
-      case TensorName::transition:
-        named = named && !home && shape_.state.transition != Transition::known;
-        break;
-      default:
-        named = named && !home;
-    }
-    if (!named) refute(Proof::dataflow, site_, describe(block), " is no state of a document of ", length, " tokens");
-    const bool backward_only = block.tensor >= TensorName::grad_state;
-    const bool forward_only = block.tensor == TensorName::summary || block.tensor == TensorName::final_state;
-    if ((backward_only && !site_.backward) || (forward_only && site_.backward) ||
-        (home && access != Access::read && is_given_state(block.tensor))) {
-      refute(Proof::dataflow, site_, describe(block), " is ", access == Access::read ? "read" : "written",
-             ", which the ", site_.backward ? "backward" : "forward", " program must not");
-    }
-    if (block.heads.begin < 0 || block.heads.empty() || block.heads.end > shape_.num_heads) {
-      refute(Proof::dataflow, site_, describe(block), ": heads are empty or outside the layer's ", shape_.num_heads);
-    }
-    if (block.precision != Precision::accumulation) {
-      refute(Proof::dataflow, site_, describe(block), ": states have the accumulation type");
-    }
-    check_address(block);
-    if (!home) return;
-    const int64_t offset = (int64_t{block.document} * shape_.num_heads + block.heads.begin) *
-                           sizes_.head_bytes(block.tensor, block.precision);
-    if (block.offset_bytes != offset) {
-      refute(Proof::memory, site_, describe(block), ": its home is at byte ", offset);
-    }
-  }
-
-  void check_part(const Part& part) const {
-    if (part.document < 0 || part.document >= plan_.request.documents.size() || part.rows.empty() ||
-        homes_.row_of(site_.rank, part.document, part.rows) != part.home_row) {
-      refute(Proof::memory, site_, "document ", part.document, ", rows ", describe(part.rows), " from home row ",
-             part.home_row, ": the rank is not home to them there");
-    }
-  }
-
-  void check_same_rows(const Block& block, DocumentId document, Span rows, HeadRange heads,
-                       std::initializer_list<TensorName> tensors) const {
-    if (std::find(tensors.begin(), tensors.end(), block.tensor) != tensors.end() && block.document == document &&
-        block.rows == rows && block.heads == heads) {
-      return;
-    }
-    refute(Proof::dataflow, site_, describe(block), " stands for rows ", describe(rows), ", heads ", describe(heads),
-           " of document ", document);
-  }
-
-  HeadRange all_heads() const { return HeadRange{0, shape_.num_heads}; }
-  int64_t length_of(DocumentId document) const { return plan_.request.documents[document].length; }
-
-  void check_summary(const PartSummary& summary) const {
-    const Part& part = summary.part;
-    check_part(part);
-    const bool backward = site_.backward;
-    const bool first = backward ? part.rows.end == length_of(part.document) && !shape_.state.final
-                                : part.rows.begin == 0 && !shape_.state.initial;
-    if (first) {
-      check_same_rows(summary.summary, part.document, part.rows, all_heads(),
-                      backward
-                          ? std::initializer_list<TensorName>{TensorName::grad_state, TensorName::grad_initial_state}
-                          : std::initializer_list<TensorName>{TensorName::state, TensorName::final_state});
-    } else {
-      check_same_rows(summary.summary, part.document, part.rows, all_heads(),
-                      {backward ? TensorName::grad_summary : TensorName::summary});
-    }
-    if (summary.transition) {
-      check_same_rows(*summary.transition, part.document, part.rows, all_heads(), {TensorName::transition});
-      if (backward) refute(Proof::dataflow, site_, "makes ", describe(*summary.transition), " again");
-    }
-  }
-
-  void check_composition(const Composition& c) const {
-    const bool backward = site_.backward;
-    const TensorName summary = backward ? TensorName::grad_summary : TensorName::summary;
-    const TensorName state = backward ? TensorName::grad_state : TensorName::state;
-    const TensorName result = backward ? TensorName::grad_initial_state : TensorName::final_state;
-    const DocumentId document = c.near.document;
-    const bool adjoin = backward ? c.near.rows.end == c.far.rows.begin : c.far.rows.end == c.near.rows.begin;
-    if (!adjoin || c.far.document != document) {
-      refute(Proof::dataflow, site_, describe(c.near), " does not adjoin ", describe(c.far));
-    }
-    const Span both = backward ? Span{c.near.rows.begin, c.far.rows.end} : Span{c.far.rows.begin, c.near.rows.end};
-    const HeadRange heads = c.near.heads;
-    check_same_rows(c.near, document, c.near.rows, heads, {summary});
-    check_same_rows(c.far, document, c.far.rows, heads, {state, summary});
-    const bool of_state = c.far.tensor == state;
-    if (of_state) {
-      check_same_rows(c.to, document, both, heads, {state, result});
-    } else {
-      check_same_rows(c.to, document, both, heads, {summary});
-    }
-    const auto check_transition = [&](const std::optional<Block>& block, Span rows, bool wanted) {
-      if (block.has_value() != (wanted && shape_.state.transition != Transition::known)) {
-        refute(Proof::dataflow, site_, describe(c.to), block ? " has a transition too many" : " lacks a transition");
-      }
-      if (block) check_same_rows(*block, document, rows, heads, {TensorName::transition});
-    };
-    check_transition(c.near_transition, c.near.rows, true);
-    check_transition(c.far_transition, c.far.rows, !of_state);
-    check_transition(c.to_transition, both, !of_state);
-  }
-
-  // The state before a part, and the gradient of the one after it, where the direction wants them.
-  void check_states(const Part& part, const std::optional<Block>& state, const std::optional<Block>& grad_state,
-                    bool completes) const {
-    const int64_t length = length_of(part.document);
-    const bool has_state = part.rows.begin > 0 || shape_.state.initial;
-    const bool wants_state = has_state && (completes || site_.backward);
-    const bool wants_gradient = completes && site_.backward;
-    if (state.has_value() != wants_state || grad_state.has_value() != wants_gradient) {
-      refute(Proof::dataflow, site_, "document ", part.document, ", rows ", describe(part.rows), ": ",
-             state.has_value() != wants_state ? "the state before them" : "the gradient of the state after them",
-             " is missing, or is there without need");
-    }
-    if (state) check_same_rows(*state, part.document, {0, part.rows.begin}, all_heads(), {TensorName::state});
-    if (grad_state) {
-      check_same_rows(*grad_state, part.document, {part.rows.end, length}, all_heads(), {TensorName::grad_state});
-    }
   }
 
   void check_address(const Block& block) const {
@@ -494,6 +358,7 @@ class Checker {
   const AttentionShape& shape_;
   Sizes sizes_;
   Homes homes_;
+  LinearForm linear_;
   Site site_;
 };
 
