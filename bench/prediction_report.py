@@ -7,6 +7,7 @@ a pass to its end; forward and backward are added, and the slowest tenth of the 
 Run: python bench/prediction_report.py [BATCHES [REPETITIONS_A_ROUND]]
 """
 
+import math
 import os
 import random
 import statistics
@@ -81,7 +82,7 @@ class Case:
     @property
     def measured(self) -> float:
         """The mean of the repetitions without the slowest tenth, as calibration has it."""
-        return statistics.mean(sorted(self.times)[: max(1, 9 * len(self.times) // 10)])
+        return statistics.mean(sorted(self.times)[: math.ceil(0.9 * len(self.times))])
 
 
 def order_errors(cases: list[Case]) -> int:

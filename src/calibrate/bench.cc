@@ -59,7 +59,7 @@ void Bench::measure(const comm::Communicator& communicator, c10::Device device, 
   expected.reserve(times.size());
   for (std::vector<double>& of_task : times) {
     std::sort(of_task.begin(), of_task.end());
-    const int64_t counted = std::max<int64_t>(1, 9 * num_rounds_ / 10);
+    const int64_t counted = num_rounds_ == 2 ? 1 : (9 * num_rounds_ + 9) / 10;
     expected.push_back(std::accumulate(of_task.begin(), of_task.begin() + counted, 0.0) / static_cast<double>(counted));
   }
   const at::Tensor sum = comm::all_reduce(communicator, tensor_of(expected, device), "calibrate").cpu();

@@ -27,9 +27,8 @@ class Bench {
   // that is not warm finds its data in memory, not in caches, as a layer of a large batch does. On a device, it ends
   // when the device has done it.
   void measure(const comm::Communicator& communicator, c10::Device device, double seconds);
-  // Mean of the rounds without the slowest tenth, at least one, which other programs may have disturbed and the first
-  // use of memory has, and of the ranks. REQUIRES:
-  // measured.
+  // Mean of the rounds without the slowest tenth, which other programs may have disturbed, and of the ranks; of two
+  // rounds the faster one, since nothing says which was disturbed. REQUIRES: measured.
   double seconds(size_t task) const { return seconds_[task]; }
   int64_t num_rounds() const { return num_rounds_; }
 
