@@ -146,7 +146,7 @@ simulate::Model make_model(const ModelArgument& argument, const plan::AttentionS
     std::tie(model.num_layers, model.hidden, model.intermediate, model.vocabulary) = std::get<ModelSizes>(*argument);
   }
   model.shape = shape;
-  for (simulate::LinearLayers& layers : model.linear) layers.shape.element = shape.element;
+  model.set_element(shape.element);
   return model;
 }
 

@@ -63,8 +63,7 @@ simulate::Scenario read_scenario(const Options& options, const ScenarioArguments
     request->shape = scenario.model.shape;
   }
   scenario.model.shape = request->shape;
-  scenario.model.shape.element = plan::parse_element_type(request->dtype);
-  for (simulate::LinearLayers& layers : scenario.model.linear) layers.shape.element = scenario.model.shape.element;
+  scenario.model.set_element(plan::parse_element_type(request->dtype));
   if (options.given("--transport") && scenario.model.linear.empty()) {
     fail_invalid(
         "[options] --transport has no effect on a model without linear layers; leave it out, or give a --model "

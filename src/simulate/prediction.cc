@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "evenspan/core/error.h"
-#include "simulate/shared_cores.h"
+#include "simulate/equal_shares.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -25,17 +25,17 @@ class StepClock {
       for (size_t r = 0; r < now_.size(); ++r) now_[r] += seconds(r);
       return;
     }
-    SharedCores cores(num_cores_);
+    EqualShares cores(num_cores_, 1);
     const auto finish = [&](double now) { now_[static_cast<size_t>(cores.take(now))] = now; };
     std::vector<size_t> order(now_.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return now_[a] < now_[b]; });
     for (const size_t r : order) {
       const double begin = now_[r];
-      while (!cores.idle() && cores.first_done() <= begin) finish(cores.first_done());
+      while (!cores.idle() && cores.first_served() <= begin) finish(cores.first_served());
       cores.add(static_cast<int32_t>(r), seconds(r), begin);
     }
-    while (!cores.idle()) finish(cores.first_done());
+    while (!cores.idle()) finish(cores.first_served());
   }
 
   // Layers of `before` per token, attention, and `after` per token.

@@ -4,25 +4,24 @@
 #include <functional>
 #include <queue>
 #include <tuple>
-#include <utility>
 
 #include "evenspan/core/error.h"
+#include "simulate/equal_shares.h"
 #include "simulate/network.h"
-#include "simulate/shared_cores.h"
 
 namespace evenspan::simulate {
 namespace {
 
-// Events that are nearer than this are one moment: ways are then brought up to date once.
+// Events that are nearer than this are one moment: servers are then brought up to date once.
 constexpr double kMomentSeconds = 1e-12;
 
 struct Event {
-  enum class Kind : uint8_t { step_done, flow_moves, way_served, cores_served };
+  enum class Kind : uint8_t { step_done, flow_moves, served };
   double seconds = 0;
   int64_t number = 0;  // events of one time happen in the order in which they were foreseen
   Kind kind = Kind::step_done;
-  int32_t id = 0;        // rank, flow or way
-  int32_t forecast = 0;  // of way_served and cores_served: void unless it is the latest
+  int32_t id = 0;        // rank, flow or server
+  int32_t forecast = 0;  // of served: void unless it is the server's latest
 };
 struct Later {
   bool operator()(const Event& a, const Event& b) const {
@@ -35,17 +34,9 @@ struct FlowState {
   int32_t num_open_ways = 0;  // that have not served it yet
 };
 
-// Serves its flows at equal rates. It has served `served_bytes` of each flow that was there from the start; a flow that
-// joins at s is served when s plus its own bytes are reached.
-struct WayState {
-  struct Due {
-    double served_bytes;
-    int32_t flow;
-    friend auto operator<=>(const Due&, const Due&) = default;
-  };
-  std::priority_queue<Due, std::vector<Due>, std::greater<>> due;
-  double served_bytes = 0;
-  double counted_seconds = 0;  // when served_bytes was true
+// A way, which serves flows, or the cores that ranks share.
+struct Server {
+  EqualShares shares;
   int32_t forecast = 0;
   bool changed = false;
 };
@@ -77,8 +68,9 @@ class Events {
         ranks_(network.schedules.size()),
         exchanges_(network.rank_of_exchange.size()),
         flows_(network.flows.size()),
-        ways_(network.way_bytes_per_second.size()),
-        cores_(network.num_cores) {
+        cores_(static_cast<int32_t>(network.way_bytes_per_second.size())) {
+    for (const double rate : network.way_bytes_per_second) servers_.push_back({EqualShares(rate)});
+    if (network.num_cores > 0) servers_.push_back({EqualShares(network.num_cores, 1)});
     run_.ranks.resize(ranks_.size());
     // A rank begins with the end of a step before its first.
     for (size_t r = 0; r < ranks_.size(); ++r) {
@@ -94,8 +86,7 @@ class Events {
         events_.pop();
         happen(event);
       }
-      forecast_ways();
-      forecast_cores();
+      forecast_servers();
     }
     for (size_t r = 0; r < ranks_.size(); ++r) {
       if (!ranks_[r].done) {
@@ -123,11 +114,8 @@ class Events {
       case Event::Kind::flow_moves:
         join_ways(event.id);
         break;
-      case Event::Kind::way_served:
-        if (event.forecast == ways_[static_cast<size_t>(event.id)].forecast) serve(event.id);
-        break;
-      case Event::Kind::cores_served:
-        if (event.forecast == cores_forecast_) serve_cores();
+      case Event::Kind::served:
+        if (event.forecast == servers_[static_cast<size_t>(event.id)].forecast) serve(event.id);
         break;
     }
   }
@@ -165,8 +153,7 @@ class Events {
       if (network_.num_cores == 0) {
         foresee(now_ + step.seconds, Event::Kind::step_done, rank, 0);
       } else {
-        cores_.add(rank, step.seconds, now_);
-        cores_changed_ = true;
+        change(cores_).add(rank, step.seconds, now_);
       }
       return;
     }
@@ -206,68 +193,40 @@ class Events {
     const Flow& fixed = network_.flows[static_cast<size_t>(flow)];
     flows_[static_cast<size_t>(flow)].num_open_ways = fixed.num_ways;
     for (int32_t i = 0; i < fixed.num_ways; ++i) {
-      const int32_t number = fixed.ways[static_cast<size_t>(i)];
-      WayState& way = count(number);
-      way.due.push({way.served_bytes + static_cast<double>(fixed.bytes), flow});
+      change(fixed.ways[static_cast<size_t>(i)]).add(flow, static_cast<double>(fixed.bytes), now_);
     }
   }
 
-  // The flow that is due first has been served, and all that are due with it.
+  // What the server owes first, and all that is due with it.
   void serve(int32_t number) {
-    WayState& way = count(number);
-    way.served_bytes = way.due.top().served_bytes;
-    while (!way.due.empty() && way.due.top().served_bytes <= way.served_bytes) {
-      const int32_t flow = way.due.top().flow;
-      way.due.pop();
-      if (--flows_[static_cast<size_t>(flow)].num_open_ways == 0) end_flow(flow);
+    EqualShares& shares = change(number);
+    do {
+      const int32_t id = shares.take(now_);
+      if (number == cores_) {
+        if (timeline_ == Timeline::record) run_.timeline[ranks_[static_cast<size_t>(id)].interval].end_seconds = now_;
+        finish_step(id);
+      } else if (--flows_[static_cast<size_t>(id)].num_open_ways == 0) {
+        end_flow(id);
+      }
+    } while (shares.another_due());
+  }
+
+  // A server's shares, of which something is about to change.
+  EqualShares& change(int32_t number) {
+    Server& server = servers_[static_cast<size_t>(number)];
+    if (!server.changed) changed_servers_.push_back(number);
+    server.changed = true;
+    return server.shares;
+  }
+
+  void forecast_servers() {
+    for (const int32_t number : changed_servers_) {
+      Server& server = servers_[static_cast<size_t>(number)];
+      server.changed = false;
+      ++server.forecast;
+      if (!server.shares.idle()) foresee(server.shares.first_served(), Event::Kind::served, number, server.forecast);
     }
-  }
-
-  // Brings a way that is about to change up to now.
-  WayState& count(int32_t number) {
-    WayState& way = ways_[static_cast<size_t>(number)];
-    if (!way.due.empty()) {
-      way.served_bytes += (now_ - way.counted_seconds) * rate(number);
-    }
-    way.counted_seconds = now_;
-    if (!way.changed) changed_ways_.push_back(number);
-    way.changed = true;
-    return way;
-  }
-
-  // Of each flow on a way that has some.
-  double rate(int32_t number) const {
-    const auto at = static_cast<size_t>(number);
-    return network_.way_bytes_per_second[at] / static_cast<double>(ways_[at].due.size());
-  }
-
-  void forecast_ways() {
-    for (const int32_t number : changed_ways_) {
-      WayState& way = ways_[static_cast<size_t>(number)];
-      way.changed = false;
-      ++way.forecast;
-      if (way.due.empty()) continue;
-      const double left = std::max(0.0, way.due.top().served_bytes - way.served_bytes);
-      foresee(now_ + left / rate(number), Event::Kind::way_served, number, way.forecast);
-    }
-    changed_ways_.clear();
-  }
-
-  // The rank that is done first, and all that are done with it.
-  void serve_cores() {
-    cores_changed_ = true;
-    std::vector<int32_t> done{cores_.take(now_)};
-    while (!cores_.idle() && cores_.first_done() <= now_ + kMomentSeconds) done.push_back(cores_.take(now_));
-    for (const int32_t rank : done) {
-      if (timeline_ == Timeline::record) run_.timeline[ranks_[static_cast<size_t>(rank)].interval].end_seconds = now_;
-      finish_step(rank);
-    }
-  }
-
-  void forecast_cores() {
-    if (!std::exchange(cores_changed_, false)) return;
-    ++cores_forecast_;
-    if (!cores_.idle()) foresee(cores_.first_done(), Event::Kind::cores_served, 0, cores_forecast_);
+    changed_servers_.clear();
   }
 
   void end_flow(int32_t flow) {
@@ -309,11 +268,9 @@ class Events {
   std::vector<RankState> ranks_;
   std::vector<ExchangeState> exchanges_;
   std::vector<FlowState> flows_;
-  std::vector<WayState> ways_;
-  std::vector<int32_t> changed_ways_;
-  SharedCores cores_;  // unused without
-  int32_t cores_forecast_ = 0;
-  bool cores_changed_ = false;
+  std::vector<Server> servers_;  // the ways by number, and the cores if ranks share them
+  int32_t cores_;                // their number
+  std::vector<int32_t> changed_servers_;
   std::priority_queue<Event, std::vector<Event>, Later> events_;
   int64_t num_events_ = 0;
   double now_ = 0;

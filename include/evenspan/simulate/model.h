@@ -32,6 +32,12 @@ struct Model {
     return left;
   }
 
+  // Of all layers.
+  void set_element(plan::ElementType element) {
+    shape.element = element;
+    for (LinearLayers& layers : linear) layers.shape.element = element;
+  }
+
   // Operations of one token's forward, two for each weight: query, key and value projections; output projection and
   // MLP; the output layer, once in a model.
   double before_attention_flops() const {
