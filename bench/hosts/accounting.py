@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+WAITING = ""  # as a strategy: the barriers around one, and nothing between them
+
 HEADER_BYTES = 14 + 20 + 32
 MSS = 1500 - 20 - 32
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from accounting import between_hosts, expected_bytes, matrix
+from accounting import WAITING, between_hosts, expected_bytes, matrix
 from network import INTERFACE, HostsError, Network, hosts, require_root
 from prediction import ROOT, predict
 
@@ -26,12 +26,12 @@ RANKS_PER_HOST = 2
 UNIFORM = ["ring", "zigzag", "all_gather", "ulysses"]
 PLANNED = ["sequence_aware", "hierarchical", "mixed", "auto"]
 HEADS, HEAD_DIM = 8, 64
-POINTS = [32, 128, 512, 2048]  # rows and keys of the measured kernels
+POINTS = [43, 139, 523, 2059]  # rows and keys of the measured kernels: like most lengths, no whole vectors
 
 
-def draw(tokens: int, longest: int, seed: int) -> list[int]:
-    """Draw lengths of ProLong, none above `longest`, that sum to `tokens`."""
-    lengths = list(map(int, (ROOT / "bench/data/prolong_20000.txt").read_text().split()))
+def draw(source: str, tokens: int, longest: int, seed: int) -> list[int]:
+    """Draw lengths of a file of bench/data, none above `longest`, that sum to `tokens`."""
+    lengths = list(map(int, (ROOT / f"bench/data/{source}_20000.txt").read_text().split()))
     generator = random.Random(seed)
     batch: list[int] = []
     while (left := tokens - sum(batch)) > 0:
@@ -78,16 +78,22 @@ def run_ranks(network: Network, job: dict, folder: Path, limit_seconds: float) -
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(num_ranks)]
 
 
-def summary(strategy: str, found: list[dict], predicted: dict) -> dict:
-    """One row of the table."""
+def sent_by_hosts(found: list[dict], strategy: str) -> list[float]:
+    """Return the median bytes that each host's interface counted: both ranks read the same, the first one's stand."""
+    return [
+        statistics.median(run["sent_bytes"] for run in rank["repetitions"] if run["strategy"] == strategy)
+        for rank in found[::RANKS_PER_HOST]
+    ]
+
+
+def summary(strategy: str, found: list[dict], predicted: dict, megabits_per_second: int) -> dict:
+    """One row of the table. What waiting alone sends, barriers, is expected of every strategy too."""
     runs = [[run for run in rank["repetitions"] if run["strategy"] == strategy] for rank in found]
     seconds = [max(r["end"] for r in run) - min(r["start"] for r in run) for run in zip(*runs, strict=True)]
-    # Both ranks of a host read the same interface: the first one's count stands for the host.
-    counted = [
-        statistics.median(run["sent_bytes"] for run in runs[rank]) for rank in range(0, len(runs), RANKS_PER_HOST)
-    ]
+    counted = sent_by_hosts(found, strategy)
     crossing = between_hosts(matrix(found[0]["plans"][strategy]), RANKS_PER_HOST)
-    expected = expected_bytes(crossing)
+    of_plan = expected_bytes(crossing)
+    expected = [plan + waiting for plan, waiting in zip(of_plan, sent_by_hosts(found, WAITING), strict=True)]
     return {
         "strategy": strategy,
         "tokens": found[0]["most_tokens"][strategy],
@@ -98,8 +104,9 @@ def summary(strategy: str, found: list[dict], predicted: dict) -> dict:
         "payload": sum(map(sum, crossing)),
         "simulated_payload": predicted["payload"],
         "expected": sum(expected),
+        "link": max(of_plan) * 8 / (megabits_per_second * 1e6),
         "counted": sum(counted),
-        "worst": max((abs(c / e - 1) for c, e in zip(counted, expected, strict=True) if e), default=0.0),
+        "worst": max(abs(c / e - 1) for c, e in zip(counted, expected, strict=True)),
     }
 
 
@@ -117,15 +124,16 @@ def inversions(rows: list[dict]) -> list[str]:
     ]
 
 
-def report(network: Network, rows: list[dict], waiting_bytes: float) -> None:
-    """Print the table of one network."""
-    print(f"\n### {network.num_hosts} hosts, {network.megabits_per_second:,} Mbit/s\n")
-    heads = ["strategy", "tokens", "least s", "median s", "predicted s", "plan MB", "expected MB", "counted MB"]
-    print("| " + " | ".join([*heads, "counted / expected"]) + " |")
-    print("|---|---|---|---|---|---|---|---|---|")
+def report(network: Network, kv_heads: int, rows: list[dict], waiting_bytes: float) -> None:
+    """Print the table of one network and shape."""
+    print(f"\n### {network.num_hosts} hosts, {network.megabits_per_second:,} Mbit/s, {kv_heads} kv heads\n")
+    heads = ["strategy", "tokens", "least s", "median s", "predicted s", "link s", "plan MB", "expected MB"]
+    heads += ["counted MB", "counted / expected"]
+    print("| " + " | ".join(heads) + " |")
+    print("|---" * len(heads) + "|")
     for row in sorted(rows, key=lambda row: row["median"]):
         ratio = f"{row['counted'] / row['expected']:.3f} (worst link {row['worst']:.1%} off)" if row["payload"] else "-"
-        seconds = [f"{row[key]:.3f}" for key in ("least", "median", "predicted")]
+        seconds = [f"{row[key]:.3f}" for key in ("least", "median", "predicted", "link")]
         megabytes = [f"{row[key] / 1e6:.3f}" for key in ("payload", "expected", "counted")]
         print("| " + " | ".join([row["strategy"], f"{row['tokens']:.2f}", *seconds, *megabytes, ratio]) + " |")
     best_uniform = min((row for row in rows if row["strategy"] in UNIFORM), key=lambda row: row["median"])
@@ -133,7 +141,7 @@ def report(network: Network, rows: list[dict], waiting_bytes: float) -> None:
     wrong = inversions(rows)
     print(
         f"\nFastest: {best['strategy']}; {best_uniform['strategy']}, the fastest of {', '.join(UNIFORM)}, takes "
-        f"{best_uniform['median'] / best['median']:.2f} times as long. "
+        f"{best_uniform['median'] / best['median']:.2f} times as long, its busiest link {best_uniform['link']:.2f} s. "
         f"Predicted order: {'right' if not wrong else 'wrong for ' + ', '.join(wrong)}. "
         f"Waiting alone (barriers) sent {waiting_bytes / 1e3:.1f} kB."
     )
@@ -143,6 +151,26 @@ def report(network: Network, rows: list[dict], waiting_bytes: float) -> None:
     sys.stdout.flush()
 
 
+def compare(network: Network, job: dict, limit_seconds: float) -> None:
+    """Run every strategy on one network, and print its table."""
+    with tempfile.TemporaryDirectory() as name, hosts(network):
+        folder = Path(name)
+        found = run_ranks(network, job, folder, limit_seconds)
+        machines = [rank["machine"] for rank in found]
+        chosen = found[0]["auto"]
+        rows = [
+            summary(
+                strategy,
+                found,
+                predict(chosen if strategy == "auto" else (strategy, 0), job, machines, folder),
+                network.megabits_per_second,
+            )
+            for strategy in job["strategies"]
+        ]
+    report(network, job["shape"]["kv_heads"], rows, sum(sent_by_hosts(found, WAITING)))
+    print(f"auto is {chosen[0]}" + (f" with {chosen[1]} ranks a group." if chosen[1] else "."), flush=True)
+
+
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -150,7 +178,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--megabits", type=int, nargs="+", default=[100, 1000], help="rates of the links in Mbit/s")
     parser.add_argument("--tokens", type=int, default=16384, help="tokens of the batch")
     parser.add_argument("--longest", type=int, default=4096, help="documents are cut to so many tokens")
-    parser.add_argument("--kv-heads", type=int, default=4, choices=(1, 2, 4, 8), help=f"of {HEADS} heads")
+    parser.add_argument("--lengths", default="prolong", choices=("prolong", "wikipedia"), help="documents of the batch")
+    parser.add_argument(
+        "--kv-heads", type=int, nargs="+", default=[4, 8], choices=(1, 2, 4, 8), help=f"shapes of {HEADS} heads"
+    )
     parser.add_argument("--repetitions", type=int, default=5, help="of each strategy, interleaved")
     parser.add_argument("--seed", type=int, default=7, help="of the batch")
     parser.add_argument("--limit", type=float, default=600, help="seconds that the ranks of one network may take")
@@ -167,45 +198,27 @@ def main() -> int:
     given = arguments()
     try:
         require_root()
-        lengths = draw(given.tokens, given.longest, given.seed)
-        job = {
-            "lengths": lengths,
-            "shape": {"heads": HEADS, "kv_heads": given.kv_heads, "head_dim": HEAD_DIM},
-            "strategies": UNIFORM + PLANNED,
-            "repetitions": given.repetitions,
-            "ranks_per_host": RANKS_PER_HOST,
-            "points": POINTS,
-        }
+        lengths = draw(given.lengths, given.tokens, given.longest, given.seed)
         print(
-            f"{len(lengths)} documents of ProLong, {sum(lengths):,} tokens, longest {max(lengths):,}; "
-            f"{HEADS} heads, {given.kv_heads} kv heads of {HEAD_DIM}, f32, causal.\n"
+            f"{len(lengths)} documents of {given.lengths}, {sum(lengths):,} tokens, longest {max(lengths):,}; "
+            f"{HEADS} heads of {HEAD_DIM}, f32, causal.\n"
             f"{RANKS_PER_HOST} ranks a host, one thread each, {os.cpu_count()} cores; {given.repetitions} repetitions"
-            " in turn after one to warm up.",
+            " in turn after one to warm up.\n"
+            "link s: what the busiest link needs for the bytes of the plan. expected MB: with headers, acknowledgements and"
+            " what waiting (barriers) sends.",
             flush=True,
         )
-        for num_hosts in given.hosts:
-            for rate in given.megabits:
-                with (
-                    tempfile.TemporaryDirectory() as folder,
-                    hosts(Network(f"evenspan-{os.getpid()}", num_hosts, rate)) as network,
-                ):
-                    job["megabits_per_second"] = rate
-                    found = run_ranks(network, job, Path(folder), given.limit)
-                    machines = [rank["machine"] for rank in found]
-                    chosen = found[0]["auto"]
-                    predicted = {
-                        strategy: predict(chosen if strategy == "auto" else (strategy, 0), job, machines, Path(folder))
-                        for strategy in job["strategies"]
-                    }
-                waiting = [
-                    r["sent_bytes"]
-                    for rank in found[::RANKS_PER_HOST]
-                    for r in rank["repetitions"]
-                    if not r["strategy"]
-                ]
-                rows = [summary(strategy, found, predicted[strategy]) for strategy in job["strategies"]]
-                report(network, rows, statistics.median(waiting) * num_hosts)
-                print(f"auto is {chosen[0]}" + (f" with {chosen[1]} ranks a group." if chosen[1] else "."), flush=True)
+        for num_hosts, kv_heads, rate in itertools.product(given.hosts, given.kv_heads, given.megabits):
+            job = {
+                "lengths": lengths,
+                "shape": {"heads": HEADS, "kv_heads": kv_heads, "head_dim": HEAD_DIM},
+                "strategies": UNIFORM + PLANNED,
+                "repetitions": given.repetitions,
+                "ranks_per_host": RANKS_PER_HOST,
+                "points": POINTS,
+                "megabits_per_second": rate,
+            }
+            compare(Network(f"evenspan-{os.getpid()}", num_hosts, rate), job, given.limit)
     except HostsError as error:
         print(error, file=sys.stderr)
         return 1

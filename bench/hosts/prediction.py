@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("EVENSPAN_BIN", ROOT / "build" / "bin" / "evenspan"))
 
 FREE = 1e30  # operations a second of token-wise layers, of which attention alone has none
-TILE = 32
 
 
 def median(machines: list[dict], link: str, key: str) -> float:
@@ -22,10 +21,11 @@ def median(machines: list[dict], link: str, key: str) -> float:
     return statistics.median(machine[link][key] for machine in machines)
 
 
-def kernels(machines: list[dict], way: str) -> list[list[float]]:
-    """Mean times of the ranks."""
-    tables = [machine[way] for machine in machines]
-    return [[statistics.mean(times) for times in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
+def processor_seconds(machines: list[dict], link: str) -> dict[str, float]:
+    """What a message takes from the cores at each end, of which an exchange has two at both."""
+    return {
+        f"compute_{of}_seconds": median(machines, link, f"processor_seconds_per_{of}") / 2 for of in ("byte", "message")
+    }
 
 
 def rising(seconds: list[list[float]]) -> list[list[float]]:
@@ -35,6 +35,19 @@ def rising(seconds: list[list[float]]) -> list[list[float]]:
         for k in range(len(row)):
             row[k] = max([row[k], *row[max(0, k - 1) : k], *(above[k] for above in table[max(0, q - 1) : q])])
     return table
+
+
+def kernels(machines: list[dict], way: str) -> dict:
+    """Mean times of the ranks in one pass."""
+    grids = [machine[way]["seconds"] for machine in machines]
+    squares = [machine[way]["square_seconds"] for machine in machines]
+    mean = [[statistics.mean(times) for times in zip(*rows, strict=True)] for rows in zip(*grids, strict=True)]
+    return {
+        "operation_seconds": 0,
+        "segment_seconds": 0,
+        "seconds": rising(mean),
+        "square_seconds": [statistics.mean(times) for times in zip(*squares, strict=True)],
+    }
 
 
 def model(shape: dict[str, int]) -> dict[str, int]:
@@ -54,7 +67,6 @@ def profile(machines: list[dict], job: dict) -> dict:
     """A profile of the measurements."""
     shape, points = job["shape"], job["points"]
     copied = [machine["copied_bytes_per_second"] for machine in machines]
-    forward, backward = (rising(kernels(machines, way)) for way in ("forward", "backward"))
     shaped = goodput(job["megabits_per_second"] * 1e6)  # of a host's link, which its ranks share
     return {
         "name": "hosts",
@@ -62,11 +74,12 @@ def profile(machines: list[dict], job: dict) -> dict:
             {
                 "head_dim": shape["head_dim"],
                 "dtypes": ["f32"],
-                "tile": TILE,
+                "tile": 1,
                 "queries": points,
                 "keys": points,
-                "forward": {"operation_seconds": 0, "segment_seconds": 0, "seconds": forward},
-                "backward": {"operation_seconds": 0, "segment_seconds": 0, "seconds": backward},
+                "squares": points,
+                "forward": kernels(machines, "forward"),
+                "backward": kernels(machines, "backward"),
             }
         ],
         "memory_bytes_per_second": statistics.mean(copied),
@@ -77,14 +90,14 @@ def profile(machines: list[dict], job: dict) -> dict:
         "links": [
             {
                 **{key: median(machines, "inside", key) for key in ("latency_seconds", "bytes_per_second")},
-                "compute_byte_seconds": median(machines, "inside", "processor_seconds_per_byte") / 2,
+                **processor_seconds(machines, "inside"),
             },
             {
                 "latency_seconds": median(machines, "between", "latency_seconds"),
                 "bytes_per_second": shaped,
                 "cards": 1,
                 "card_bytes_per_second": shaped,
-                "compute_byte_seconds": median(machines, "between", "processor_seconds_per_byte") / 2,
+                **processor_seconds(machines, "between"),
             },
         ],
     }

@@ -18,9 +18,9 @@ from pathlib import Path
 import evenspan
 import torch
 import torch.distributed as dist
-from accounting import counted_bytes
+from accounting import WAITING, counted_bytes
 from network import INTERFACE
-from prediction import profile
+from prediction import profile, topology
 
 SETTLE_SECONDS = 0.1  # for the last, delayed acknowledgements
 
@@ -37,26 +37,31 @@ def seconds_of(
     return times
 
 
-def kernel_times(points: list[int], head_dim: int) -> dict[str, list[list[float]]]:
-    """Return the median processor seconds of one head by rows and keys, forward and backward."""
+def kernel_times(points: list[int], head_dim: int) -> dict[str, dict[str, list]]:
+    """Return the median processor seconds of one head by pass: of rows and keys, and of causal squares."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     num_heads = 2
-    table: dict[str, list[list[float]]] = {"forward": [], "backward": []}
-    for rows in points:
-        for times in table.values():
-            times.append([])
-        for keys in points:
-            query = torch.randn(1, num_heads, rows, head_dim)
-            key, value = (torch.randn(1, num_heads, keys, head_dim) for _ in range(2))
-            output, lse = flash(query, key, value)
-            arguments = (output, query, key, value, output, lse, 0.0, False)
-            repetitions = max(5, min(50, (1 << 22) // (rows * keys)))
-            forward = seconds_of(lambda q=query, k=key, v=value: flash(q, k, v), repetitions, time.thread_time)
-            backward = seconds_of(lambda a=arguments: flash_backward(*a), repetitions, time.thread_time)
-            table["forward"][-1].append(statistics.median(forward) / num_heads)
-            table["backward"][-1].append(statistics.median(backward) / num_heads)
-    return table
+
+    def measure(rows: int, keys: int, is_causal: bool) -> tuple[float, float]:
+        query = torch.randn(1, num_heads, rows, head_dim)
+        key, value = (torch.randn(1, num_heads, keys, head_dim) for _ in range(2))
+        output, lse = flash(query, key, value, is_causal=is_causal)
+        arguments = (output, query, key, value, output, lse, 0.0, is_causal)
+        repetitions = max(5, min(50, (1 << 22) // (rows * keys)))
+        forward = seconds_of(lambda: flash(query, key, value, is_causal=is_causal), repetitions, time.thread_time)
+        backward = seconds_of(lambda: flash_backward(*arguments), repetitions, time.thread_time)
+        return statistics.median(forward) / num_heads, statistics.median(backward) / num_heads
+
+    table = [[measure(rows, keys, False) for keys in points] for rows in points]
+    squares = [measure(rows, rows, True) for rows in points]
+    return {
+        way: {
+            "seconds": [[times[i] for times in row] for row in table],
+            "square_seconds": [times[i] for times in squares],
+        }
+        for i, way in enumerate(("forward", "backward"))
+    }
 
 
 def exchange(peer: int, message: torch.Tensor) -> None:
@@ -67,20 +72,24 @@ def exchange(peer: int, message: torch.Tensor) -> None:
 
 
 def link(peer: int) -> dict[str, float]:
-    """Measure messages that all ranks swap with a peer at once: latency, bandwidth, and processor time of a byte."""
+    """Measure exchanges of all ranks with a peer at once: latency, bandwidth, and processor time of a message."""
     small, large = (torch.zeros(num_bytes, dtype=torch.uint8) for num_bytes in (64, 4 << 20))
-    latencies, seconds, processor = [], [], []
-    for _ in range(7):
-        dist.barrier()
-        latencies += seconds_of(lambda: exchange(peer, small), 3)
+    num_small = 20
+
+    def measure(message: torch.Tensor, repetitions: int) -> tuple[list[float], float]:
         dist.barrier()
         used = time.process_time()
-        seconds += seconds_of(lambda: exchange(peer, large), 1)
-        processor.append(time.process_time() - used)
+        seconds = seconds_of(lambda: exchange(peer, message), repetitions)
+        return seconds, (time.process_time() - used) / repetitions
+
+    of_small = [measure(small, num_small) for _ in range(7)]
+    of_large = [measure(large, 1) for _ in range(7)]
+    message = min(processor for _, processor in of_small)
     return {
-        "latency_seconds": statistics.median(latencies),
-        "bytes_per_second": large.numel() / statistics.median(seconds),
-        "processor_seconds_per_byte": min(processor) / large.numel(),
+        "latency_seconds": statistics.median(seconds for times, _ in of_small for seconds in times),
+        "bytes_per_second": large.numel() / statistics.median(seconds for times, _ in of_large for seconds in times),
+        "processor_seconds_per_message": message,
+        "processor_seconds_per_byte": (min(processor for _, processor in of_large) - message) / large.numel(),
     }
 
 
@@ -98,8 +107,8 @@ def machine(points: list[int], head_dim: int) -> dict:
     return {**found, "inside": link(rank ^ 1), "between": link((rank + num_ranks // 2) % num_ranks)}
 
 
-def main(job: dict, measured: str) -> dict:
-    """Return the measurements of this rank; `measured` is where it writes the profile that `auto` plans with."""
+def main(job: dict, machine_files: tuple[Path, Path]) -> dict:
+    """Return the measurements of this rank; `machine_files` become the profile and topology that it plans with."""
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
     ranks_per_host, shape = job["ranks_per_host"], job["shape"]
     found: dict = {
@@ -109,15 +118,16 @@ def main(job: dict, measured: str) -> dict:
     # Every rank chooses for itself, from what all measured.
     machines: list[dict] = [{}] * num_ranks
     dist.all_gather_object(machines, found["machine"])
-    Path(measured).write_text(json.dumps(profile(machines, job)))
+    for file, content in zip(machine_files, (profile(machines, job), topology(num_ranks, ranks_per_host)), strict=True):
+        file.write_text(json.dumps(content))
     plans = {
         strategy: evenspan.plan(
             job["lengths"],
             num_ranks,
-            ranks_per_node=ranks_per_host,
             strategy=strategy,
             dtype="f32",
-            profile=measured,
+            profile=machine_files[0],
+            topology=machine_files[1],
             **shape,
         )
         for strategy in job["strategies"]
@@ -144,14 +154,14 @@ def main(job: dict, measured: str) -> dict:
         for strategy, plan in plans.items()
     }
     for repetition in range(-1, job["repetitions"]):  # the first one warms up
-        for strategy in [*job["strategies"], ""]:  # the empty one only waits, for the bytes of waiting
+        for strategy in [*job["strategies"], WAITING]:
             for tensor in inputs.get(strategy, []):
                 tensor.grad = None
             dist.barrier()
             sent = counted_bytes(INTERFACE)
             dist.barrier()
             start = time.monotonic()  # one clock for all processes of the machine
-            if strategy:
+            if strategy != WAITING:
                 attention(strategy)
             end = time.monotonic()
             dist.barrier()
@@ -166,7 +176,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(int(os.environ["RANK"]))
     dist.init_process_group("gloo")
-    result = main(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2] + ".profile")
-    Path(sys.argv[2]).write_text(json.dumps(result))
+    job_file, found_file = map(Path, sys.argv[1:])
+    described = found_file.with_suffix(".profile"), found_file.with_suffix(".topology")
+    found_file.write_text(json.dumps(main(json.loads(job_file.read_text()), described)))
     dist.barrier()
     os._exit(0)  # the peers' sockets may close first

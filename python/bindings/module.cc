@@ -110,15 +110,6 @@ plan::Documents make_documents(const std::vector<int64_t>& lengths, const MaskAr
   return plan::Documents(std::move(documents));
 }
 
-simulate::Profile read_profile(const std::string& name_or_file) {
-#ifdef EVENSPAN_WITH_MACHINE
-  return machine::read_profile(name_or_file);
-#else
-  fail(ErrorKind::unsupported, "[plan] this build reads no profiles, ", name_or_file,
-       " was given; build evenspan with nlohmann-json");
-#endif
-}
-
 simulate::Model read_model(const std::string& file) {
 #ifdef EVENSPAN_WITH_MACHINE
   return machine::parse_model(machine::read_text_file(file), file);
@@ -150,15 +141,27 @@ simulate::Model make_model(const ModelArgument& argument, const plan::AttentionS
   return model;
 }
 
+simulate::Scenario read_scenario([[maybe_unused]] const simulate::Model& model, const std::string& profile_name,
+                                 [[maybe_unused]] const std::string& topology, [[maybe_unused]] int32_t ranks,
+                                 [[maybe_unused]] int32_t ranks_per_node) {
+#ifdef EVENSPAN_WITH_MACHINE
+  const simulate::Profile profile = machine::read_profile(profile_name);
+  return simulate::scenario_of_run(profile, model, machine::machine_of_run(topology, profile, ranks, ranks_per_node));
+#else
+  fail(ErrorKind::unsupported, "[plan] this build reads no profiles, ", profile_name,
+       " was given; build evenspan with nlohmann-json");
+#endif
+}
+
 // Plans batches that differ in their documents only, and the next one in the background.
 class Planner {
  public:
-  Planner(int32_t ranks, int32_t ranks_per_node, const std::string& strategy, int32_t heads, int32_t kv_heads,
-          int32_t head_dim, const std::string& dtype, double token_slack, int32_t ranks_per_group,
-          int64_t memory_budget, const std::optional<std::string>& profile, const ModelArgument& model,
-          int64_t capacity)
-      : scenario_(make_scenario(profile, model, {heads, kv_heads, head_dim, plan::parse_element_type(dtype)}, ranks,
-                                ranks_per_node)),
+  Planner(int32_t ranks, int32_t ranks_per_node, const std::optional<std::string>& topology,
+          const std::string& strategy, int32_t heads, int32_t kv_heads, int32_t head_dim, const std::string& dtype,
+          double token_slack, int32_t ranks_per_group, int64_t memory_budget, const std::optional<std::string>& profile,
+          const ModelArgument& model, int64_t capacity)
+      : scenario_(make_scenario(profile, model, {heads, kv_heads, head_dim, plan::parse_element_type(dtype)}, topology,
+                                ranks, ranks_per_node)),
         cache_([this](const plan::Request& request) { return make(request); },
                static_cast<size_t>(std::max<int64_t>(capacity, 1))) {
     request_.shape = {heads, kv_heads, head_dim, plan::parse_element_type(dtype)};
@@ -192,12 +195,16 @@ class Planner {
  private:
   static std::optional<simulate::Scenario> make_scenario(const std::optional<std::string>& profile,
                                                          const ModelArgument& model, const plan::AttentionShape& shape,
-                                                         int32_t ranks, int32_t ranks_per_node) {
+                                                         const std::optional<std::string>& topology, int32_t ranks,
+                                                         int32_t ranks_per_node) {
     if (model && !profile) {
       fail_invalid("[plan] model has no effect without a profile, which weighs it; leave it out, or give a profile");
     }
+    if (topology && !profile) {
+      fail_invalid("[plan] topology has no effect without a profile; leave it out, or give a profile");
+    }
     if (!profile) return std::nullopt;
-    return simulate::scenario_of_run(read_profile(*profile), make_model(model, shape), ranks, ranks_per_node);
+    return read_scenario(make_model(model, shape), *profile, topology.value_or(""), ranks, ranks_per_node);
   }
   plan::Request request_of(const std::vector<int64_t>& lengths, const MaskArgument& mask) const {
     plan::Request request = request_;
@@ -265,12 +272,13 @@ void bind_plan(py::module_& m) {
       .def(
           "text", [](const PlanHandle& p) { return plan::print(plan::lower_all(*p.plan)); }, Unlocked());
   py::class_<Planner, std::shared_ptr<Planner>>(m, "Planner")
-      .def(py::init<int32_t, int32_t, const std::string&, int32_t, int32_t, int32_t, const std::string&, double,
-                    int32_t, int64_t, const std::optional<std::string>&, const ModelArgument&, int64_t>(),
-           Unlocked(), py::kw_only(), py::arg("ranks"), py::arg("ranks_per_node"), py::arg("strategy"),
-           py::arg("heads"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("dtype"), py::arg("token_slack"),
-           py::arg("ranks_per_group"), py::arg("memory_budget"), py::arg("profile"), py::arg("model"),
-           py::arg("capacity"))
+      .def(py::init<int32_t, int32_t, const std::optional<std::string>&, const std::string&, int32_t, int32_t, int32_t,
+                    const std::string&, double, int32_t, int64_t, const std::optional<std::string>&,
+                    const ModelArgument&, int64_t>(),
+           Unlocked(), py::kw_only(), py::arg("ranks"), py::arg("ranks_per_node"), py::arg("topology"),
+           py::arg("strategy"), py::arg("heads"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("dtype"),
+           py::arg("token_slack"), py::arg("ranks_per_group"), py::arg("memory_budget"), py::arg("profile"),
+           py::arg("model"), py::arg("capacity"))
       .def("prefetch", &Planner::prefetch, Unlocked(), py::arg("lengths"), py::arg("mask"))
       .def("plan", &Planner::plan, Unlocked(), py::arg("lengths"), py::arg("mask"))
       .def("take_note", &Planner::take_note)

@@ -52,6 +52,7 @@ class Planner:
         *,
         ranks: int,
         ranks_per_node: int,
+        topology: str | None,
         strategy: str,
         heads: int,
         kv_heads: int,

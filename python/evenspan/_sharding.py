@@ -30,6 +30,7 @@ def planner(
     kv_heads: int | None = None,
     head_dim: int,
     ranks_per_node: int = 0,
+    topology: str | os.PathLike[str] | None = None,
     strategy: str = "sequence_aware",
     dtype: torch.dtype | str = torch.bfloat16,
     token_slack: float = 0.1,
@@ -47,6 +48,7 @@ def planner(
         kv_heads: Key and value heads.
         head_dim: Elements of a head.
         ranks_per_node: Consecutive ranks on one machine.
+        topology: A file, instead of `ranks_per_node`.
         strategy: A name, or "auto".
         dtype: Element type.
         token_slack: Of planned placements.
@@ -63,6 +65,7 @@ def planner(
     return _evenspan.Planner(
         ranks=ranks,
         ranks_per_node=ranks_per_node,
+        topology=None if topology is None else os.fspath(topology),
         strategy=strategy,
         heads=heads,
         kv_heads=heads if kv_heads is None else kv_heads,
@@ -85,6 +88,7 @@ def plan(
     kv_heads: int | None = None,
     head_dim: int,
     ranks_per_node: int = 0,
+    topology: str | os.PathLike[str] | None = None,
     strategy: str = "sequence_aware",
     dtype: torch.dtype | str = torch.bfloat16,
     mask: str | Sequence[str] = "causal",
@@ -103,6 +107,8 @@ def plan(
         kv_heads: Key and value heads, a divisor of `heads`; as many as `heads` by default.
         head_dim: Elements of a head.
         ranks_per_node: Consecutive ranks on one machine, the last may have fewer; 0 puts all on one.
+        topology: A JSON file (docs/simulator.md) with levels and links of its own, instead of `ranks_per_node`; goes
+            with a profile.
         strategy: A name that `evenspan strategies` lists, or "auto": the one whose step is simulated shortest on the
             machine of `profile`, for the sizes of `model`; `Plan.strategy` names it. Beyond 64 ranks some are
             modelled by a formula and not planned; a warning says when the shortest step is theirs.
@@ -119,7 +125,8 @@ def plan(
 
     Raises:
         InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; "auto" has no
-            profile, or the profile was not measured for the shape; `model` has no profile, or other heads.
+            profile, or the profile was not measured for the shape; `model` has no profile, or other heads; `topology`
+            has no profile, or other ranks.
         ResourceError: No plan keeps the memory budget.
     """
     made_by = planner(
@@ -128,6 +135,7 @@ def plan(
         kv_heads=kv_heads,
         head_dim=head_dim,
         ranks_per_node=ranks_per_node,
+        topology=topology,
         strategy=strategy,
         dtype=dtype,
         token_slack=token_slack,

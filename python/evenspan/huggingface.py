@@ -136,6 +136,7 @@ def attach(
     average: str | None = None,
     strategy: str = "sequence_aware",
     ranks_per_node: int = 0,
+    topology: str | os.PathLike[str] | None = None,
     ranks_per_group: int = 0,
     token_slack: float = 0.1,
     profile: str | os.PathLike[str] | None = None,
@@ -152,6 +153,7 @@ def attach(
             same ranks averages them: the loss is then multiplied by the number of ranks.
         strategy: As in `evenspan.plan`; "auto" simulates this model's steps.
         ranks_per_node: As in `evenspan.plan`.
+        topology: As in `evenspan.plan`.
         ranks_per_group: As in `evenspan.plan`.
         token_slack: As in `evenspan.plan`.
         profile: As in `evenspan.plan`.
@@ -176,6 +178,7 @@ def attach(
     options = {
         "strategy": strategy,
         "ranks_per_node": ranks_per_node,
+        "topology": topology,
         "ranks_per_group": ranks_per_group,
         "token_slack": token_slack,
         "profile": profile,

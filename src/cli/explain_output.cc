@@ -3,6 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <string_view>
+#include <vector>
 
 #include "cli/table.h"
 #include "evenspan/core/error.h"
@@ -113,8 +115,10 @@ std::string traffic_text(const Explanation& e) {
                           ".\n");
 }
 
+constexpr std::string_view kMessages = "message_seconds";
+
 struct Part {
-  const char* key;
+  std::string_view key;
   double seconds;
   const char* text;
 };
@@ -124,6 +128,7 @@ std::vector<Part> parts_of(const simulate::StepParts& step) {
       {"kernel_seconds", step.kernel_seconds, "attention kernels below their best rate"},
       {"launch_seconds", step.launch_seconds, "launches of attention kernels"},
       {"copy_seconds", step.copy_seconds, "copies and additions in memory"},
+      {kMessages, step.message_seconds, "messages, where processors move them"},
       {"imbalance_seconds", step.imbalance_seconds, "computing of the busiest rank above the mean"},
       {"exposed_seconds", step.exposed_seconds, "waiting of the busiest rank, for transfers and other ranks"}};
 }
@@ -133,15 +138,17 @@ std::string step_text(const simulate::Scenario& scenario, const Explanation& e) 
   std::vector<std::vector<std::string>> rows;
   std::string most_text;
   double most = 0;
-  for (const Part& part : parts_of(e.step)) {
+  std::vector<Part> parts = parts_of(e.step);
+  std::erase_if(parts, [](const Part& part) { return part.key == kMessages && part.seconds == 0; });
+  for (const Part& part : parts) {
     rows.push_back({milliseconds(part.seconds), fixed(100 * std::max(part.seconds, 0.0) / e.step.step_seconds, 1)});
-    if (part.seconds <= most || part.key == std::string("lower_bound_seconds")) continue;
+    if (part.seconds <= most || part.key == "lower_bound_seconds") continue;
     most = part.seconds;
     most_text = part.text;
   }
   std::string lines = aligned(rows);
   size_t begin = 0;
-  for (const Part& part : parts_of(e.step)) {
+  for (const Part& part : parts) {
     const size_t end = lines.find('\n', begin);
     text += lines.substr(begin, end - begin) + " %  " + part.text + "\n";
     begin = end + 1;
@@ -151,7 +158,8 @@ std::string step_text(const simulate::Scenario& scenario, const Explanation& e) 
   text += join_text("\nThe busiest is rank ", busiest.rank.value, " with ", grouped(busiest.num_tokens),
                     " tokens. It computes ", milliseconds(e.step.step_seconds - e.step.exposed_seconds),
                     " ms: attention ", milliseconds(busiest.attention_seconds), ",\ntoken-wise layers ",
-                    milliseconds(busiest.token_seconds), ", copies ", milliseconds(busiest.copy_seconds), ". ");
+                    milliseconds(busiest.token_seconds), ", copies ", milliseconds(busiest.copy_seconds),
+                    busiest.message_seconds > 0 ? ", messages " + milliseconds(busiest.message_seconds) : "", ". ");
   std::string waits;
   for (size_t level = 0; level < busiest.wait_seconds_by_level.size(); ++level) {
     if (busiest.wait_seconds_by_level[level] <= 0) continue;
@@ -237,6 +245,7 @@ std::string explanation_json(const simulate::Scenario& scenario, const simulate:
         {"attention_seconds", busiest.attention_seconds},
         {"token_seconds", busiest.token_seconds},
         {"copy_seconds", busiest.copy_seconds},
+        {"message_seconds", busiest.message_seconds},
         {"wait_seconds_by_level", busiest.wait_seconds_by_level}}},
       {"peak_arena_bytes", explanation.prediction.peak_arena_bytes},
       {"peak_saved_bytes", explanation.prediction.peak_saved_bytes},

@@ -27,6 +27,7 @@ constexpr const char* kExamples = R"(Examples:
   seq 100 100 2000 | evenspan plan --lengths - --ranks 4
   evenspan plan --lengths lengths.txt.gz --ranks 64 --ranks-per-node 8 --strategy hierarchical --json plan.json
   evenspan plan --lengths lengths.txt --ranks 16 --ranks-per-node 8 --strategy auto --profile h100-sxm
+  evenspan plan --lengths lengths.txt --topology cluster.json --strategy auto --profile mine.json
   evenspan plan --lengths lengths.txt --ranks 8 --mask window:4096 --text plan.txt --verify
 
 Work is modelled with the constants of a 7B model (FlexSP), or from the profile that is given. The strategy auto takes
@@ -37,7 +38,7 @@ Exit code: 0 planned, 1 --verify refused the plan, 2 bad arguments or input.)";
 
 struct PlanArguments {
   RequestArguments request;
-  std::string profile = kDefaultProfile, json, text, html;
+  std::string profile = kDefaultProfile, topology, json, text, html;
   bool verify = false;
 };
 
@@ -45,6 +46,7 @@ void declare(Options* options, PlanArguments* arguments) {
   declare_batch(options, &arguments->request);
   options->integer("--ranks-per-node", "Ranks of a node, the last may have fewer; 0: all ranks are on one node",
                    &arguments->request.ranks_per_node);
+  declare_topology(options, &arguments->topology);
   options->text("--strategy", "NAME",
                 "One of " + strategy_names() + ", auto; evenspan strategies describes them; auto needs --profile",
                 &arguments->request.knobs.strategy);
@@ -67,19 +69,25 @@ std::string shipped_names() {
   return names;
 }
 
-simulate::Scenario make_scenario(const PlanArguments& arguments, const plan::Request& request) {
+// What --topology describes.
+using Described = std::optional<simulate::Machine>;
+
+simulate::Scenario make_scenario(const PlanArguments& arguments, const Described& described,
+                                 const plan::Request& request) {
+  const simulate::Profile profile = machine::read_profile(arguments.profile, read_input);
   simulate::Model model;
   model.shape = request.shape;
-  return simulate::scenario_of_run(machine::read_profile(arguments.profile, read_input), model, request.num_ranks(),
-                                   arguments.request.ranks_per_node);
+  return simulate::scenario_of_run(
+      profile, model,
+      described ? *described : simulate::make_machine(profile, request.num_ranks(), request.topology.ranks_per_node()));
 }
 
 // Of a plan without --profile too, if the default profile was measured for its shape.
-PlanForecast forecast_of(const PlanArguments& arguments, std::optional<simulate::Scenario> scenario,
-                         const plan::Plan& plan) {
+PlanForecast forecast_of(const PlanArguments& arguments, const Described& described,
+                         std::optional<simulate::Scenario> scenario, const plan::Plan& plan) {
   if (!scenario) {
     try {
-      scenario = make_scenario(arguments, plan.request);
+      scenario = make_scenario(arguments, described, plan.request);
     } catch (const Error& error) {
       std::cerr << "evenspan plan: note: no modelled seconds: " << error.what() << "\n";
     }
@@ -91,7 +99,7 @@ PlanForecast forecast_of(const PlanArguments& arguments, std::optional<simulate:
 
 int plan_command(const Arguments& words) {
   PlanArguments arguments;
-  Options options("evenspan plan", kSummary, kExamples, {"--lengths", "--ranks"});
+  Options options("evenspan plan", kSummary, kExamples, {"--lengths"});
   declare(&options, &arguments);
   if (!options.parse(words)) return kDone;
   refuse_same_output({{"--json", arguments.json}, {"--text", arguments.text}, {"--html", arguments.html}});
@@ -103,13 +111,19 @@ int plan_command(const Arguments& words) {
     fail_invalid("[options] --strategy auto simulates the machine and needs its --profile; name a shipped one (",
                  shipped_names(), ") or a file");
   }
+  check_topology(options, "evenspan plan");
   check_idle_knobs(options, {wanted.knobs.strategy}, "evenspan plan");
   const plan::Mask mask = plan::parse_mask(wanted.mask);
   plan::Request request = read_request(wanted, mask);
-  request.topology = plan::make_topology(wanted.ranks, wanted.ranks_per_node);
+  Described described;
+  if (options.given("--topology")) {
+    described = machine::parse_topology(read_input(arguments.topology), arguments.topology,
+                                        machine::read_profile(arguments.profile, read_input));
+  }
+  request.topology = described ? described->topology : plan::make_topology(wanted.ranks, wanted.ranks_per_node);
   plan::validate(request);
   std::optional<simulate::Scenario> scenario;
-  if (has_profile) scenario = make_scenario(arguments, request);
+  if (has_profile) scenario = make_scenario(arguments, described, request);
 
   // What a rank spends: the plan, and its own program.
   const auto start = std::chrono::steady_clock::now();
@@ -125,7 +139,7 @@ int plan_command(const Arguments& words) {
   if (!planned.note.empty()) std::cerr << "evenspan plan: note: " << planned.note << "\n";
   std::vector<std::pair<std::string, std::string>> outputs;
   if (!arguments.json.empty()) {
-    const PlanForecast forecast = forecast_of(arguments, scenario, *plan);
+    const PlanForecast forecast = forecast_of(arguments, described, scenario, *plan);
     outputs.emplace_back(arguments.json, plan_json(*plan, metrics, forecast, mask, seconds));
   }
   if (!arguments.html.empty()) {

@@ -31,11 +31,14 @@ void declare_profile(Options* options, std::string* profile) {
                 profile);
 }
 
+void declare_topology(Options* options, std::string* topology) {
+  options->text("--topology", "FILE", "The machine as JSON, instead of --ranks and --ranks-per-node", topology);
+}
+
 void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments) {
   options->integer("--ranks-per-node", "Ranks of a node, the last may have fewer; 0: as the profile's machine",
                    &request->ranks_per_node);
-  options->text("--topology", "FILE", "The machine as JSON, instead of --ranks and --ranks-per-node",
-                &arguments->topology);
+  declare_topology(options, &arguments->topology);
   declare_profile(options, &arguments->profile);
   options->text("--model", "FILE", "A Hugging Face config.json, instead of --heads, --kv-heads and --head-dim",
                 &arguments->model);
@@ -43,12 +46,16 @@ void declare_scenario(Options* options, RequestArguments* request, ScenarioArgum
                 &arguments->transport);
 }
 
-void check_scenario(const Options& options, const std::string& command) {
+void check_topology(const Options& options, const std::string& command) {
   refuse_beside(options, "--topology", {"--ranks", "--ranks-per-node"});
-  refuse_beside(options, "--model", {"--heads", "--kv-heads", "--head-dim"});
   if (!options.given("--topology") && !options.given("--ranks")) {
     fail_invalid("[options] --ranks or --topology is missing; see ", command, " --help");
   }
+}
+
+void check_scenario(const Options& options, const std::string& command) {
+  check_topology(options, command);
+  refuse_beside(options, "--model", {"--heads", "--kv-heads", "--head-dim"});
 }
 
 simulate::Scenario read_scenario(const Options& options, const ScenarioArguments& arguments,

@@ -16,8 +16,13 @@ struct ScenarioArguments {
 
 // --profile.
 void declare_profile(Options* options, std::string* profile);
+// --topology, and what is said of the machine instead of it.
+void declare_topology(Options* options, std::string* topology);
 // --ranks-per-node, --topology, --profile, --model and --transport.
 void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments);
+
+// Throws where neither or both of --ranks and --topology are given; `command` is "evenspan plan".
+void check_topology(const Options& options, const std::string& command);
 
 // Throws for what contradicts itself or is missing among --ranks, --topology and the shape; `command` is "evenspan
 // simulate". For options that declare_scenario() and declare_attention() declared.

@@ -154,6 +154,23 @@ simulate::Machine parse_topology(const std::string& text, const std::string& fil
   return machine;
 }
 
+simulate::Machine machine_of_run(const std::string& topology, const simulate::Profile& profile, int32_t num_ranks,
+                                 int32_t ranks_per_node) {
+  if (topology.empty()) {
+    return simulate::make_machine(profile, num_ranks, ranks_per_node == 0 ? num_ranks : ranks_per_node);
+  }
+  if (ranks_per_node != 0) {
+    fail_invalid("[topology] ", topology, " says which ranks share a node, and ranks_per_node = ", ranks_per_node,
+                 " says it again; give one of them");
+  }
+  simulate::Machine machine = parse_topology(read_text_file(topology), topology, profile);
+  if (machine.topology.num_ranks != num_ranks) {
+    fail_invalid("[topology] ", topology, " has ", machine.topology.num_ranks, " ranks, there are ", num_ranks,
+                 "; give the topology of the ranks that share a batch");
+  }
+  return machine;
+}
+
 namespace {
 
 struct LinearKind {

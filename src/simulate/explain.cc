@@ -93,8 +93,8 @@ class Grouping {
 
 // Seconds of one layer's forward and backward on a rank.
 struct LayerUse {
-  double kernels = 0, launches = 0, copies = 0;
-  double compute() const { return kernels + launches + copies; }
+  double kernels = 0, launches = 0, copies = 0, messages = 0;
+  double compute() const { return kernels + launches + copies + messages; }
 };
 
 void add(const plan::Program& program, const Schedule& schedule, const PassTimes& times, LayerUse* use) {
@@ -114,6 +114,13 @@ void add(const plan::Program& program, const Schedule& schedule, const PassTimes
     use->launches += launches;
     use->kernels += step.seconds - launches;
   }
+}
+
+// What exchanges take from the compute engine, which a simulator's schedules say.
+double message_seconds(const Schedule& schedule) {
+  double seconds = 0;
+  for (const Step& step : schedule.steps) seconds += step.kind == StepKind::exchange ? step.seconds : 0;
+  return seconds;
 }
 
 // Adds the gaps of the rank's compute engine to the level of the exchange that ended each.
@@ -217,6 +224,11 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
     add(program.backward, backward.back(), times.backward, &use);
   }
 
+  const Simulator passes[] = {Simulator(machine, std::move(forward)), Simulator(machine, std::move(backward))};
+  for (const Simulator& pass : passes) {
+    for (size_t r = 0; r < uses.size(); ++r) uses[r].messages += message_seconds(pass.schedules()[r]);
+  }
+
   const double seconds_per_token = token_seconds(profile, model);
   const int32_t layers = model.num_softmax_layers();
   double most = 0, sum = 0;
@@ -229,12 +241,14 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
     all.kernels += use.kernels;
     all.launches += use.launches;
     all.copies += use.copies;
+    all.messages += use.messages;
     if (compute <= most) continue;
     most = compute;
     out.busiest.rank = Rank(r);
     out.busiest.num_tokens = metrics.tokens[static_cast<size_t>(r)];
     out.busiest.attention_seconds = layers * (use.kernels + use.launches);
     out.busiest.copy_seconds = layers * use.copies;
+    out.busiest.message_seconds = layers * use.messages;
     out.busiest.token_seconds = seconds_per_token * tokens;
   }
   const double layers_of_a_rank = static_cast<double>(layers) / num_ranks;
@@ -245,12 +259,13 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
   step.kernel_seconds = layers_of_a_rank * all.kernels + tokens - step.lower_bound_seconds;
   step.launch_seconds = layers_of_a_rank * all.launches;
   step.copy_seconds = layers_of_a_rank * all.copies;
+  step.message_seconds = layers_of_a_rank * all.messages;
   step.imbalance_seconds = most - sum / num_ranks;
   step.exposed_seconds = step.step_seconds - most;
 
   out.busiest.wait_seconds_by_level.assign(machine.links.size(), 0);
-  for (std::vector<Schedule>* pass : {&forward, &backward}) {
-    add_waits(Simulator(machine, std::move(*pass)), machine, out.busiest.rank, &out.busiest.wait_seconds_by_level);
+  for (const Simulator& pass : passes) {
+    add_waits(pass, machine, out.busiest.rank, &out.busiest.wait_seconds_by_level);
   }
   return out;
 }

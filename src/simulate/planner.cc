@@ -1,6 +1,7 @@
 #include "evenspan/simulate/planner.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "evenspan/core/error.h"
 #include "evenspan/simulate/formula.h"
@@ -53,10 +54,10 @@ Memory least_memory(const plan::Plan& plan) {
 
 }  // namespace
 
-Scenario scenario_of_run(const Profile& profile, const Model& model, int32_t num_ranks, int32_t ranks_per_node) {
+Scenario scenario_of_run(const Profile& profile, const Model& model, Machine machine) {
   validate(model);
   attention_times(profile, model.shape);
-  return Scenario{make_machine(profile, num_ranks, ranks_per_node == 0 ? num_ranks : ranks_per_node), profile, model};
+  return Scenario{std::move(machine), profile, model};
 }
 
 Choice choose_within_budget(const plan::Request& request, const Scenario& scenario, Timeline timeline) {

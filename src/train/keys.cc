@@ -67,6 +67,8 @@ std::vector<Key> bind_keys(Config& c) {
       "parallel.profile", &c.parallel.profile,
       "the machine's profile, a shipped name or a JSON file, by which work is weighed and auto chooses; empty: work is "
       "counted in operations");
+  path("parallel.topology", &c.parallel.topology,
+       "the machine's nodes and links as a JSON file, instead of ranks_per_node; needs a profile");
   number("parallel.ranks_per_node", &c.parallel.ranks_per_node, 0, 1e6, "ranks that share a fast link; 0: all of them");
   number("parallel.ranks_per_group", &c.parallel.ranks_per_group, 0, 1e6,
          "mixed, hierarchical, usp: ranks that split heads; 0: as many as divide the ranks and share a node");

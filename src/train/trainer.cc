@@ -49,7 +49,12 @@ plan::ElementType element_type(at::ScalarType type) {
 // What `auto` simulates; none without a profile.
 std::optional<simulate::Scenario> load_scenario(const ParallelConfig& parallel, const nn::ModelConfig& m,
                                                 plan::ElementType element, int32_t num_ranks) {
-  if (parallel.profile.empty()) return std::nullopt;
+  if (parallel.profile.empty()) {
+    if (!parallel.topology.empty()) {
+      fail_invalid("[train] parallel.topology has no effect without parallel.profile; leave it out, or give a profile");
+    }
+    return std::nullopt;
+  }
   simulate::Model model;
   model.shape = {static_cast<int32_t>(m.num_attention_heads), static_cast<int32_t>(m.num_key_value_heads),
                  static_cast<int32_t>(m.head_dim), element};
@@ -59,8 +64,10 @@ std::optional<simulate::Scenario> load_scenario(const ParallelConfig& parallel, 
   model.hidden = m.hidden_size;
   model.intermediate = m.intermediate_size;
   model.vocabulary = m.vocab_size;
-  return simulate::scenario_of_run(machine::read_profile(parallel.profile), model, num_ranks,
-                                   static_cast<int32_t>(parallel.ranks_per_node));
+  const simulate::Profile profile = machine::read_profile(parallel.profile);
+  return simulate::scenario_of_run(
+      profile, model,
+      machine::machine_of_run(parallel.topology, profile, num_ranks, static_cast<int32_t>(parallel.ranks_per_node)));
 }
 
 // Training batches seldom come again, so few of their plans are kept; those of the evaluation come again each time.

@@ -143,8 +143,8 @@ def test_without_iproute2_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_batch_is_the_same_each_time() -> None:
-    batch = bench_hosts.draw(16384, 4096, 7)
-    assert batch == bench_hosts.draw(16384, 4096, 7) != bench_hosts.draw(16384, 4096, 8)
+    batch = bench_hosts.draw("prolong", 16384, 4096, 7)
+    assert batch == bench_hosts.draw("prolong", 16384, 4096, 7) != bench_hosts.draw("prolong", 16384, 4096, 8)
     assert sum(batch) == 16384
     assert 0 < min(batch) <= max(batch) <= 4096
 
@@ -153,9 +153,10 @@ def test_the_prediction_takes_a_measured_machine(
     evenspan: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = {"latency_seconds": 1e-4, "bytes_per_second": 1e9, "processor_seconds_per_byte": 1e-9}
+    link["processor_seconds_per_message"] = 2e-5
     machine = {
-        "forward": [[1e-5, 5e-5], [4e-5, 2e-4]],
-        "backward": [[3e-5, 2.9e-5], [9e-5, 6e-4]],  # the second point is noise
+        "forward": {"seconds": [[1e-5, 5e-5], [4e-5, 2e-4]], "square_seconds": [8e-6, 1.3e-4]},
+        "backward": {"seconds": [[3e-5, 2.9e-5], [9e-5, 6e-4]], "square_seconds": [2e-5, 4e-4]},  # 2.9e-5 is noise
         "copied_bytes_per_second": 4e9,
         "inside": link,
         "between": link,

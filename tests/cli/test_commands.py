@@ -27,6 +27,7 @@ OPTIONS = {
         "--lengths",
         "--ranks",
         "--ranks-per-node",
+        "--topology",
         "--strategy",
         "--heads",
         "--kv-heads",

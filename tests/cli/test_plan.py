@@ -171,6 +171,23 @@ def test_auto_is_the_choice_of_simulate(evenspan: Run, tmp_path: Path) -> None:
     assert again["hash"] == got["hash"]
 
 
+def test_a_topology_is_planned_for(evenspan: Run, tmp_path: Path) -> None:
+    lengths, words = [9000, 3000, 700, 64], ["--strategy", "auto", "--profile", "h100-sxm"]
+    machine = {"ranks": 8, "levels": [{"group_size": 2}, {"group_size": 4}, {"group_size": 8, "bytes_per_second": 1e3}]}
+    machine["levels"][2]["latency_seconds"] = 1e-5
+    (tmp_path / "cluster.json").write_text(json.dumps(machine))
+    words += ["--topology", str(tmp_path / "cluster.json")]
+    done = evenspan("plan", "--lengths", "-", *words, "--json", "-", stdin="\n".join(map(str, lengths)))
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    done = evenspan("simulate", "--lengths", "-", *words, "--json", "-", stdin="\n".join(map(str, lengths)))
+    expected = json.loads(done.stdout)
+    assert got["strategy"] == expected["auto"]["strategy"]
+    assert got["metrics"]["modelled_seconds"] == expected["strategies"][0]["step_seconds"]
+    assert got["sent_bytes_by_level"] == expected["strategies"][0]["forward"]["sent_bytes_by_level"]
+    assert got["sent_bytes_by_level"][2] == 0  # a thousand bytes a second
+
+
 def test_auto_within_a_budget(evenspan: Run) -> None:
     words = ["--lengths", "-", "--ranks", 2, "--strategy", "auto", "--profile", "h100-sxm", "--memory-budget"]
     message = refused(evenspan, *words, "1KiB", stdin="5000\n300\n")
@@ -272,7 +289,8 @@ def test_bad_lengths(evenspan: Run, lengths: str | bytes, message: str) -> None:
     ("words", "message"),
     [
         (["--ranks", 2], "--lengths is missing; see evenspan plan --help"),
-        (["--lengths", "-"], "--ranks is missing"),
+        (["--lengths", "-"], "--ranks or --topology is missing; see evenspan plan --help"),
+        (["--lengths", "-", "--ranks-per-node", 2, "--topology", "x"], "--topology and --ranks-per-node say the same"),
         (["--lengths", "-", "--ranks"], "--ranks: 1 required N missing"),
         (["--lengths", "-", "--ranks", 0], "there are 0 ranks; give at least 1"),
         (["--lengths", "-", "--ranks", -4], "there are -4 ranks; give at least 1"),

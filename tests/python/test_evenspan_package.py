@@ -66,6 +66,24 @@ def test_auto_takes_the_shortest_step_and_the_plan_says_which(tmp_path: Path) ->
     )
 
 
+def test_a_topology_is_planned_for(tmp_path: Path) -> None:
+    machine = profile(tmp_path, 1e15)
+    slow_between = {"ranks": 4, "levels": [{"group_size": 2}, {"group_size": 4, "bytes_per_second": 1.0}]}
+    slow_between["levels"][1]["latency_seconds"] = 0
+    cluster = tmp_path / "cluster.json"
+    cluster.write_text(json.dumps(slow_between))
+    plan = make_plan([900, 30, 20], 4, strategy="auto", profile=machine, topology=cluster)
+    assert plan.hash != make_plan([900, 30, 20], 4, strategy="auto", profile=machine).hash
+    of_nodes = [{d for own in plan.placement[node : node + 2] for d, _, _ in own} for node in (0, 2)]
+    assert not of_nodes[0] & of_nodes[1]  # a byte a second: no document is on both nodes
+    with pytest.raises(evenspan.InvalidArgumentError, match="has 4 ranks, there are 8"):
+        make_plan([900], 8, profile=machine, topology=str(cluster))
+    with pytest.raises(evenspan.InvalidArgumentError, match="ranks_per_node = 2 says it again"):
+        make_plan([900], 4, profile=machine, topology=cluster, ranks_per_node=2)
+    with pytest.raises(evenspan.InvalidArgumentError, match="topology has no effect without a profile"):
+        make_plan([900], 4, topology=cluster)
+
+
 def test_the_model_of_a_plan_is_weighed() -> None:
     shape = {"heads": 32, "kv_heads": 8, "head_dim": 128, "profile": "h100-sxm"}
     wide = evenspan.plan([30000, 900, 900], 2, **shape)

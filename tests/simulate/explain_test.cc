@@ -34,7 +34,7 @@ Explanation explained(const Scenario& scenario, const std::vector<int64_t>& leng
 
 double sum(const StepParts& step) {
   return step.lower_bound_seconds + step.kernel_seconds + step.launch_seconds + step.copy_seconds +
-         step.imbalance_seconds + step.exposed_seconds;
+         step.message_seconds + step.imbalance_seconds + step.exposed_seconds;
 }
 
 // 100 x 100 pairs of 2 heads take 2 x 10 s forward and 2 x 30 s backward in each of 3 layers, all on one of two ranks.
@@ -88,6 +88,23 @@ TEST(Explain, TransfersBetweenNodesAreWaitedFor) {
   EXPECT_NEAR(3 * e.busiest.wait_seconds_by_level[1], e.step.exposed_seconds, 1e-6);
 }
 
+TEST(Explain, MessagesThatProcessorsMoveAreNoWaiting) {
+  Scenario scenario = two_nodes();
+  const Explanation free = explained(scenario, {100}, "ring", plan::MaskKind::full);
+  EXPECT_EQ(free.step.message_seconds, 0);
+  std::vector<double> seconds;
+  for (const double byte_seconds : {1e-9, 2e-9}) {
+    scenario.machine.links[1].compute_byte_seconds = byte_seconds;
+    const Explanation e = explained(scenario, {100}, "ring", plan::MaskKind::full);
+    // In each layer's forward a rank sends 1,600 bytes and receives as many; backward moves more.
+    EXPECT_GT(e.step.message_seconds, 3 * 3200 * byte_seconds);
+    EXPECT_EQ(e.busiest.message_seconds, e.step.message_seconds);
+    EXPECT_NEAR(sum(e.step), e.step.step_seconds, 1e-9);
+    seconds.push_back(e.step.message_seconds);
+  }
+  EXPECT_NEAR(seconds[1] / seconds[0], 2, 1e-9);
+}
+
 TEST(Explain, DocumentsAreGroupedByWhatWasDoneAndWhy) {
   const Scenario scenario = test::scenario_of(8, {2e-6, 1e9, 0, 0});
   std::vector<int64_t> lengths(40, 60);
@@ -120,11 +137,12 @@ TEST(Explain, PartsAddUpForEveryKindOfPlan) {
       const Explanation e = explained(scenario, {5000, 900, 333, 70, 70}, strategy, plan::MaskKind::causal);
       EXPECT_NEAR(sum(e.step) / e.step.step_seconds, 1, 1e-9) << strategy;
       for (const double part : {e.step.kernel_seconds, e.step.launch_seconds, e.step.copy_seconds,
-                                e.step.imbalance_seconds, e.step.exposed_seconds}) {
+                                e.step.message_seconds, e.step.imbalance_seconds, e.step.exposed_seconds}) {
         EXPECT_GE(part, -1e-12) << strategy;
       }
-      EXPECT_NEAR(e.busiest.attention_seconds + e.busiest.copy_seconds + e.busiest.token_seconds,
-                  e.step.step_seconds - e.step.exposed_seconds, 1e-9)
+      EXPECT_NEAR(
+          e.busiest.attention_seconds + e.busiest.copy_seconds + e.busiest.message_seconds + e.busiest.token_seconds,
+          e.step.step_seconds - e.step.exposed_seconds, 1e-9)
           << strategy;
     }
   }

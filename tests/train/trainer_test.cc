@@ -99,6 +99,8 @@ TEST(Trainer, AutoTrainsWhatOneRankTrains) {
     Config config = make_config(s, join_text("auto ", bytes_per_second));
     config.parallel.strategy = "auto";
     config.parallel.profile = s.path("profile.json");
+    s.write("topology.json", R"({"ranks": 2, "cores": 2})");
+    config.parallel.topology = s.path("topology.json");
     const Summary many = run(config, 2);
     EXPECT_LE(weight_distance(many.checkpoint, one.checkpoint), 1e-8);
     auto& seen = strategies.emplace_back();
@@ -122,6 +124,15 @@ TEST(Trainer, RefusesAutoWithoutAProfileAndProfilesOfOtherShapes) {
   config.parallel.profile = "h100-sxm";
   EXPECT_THAT(error_of([&] { run(config, 1); }),
               HasSubstr("h100-sxm has no attention times of head dimension 4 in f64"));
+  config.parallel.topology = s.path("topology.json");
+  s.write("topology.json", R"({"ranks": 2})");
+  s.write("profile.json", profile_json(1e9));
+  config.parallel.profile = s.path("profile.json");
+  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("topology.json has 2 ranks, there are 1"));
+  config.parallel.profile = "";
+  config.parallel.strategy = "zigzag";
+  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("parallel.topology has no effect without"));
+  config.parallel = {};
   config.parallel.profile = "h100";
   EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("did you mean 'h100-sxm'?"));
 }

@@ -23,6 +23,12 @@ simulate::Profile read_profile(const std::string& name_or_file, const ReadFile& 
 // file's name, for errors.
 simulate::Machine parse_topology(const std::string& text, const std::string& file, const simulate::Profile& profile);
 
+// The machine of a run of `num_ranks` ranks: what the topology file says, which must have as many; or, where `topology`
+// is empty, nodes of `ranks_per_node` ranks (0: all ranks on one node) with the profile's links. Throws
+// invalid_argument for another number of ranks, and where both are given.
+simulate::Machine machine_of_run(const std::string& topology, const simulate::Profile& profile, int32_t num_ranks,
+                                 int32_t ranks_per_node);
+
 // The model of a Hugging Face config.json; its shape has the default element type.
 simulate::Model parse_model(const std::string& text, const std::string& file);
 

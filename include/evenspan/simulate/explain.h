@@ -50,6 +50,7 @@ struct StepParts {
   double kernel_seconds = 0;       // attention kernels above their best rate
   double launch_seconds = 0;       // of attention's operations and segments
   double copy_seconds = 0;         // copies, additions and clearing
+  double message_seconds = 0;      // what messages take from compute engines (Link::compute_byte_seconds)
   double imbalance_seconds = 0;    // computing of the busiest rank above the mean
   double exposed_seconds = 0;      // in which the busiest rank does not compute
 };
@@ -60,6 +61,7 @@ struct BusiestRank {
   int64_t num_tokens = 0;
   double attention_seconds = 0;  // in the step: kernels and their launches
   double copy_seconds = 0;
+  double message_seconds = 0;
   double token_seconds = 0;  // token-wise layers
   // [level of the machine], of one layer's forward and backward that all ranks begin together: in which the rank waits
   // for exchanges whose farthest peer is at that level.

@@ -11,10 +11,9 @@ namespace evenspan::simulate {
 
 constexpr const char* kAuto = "auto";
 
-// The machine of a run whose ranks are known: nodes of `ranks_per_node` ranks (0: all ranks on one node) with the
-// profile's links. Throws invalid_argument for an invalid model, for a shape that the profile was not measured for, and
-// where make_machine() does.
-Scenario scenario_of_run(const Profile& profile, const Model& model, int32_t num_ranks, int32_t ranks_per_node);
+// The profile must have been measured for the model's attention. Throws invalid_argument where it was not, and for an
+// invalid model.
+Scenario scenario_of_run(const Profile& profile, const Model& model, Machine machine);
 
 // choose() among the plans that keep the request's memory budget. Without one it is choose(); with one, every candidate
 // of choose() whose plan keeps it is simulated as it runs then, and strategies by formula, which have no plan, are left

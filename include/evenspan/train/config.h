@@ -47,6 +47,7 @@ struct OptimizerConfig {
 struct ParallelConfig {
   std::string strategy = "sequence_aware";
   std::string profile;
+  std::string topology;
   int64_t ranks_per_node = 0;
   int64_t ranks_per_group = 0;
   double token_slack = 0.1;
