@@ -12,6 +12,7 @@
 #include "evenspan/plan/halo.h"
 #include "evenspan/plan/linear.h"
 #include "gtest/gtest.h"
+#include "support/torch/documents_on_ranks.h"
 #include "support/torch/naive_recurrence.h"
 
 namespace evenspan {
@@ -20,6 +21,11 @@ namespace {
 using run::LinearInput;
 using run::LinearOptions;
 using run::LinearResult;
+using test::distance;
+using test::kBatches;
+using test::kRanks;
+using test::plan_for;
+using test::rows_of;
 
 struct Variant {
   const char* name;
@@ -111,35 +117,6 @@ Expected sequential(const Tensors& t, const std::vector<int64_t>& lengths, doubl
   return e;
 }
 
-std::shared_ptr<const plan::Plan> plan_for(const std::vector<int64_t>& lengths, int32_t ranks,
-                                           const std::string& strategy, plan::ElementType element,
-                                           int32_t ranks_per_node = 0) {
-  plan::Request request;
-  request.documents = plan::Documents(lengths, plan::Mask{});
-  request.shape = {2, 1, 8, element, {}};
-  request.topology = plan::make_topology(ranks, ranks_per_node);
-  request.options.strategy = strategy;
-  return plan::make_plan(std::move(request));
-}
-
-at::Tensor rows_of(const plan::Plan& plan, Rank rank) {
-  std::vector<int64_t> starts{0}, rows;
-  for (const plan::Document& document : plan.request.documents.all()) starts.push_back(starts.back() + document.length);
-  for (const plan::PlacedSpan& placed : plan.placement.spans(rank)) {
-    for (int64_t i = placed.span.begin; i < placed.span.end; ++i) {
-      rows.push_back(starts[static_cast<size_t>(placed.document.value)] + i);
-    }
-  }
-  return at::tensor(rows, at::kLong);
-}
-
-// max |a - b| over max(1, |b|).
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  if (b.numel() == 0) return 0;
-  const at::Tensor scale = b.to(at::kDouble).abs().max().clamp_min(1.0);
-  return ((a.to(at::kDouble) - b.to(at::kDouble)).abs().max() / scale).item<double>();
-}
-
 struct How {
   std::string transport = "all_gather";
   std::string strategy = "ring";
@@ -216,19 +193,6 @@ void check(const Variant& variant, const std::vector<int64_t>& lengths, bool sta
     EXPECT_LE(distance(sum(finals), expected.final_state.detach()), how.tolerance);
   }
 }
-
-const std::vector<std::vector<int64_t>> kBatches = {
-    {97},                 // one document, over all ranks
-    {1, 1, 1, 1, 1},      // of length 1
-    {70, 3, 9, 1, 2, 5},  // long-tailed
-    {2, 1, 3, 2},         // shorter than a convolution
-};
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-const std::vector<int32_t> kRanks = {3};  // some ten times slower
-#else
-const std::vector<int32_t> kRanks = {1, 2, 3, 5, 8};
-#endif
 
 TEST(LinearAttention, EveryVariantTransportAndNumberOfRanks) {
   for (const Variant& variant : kVariants) {
@@ -396,63 +360,6 @@ TEST(LinearAttention, Normalized) {
     const LinearInput input{local(t.query), local(t.key), local(t.value), local(t.gate), {}, {}};
     EXPECT_LE(distance(run::linear_attention(input, executable, options).output, local(expected)), 1e-12);
   });
-}
-
-at::Tensor naive_convolution(const at::Tensor& x, const std::vector<int64_t>& lengths, const at::Tensor& weight,
-                             const at::Tensor& bias) {
-  std::vector<at::Tensor> parts;
-  int64_t at_row = 0;
-  const int64_t width = weight.size(1);
-  for (const int64_t length : lengths) {
-    const at::Tensor zeros = at::zeros({width - 1, x.size(1)}, x.options());
-    const at::Tensor padded = at::cat({zeros, x.narrow(0, at_row, length)});
-    at::Tensor y = bias.expand({length, x.size(1)});
-    for (int64_t i = 0; i < width; ++i) y = y + padded.narrow(0, i, length) * weight.select(1, i);
-    parts.push_back(y);
-    at_row += length;
-  }
-  return at::cat(parts);
-}
-
-TEST(ShortConvolution, EveryWidthPlacementAndNumberOfRanks) {
-  for (const char* strategy : {"ring", "zigzag", "all_gather", "sequence_aware"}) {
-    for (const int32_t ranks : kRanks) {
-      for (const int64_t width : {1, 2, 4, 7}) {
-        for (const auto& lengths : kBatches) {
-          SCOPED_TRACE(
-              join_text(strategy, ", ", ranks, " ranks, width ", width, ", documents of ", at::IntArrayRef(lengths)));
-          at::manual_seed(3);
-          int64_t n = 0;
-          for (const int64_t length : lengths) n += length;
-          const auto f64 = at::TensorOptions().dtype(at::kDouble);
-          const at::Tensor x = at::randn({n, 6}, f64).requires_grad_(),
-                           weight = at::randn({6, width}, f64).requires_grad_();
-          const at::Tensor bias = at::randn({6}, f64).requires_grad_(), grad = at::randn({n, 6}, f64);
-          const at::Tensor expected = naive_convolution(x, lengths, weight, bias);
-          const auto gradients = torch::autograd::grad({expected}, {x, weight, bias}, {grad});
-          const auto plan = plan_for(lengths, ranks, strategy, plan::ElementType::f64);
-          std::mutex mutex;
-          at::Tensor weight_sum = at::zeros_like(weight), bias_sum = at::zeros_like(bias);
-          comm::run_threads(ranks, [&](const comm::Communicator& communicator) {
-            at::set_num_threads(1);
-            const run::Executable executable(plan, communicator);
-            const at::Tensor rows = rows_of(*plan, communicator.rank());
-            const at::Tensor own = x.detach().index_select(0, rows).requires_grad_();
-            const at::Tensor w = weight.detach().clone().requires_grad_(), b = bias.detach().clone().requires_grad_();
-            const at::Tensor y = run::short_convolution(own, w, b, executable);
-            const auto found = torch::autograd::grad({y}, {own, w, b}, {grad.index_select(0, rows)});
-            const std::lock_guard lock(mutex);
-            EXPECT_LE(distance(y.detach(), expected.detach().index_select(0, rows)), 1e-12);
-            EXPECT_LE(distance(found[0], gradients[0].index_select(0, rows)), 1e-12);
-            weight_sum += found[1];
-            bias_sum += found[2];
-          });
-          EXPECT_LE(distance(weight_sum, gradients[1]), 1e-12);
-          EXPECT_LE(distance(bias_sum, gradients[2]), 1e-12);
-        }
-      }
-    }
-  }
 }
 
 // The hook, with the recurrence itself as the kernel.
