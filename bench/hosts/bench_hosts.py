@@ -29,9 +29,9 @@ HEADS, HEAD_DIM = 8, 64
 POINTS = [43, 139, 523, 2059]  # rows and keys of the measured kernels: like most lengths, no whole vectors
 
 
-def draw(source: str, tokens: int, longest: int, seed: int) -> list[int]:
-    """Draw lengths of a file of bench/data, none above `longest`, that sum to `tokens`."""
-    lengths = list(map(int, (ROOT / f"bench/data/{source}_20000.txt").read_text().split()))
+def draw(tokens: int, longest: int, seed: int) -> list[int]:
+    """Draw lengths of ProLong, none above `longest`, that sum to `tokens`."""
+    lengths = list(map(int, (ROOT / "bench/data/prolong_20000.txt").read_text().split()))
     generator = random.Random(seed)
     batch: list[int] = []
     while (left := tokens - sum(batch)) > 0:
@@ -178,7 +178,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--megabits", type=int, nargs="+", default=[100, 1000], help="rates of the links in Mbit/s")
     parser.add_argument("--tokens", type=int, default=16384, help="tokens of the batch")
     parser.add_argument("--longest", type=int, default=4096, help="documents are cut to so many tokens")
-    parser.add_argument("--lengths", default="prolong", choices=("prolong", "wikipedia"), help="documents of the batch")
     parser.add_argument(
         "--kv-heads", type=int, nargs="+", default=[4, 8], choices=(1, 2, 4, 8), help=f"shapes of {HEADS} heads"
     )
@@ -198,14 +197,14 @@ def main() -> int:
     given = arguments()
     try:
         require_root()
-        lengths = draw(given.lengths, given.tokens, given.longest, given.seed)
+        lengths = draw(given.tokens, given.longest, given.seed)
         print(
-            f"{len(lengths)} documents of {given.lengths}, {sum(lengths):,} tokens, longest {max(lengths):,}; "
+            f"{len(lengths)} documents of ProLong, {sum(lengths):,} tokens, longest {max(lengths):,}; "
             f"{HEADS} heads of {HEAD_DIM}, f32, causal.\n"
             f"{RANKS_PER_HOST} ranks a host, one thread each, {os.cpu_count()} cores; {given.repetitions} repetitions"
             " in turn after one to warm up.\n"
-            "link s: what the busiest link needs for the bytes of the plan. expected MB: with headers, acknowledgements and"
-            " what waiting (barriers) sends.",
+            "link s: what the busiest link needs for the bytes of the plan. expected MB: with headers, acknowledgements"
+            " and what waiting (barriers) sends.",
             flush=True,
         )
         for num_hosts, kv_heads, rate in itertools.product(given.hosts, given.kv_heads, given.megabits):

@@ -138,8 +138,8 @@ class Harness:
         # A step takes as long as on the slowest rank.
         beside = [max(seconds for seconds, _ in ranks) for ranks in zip(*(of for _, of in found), strict=True)]
         processor = [statistics.median(used for _, used in of) for _, of in found]
-        # The anchor stands beside every step: of each round its first counts, so that its least is of as many as theirs.
-        rounds = beside[:-1 : len(found[0][0])]
+        # The anchor stands beside every step: of each round its first counts, so that its least is of as many.
+        rounds = beside[: -1 : len(found[0][0])]
         times = {anchor: summary(rounds, [1.0], processor)}
         for name in found[0][0]:
             runs = [of[name] for of, _ in found]

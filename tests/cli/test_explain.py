@@ -7,7 +7,14 @@ import pytest
 from program import ROOT, Run
 
 PROLONG = ROOT / "bench" / "data" / "prolong_20000.txt"
-PARTS = ["lower_bound_seconds", "kernel_seconds", "launch_seconds", "copy_seconds", "message_seconds", "imbalance_seconds"]
+PARTS = [
+    "lower_bound_seconds",
+    "kernel_seconds",
+    "launch_seconds",
+    "copy_seconds",
+    "message_seconds",
+    "imbalance_seconds",
+]
 
 
 def explain(evenspan: Run, lengths: list[int], *words: object) -> tuple[str, dict]:
@@ -71,7 +78,9 @@ def test_figures_add_up(evenspan: Run, strategy: str) -> None:
     assert sum(group["tokens"] for group in got["groups"]) == sum(lengths)
     assert sum(group["sent_bytes"] for group in got["groups"]) == got["sent_bytes"]
     busiest = got["busiest"]
-    computing = busiest["attention_seconds"] + busiest["token_seconds"] + busiest["copy_seconds"] + busiest["message_seconds"]
+    computing = (
+        busiest["attention_seconds"] + busiest["token_seconds"] + busiest["copy_seconds"] + busiest["message_seconds"]
+    )
     assert computing == pytest.approx(step["step_seconds"] - step["exposed_seconds"])
 
 
