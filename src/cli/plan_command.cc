@@ -72,9 +72,8 @@ std::string shipped_names() {
 // What --topology describes.
 using Described = std::optional<simulate::Machine>;
 
-simulate::Scenario make_scenario(const PlanArguments& arguments, const Described& described,
+simulate::Scenario make_scenario(const simulate::Profile& profile, const Described& described,
                                  const plan::Request& request) {
-  const simulate::Profile profile = machine::read_profile(arguments.profile, read_input);
   simulate::Model model;
   model.shape = request.shape;
   return simulate::scenario_of_run(
@@ -83,11 +82,11 @@ simulate::Scenario make_scenario(const PlanArguments& arguments, const Described
 }
 
 // Of a plan without --profile too, if the default profile was measured for its shape.
-PlanForecast forecast_of(const PlanArguments& arguments, const Described& described,
+PlanForecast forecast_of(const simulate::Profile& profile, const Described& described,
                          std::optional<simulate::Scenario> scenario, const plan::Plan& plan) {
   if (!scenario) {
     try {
-      scenario = make_scenario(arguments, described, plan.request);
+      scenario = make_scenario(profile, described, plan.request);
     } catch (const Error& error) {
       std::cerr << "evenspan plan: note: no modelled seconds: " << error.what() << "\n";
     }
@@ -115,15 +114,15 @@ int plan_command(const Arguments& words) {
   check_idle_knobs(options, {wanted.knobs.strategy}, "evenspan plan");
   const plan::Mask mask = plan::parse_mask(wanted.mask);
   plan::Request request = read_request(wanted, mask);
+  const simulate::Profile profile = machine::read_profile(arguments.profile, read_input);
   Described described;
   if (options.given("--topology")) {
-    described = machine::parse_topology(read_input(arguments.topology), arguments.topology,
-                                        machine::read_profile(arguments.profile, read_input));
+    described = machine::parse_topology(read_input(arguments.topology), arguments.topology, profile);
   }
   request.topology = described ? described->topology : plan::make_topology(wanted.ranks, wanted.ranks_per_node);
   plan::validate(request);
   std::optional<simulate::Scenario> scenario;
-  if (has_profile) scenario = make_scenario(arguments, described, request);
+  if (has_profile) scenario = make_scenario(profile, described, request);
 
   // What a rank spends: the plan, and its own program.
   const auto start = std::chrono::steady_clock::now();
@@ -139,7 +138,7 @@ int plan_command(const Arguments& words) {
   if (!planned.note.empty()) std::cerr << "evenspan plan: note: " << planned.note << "\n";
   std::vector<std::pair<std::string, std::string>> outputs;
   if (!arguments.json.empty()) {
-    const PlanForecast forecast = forecast_of(arguments, described, scenario, *plan);
+    const PlanForecast forecast = forecast_of(profile, described, scenario, *plan);
     outputs.emplace_back(arguments.json, plan_json(*plan, metrics, forecast, mask, seconds));
   }
   if (!arguments.html.empty()) {

@@ -16,7 +16,7 @@ struct ScenarioArguments {
 
 // --profile.
 void declare_profile(Options* options, std::string* profile);
-// --topology, and what is said of the machine instead of it.
+// --topology.
 void declare_topology(Options* options, std::string* topology);
 // --ranks-per-node, --topology, --profile, --model and --transport.
 void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments);

@@ -186,6 +186,12 @@ def test_a_topology_is_planned_for(evenspan: Run, tmp_path: Path) -> None:
     assert got["metrics"]["modelled_seconds"] == expected["strategies"][0]["step_seconds"]
     assert got["sent_bytes_by_level"] == expected["strategies"][0]["forward"]["sent_bytes_by_level"]
     assert got["sent_bytes_by_level"][2] == 0  # a thousand bytes a second
+    # A profile from standard input is read once, for the links and for the costs.
+    (tmp_path / "lengths.txt").write_text("\n".join(map(str, lengths)))
+    words[3:4], text = ["-"], (ROOT / "profiles" / "h100-sxm.json").read_text()
+    done = evenspan("plan", "--lengths", str(tmp_path / "lengths.txt"), *words, "--json", "-", stdin=text)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["hash"] == got["hash"]
 
 
 def test_auto_within_a_budget(evenspan: Run) -> None:

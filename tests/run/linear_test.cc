@@ -9,7 +9,6 @@
 #include <mutex>
 
 #include "evenspan/core/error.h"
-#include "evenspan/plan/halo.h"
 #include "evenspan/plan/linear.h"
 #include "gtest/gtest.h"
 #include "support/torch/documents_on_ranks.h"
@@ -22,10 +21,10 @@ using run::LinearInput;
 using run::LinearOptions;
 using run::LinearResult;
 using test::distance;
+using test::home_rows;
 using test::kBatches;
 using test::kRanks;
 using test::plan_for;
-using test::rows_of;
 
 struct Variant {
   const char* name;
@@ -143,7 +142,7 @@ void check(const Variant& variant, const std::vector<int64_t>& lengths, bool sta
     const auto recorded = std::make_shared<comm::Recorded>();
     const run::Executable executable(plan, comm::make_recording_communicator(inner, recorded));
     const auto r = static_cast<size_t>(inner.rank().value);
-    const at::Tensor rows = rows_of(*plan, inner.rank());
+    const at::Tensor rows = home_rows(*plan, inner.rank());
     const auto local = [&](const at::Tensor& x) {
       return (x.defined() && x.dim() > 1 && x.size(0) == t.query.size(0) ? x.index_select(0, rows) : x);
     };
@@ -254,7 +253,7 @@ TEST(LinearAttention, OrderedTransportsGiveTheSameBits) {
       comm::run_threads(4, [&](const comm::Communicator& communicator) {
         at::set_num_threads(1);
         const run::Executable executable(plan, communicator);
-        const at::Tensor rows = rows_of(*plan, communicator.rank());
+        const at::Tensor rows = home_rows(*plan, communicator.rank());
         const auto local = [&](const at::Tensor& x) {
           return x.defined() ? x.index_select(0, rows).to(at::kFloat) : x;
         };
@@ -285,7 +284,7 @@ TEST(LinearAttention, SendsWhatTheFormulaSays) {
       at::set_num_threads(1);
       const auto recorded = std::make_shared<comm::Recorded>();
       const run::Executable executable(plan, comm::make_recording_communicator(inner, recorded));
-      const at::Tensor rows = rows_of(*plan, inner.rank());
+      const at::Tensor rows = home_rows(*plan, inner.rank());
       const auto local = [&](const at::Tensor& x) { return x.index_select(0, rows).to(at::kFloat).requires_grad_(); };
       LinearOptions options;
       options.transport = std::string(transport.name);
@@ -315,7 +314,7 @@ TEST(LinearAttention, SavedStatesServeARecomputation) {
     at::set_num_threads(1);
     const auto recorded = std::make_shared<comm::Recorded>();
     const run::Executable executable(plan, comm::make_recording_communicator(inner, recorded));
-    const at::Tensor rows = rows_of(*plan, inner.rank());
+    const at::Tensor rows = home_rows(*plan, inner.rank());
     const auto local = [&](const at::Tensor& x) { return x.index_select(0, rows).requires_grad_(); };
     const LinearInput input{local(t.query), local(t.key), local(t.value), local(t.gate), local(t.beta), {}};
     const std::vector<at::Tensor> leaves{input.query, input.key, input.value, input.gate, input.beta};
@@ -353,7 +352,7 @@ TEST(LinearAttention, Normalized) {
   comm::run_threads(3, [&](const comm::Communicator& communicator) {
     at::set_num_threads(1);
     const run::Executable executable(plan, communicator);
-    const at::Tensor rows = rows_of(*plan, communicator.rank());
+    const at::Tensor rows = home_rows(*plan, communicator.rank());
     LinearOptions options;
     options.normalize = true;
     const auto local = [&](const at::Tensor& x) { return x.index_select(0, rows); };

@@ -14,10 +14,10 @@ namespace evenspan {
 namespace {
 
 using test::distance;
+using test::home_rows;
 using test::kBatches;
 using test::kRanks;
 using test::plan_for;
-using test::rows_of;
 
 at::Tensor naive_convolution(const at::Tensor& x, const std::vector<int64_t>& lengths, const at::Tensor& weight,
                              const at::Tensor& bias) {
@@ -57,7 +57,7 @@ TEST(ShortConvolution, EveryWidthPlacementAndNumberOfRanks) {
           comm::run_threads(ranks, [&](const comm::Communicator& communicator) {
             at::set_num_threads(1);
             const run::Executable executable(plan, communicator);
-            const at::Tensor rows = rows_of(*plan, communicator.rank());
+            const at::Tensor rows = home_rows(*plan, communicator.rank());
             const at::Tensor own = x.detach().index_select(0, rows).requires_grad_();
             const at::Tensor w = weight.detach().clone().requires_grad_(), b = bias.detach().clone().requires_grad_();
             const at::Tensor y = run::short_convolution(own, w, b, executable);

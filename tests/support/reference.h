@@ -12,6 +12,7 @@
 #include "evenspan/plan/plan.h"
 #include "evenspan/run/executable.h"
 #include "run/entry.h"
+#include "support/torch/documents_on_ranks.h"
 
 namespace evenspan::test {
 
@@ -56,18 +57,6 @@ inline Outputs reference(const plan::Request& request, const Inputs& inputs) {
   const at::Tensor output = at::cat(outputs);
   output.backward(inputs.grad_output.to(at::kDouble));
   return {output.detach(), query.grad(), key.grad(), value.grad()};
-}
-
-// The rows of a rank's home, gathered from or scattered into tensors of the whole batch.
-inline at::Tensor home_rows(const plan::Plan& plan, Rank rank) {
-  std::vector<int64_t> starts{0};
-  for (const plan::Document& document : plan.request.documents.all()) starts.push_back(starts.back() + document.length);
-  std::vector<at::Tensor> rows{at::empty({0}, at::kLong)};
-  for (const auto& [document, span] : plan.placement.spans(rank)) {
-    const int64_t start = starts[static_cast<size_t>(document.value)];
-    rows.push_back(at::arange(start + span.begin, start + span.end, at::kLong));
-  }
-  return at::cat(rows);
 }
 
 // The device of the sweep: --device=NAME on the command line, else the CPU.

@@ -15,15 +15,15 @@ std::shared_ptr<const plan::Plan> plan_for(const std::vector<int64_t>& lengths, 
   return plan::make_plan(std::move(request));
 }
 
-at::Tensor rows_of(const plan::Plan& plan, Rank rank) {
-  std::vector<int64_t> starts{0}, rows;
+at::Tensor home_rows(const plan::Plan& plan, Rank rank) {
+  std::vector<int64_t> starts{0};
   for (const plan::Document& document : plan.request.documents.all()) starts.push_back(starts.back() + document.length);
-  for (const plan::PlacedSpan& placed : plan.placement.spans(rank)) {
-    for (int64_t i = placed.span.begin; i < placed.span.end; ++i) {
-      rows.push_back(starts[static_cast<size_t>(placed.document.value)] + i);
-    }
+  std::vector<at::Tensor> rows{at::empty({0}, at::kLong)};
+  for (const auto& [document, span] : plan.placement.spans(rank)) {
+    const int64_t start = starts[static_cast<size_t>(document.value)];
+    rows.push_back(at::arange(start + span.begin, start + span.end, at::kLong));
   }
-  return at::tensor(rows, at::kLong);
+  return at::cat(rows);
 }
 
 double distance(const at::Tensor& a, const at::Tensor& b) {

@@ -29,8 +29,8 @@ std::shared_ptr<const plan::Plan> plan_for(const std::vector<int64_t>& lengths, 
                                            const std::string& strategy, plan::ElementType element,
                                            int32_t ranks_per_node = 0);
 
-// Where the rank's rows stand in the packed batch, [rows].
-at::Tensor rows_of(const plan::Plan& plan, Rank rank);
+// Where the rows of a rank's home stand in the packed batch, [rows].
+at::Tensor home_rows(const plan::Plan& plan, Rank rank);
 
 // max |a - b| over max(1, |b|).
 double distance(const at::Tensor& a, const at::Tensor& b);
