@@ -16,6 +16,7 @@
 #include "run/entry.h"
 #include "run/kernels.h"
 #include "run/tile_batch.h"
+#include "run/view.h"
 
 namespace evenspan::run {
 namespace {
@@ -27,16 +28,6 @@ using plan::TensorName;
 // Results of kernel calls that wait to be merged, in elements: bounds memory beside the arena, and is enough to keep
 // all threads busy.
 constexpr int64_t kHeldElements = int64_t{1} << 22;
-
-// A view of memory without the way through the dispatcher, which for a small tile costs as much as its kernel.
-at::Tensor make_view(const at::Tensor& of, caffe2::TypeMeta type, at::IntArrayRef sizes, at::IntArrayRef strides,
-                     int64_t start) {
-  at::Tensor view =
-      at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(of.storage()), of.key_set(), type);
-  view.unsafeGetTensorImpl()->set_storage_offset(start);
-  view.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides);
-  return view;
-}
 
 class Interpreter {
  public:

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "run/kernels.h"
+#include "run/view.h"
 
 namespace evenspan::bench {
 namespace {
@@ -60,17 +61,13 @@ Pieces pieces_of(const Documents& documents) {
   return result;
 }
 
-// A view without the way through the dispatcher, as the executor makes them.
+// Rows of x [rows, heads, dim] or [rows, heads] as tiles.
 at::Tensor view(const at::Tensor& x, int64_t count, const Rows& rows) {
-  at::Tensor result = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(x.storage()),
-                                                               x.key_set(), x.dtype());
-  c10::TensorImpl* made = result.unsafeGetTensorImpl();
-  made->set_storage_offset(x.storage_offset() + rows.first * x.stride(0));
   const std::array<int64_t, 4> sizes{count, rows.rows, x.size(1), x.dim() == 3 ? x.size(2) : 1};
   const std::array<int64_t, 4> strides{rows.step * x.stride(0), x.stride(0), x.stride(1), 1};
   const auto dims = static_cast<size_t>(x.dim() + 1);
-  made->set_sizes_and_strides(at::IntArrayRef(sizes.data(), dims), at::IntArrayRef(strides.data(), dims));
-  return result;
+  return run::make_view(x, x.dtype(), at::IntArrayRef(sizes.data(), dims), at::IntArrayRef(strides.data(), dims),
+                        x.storage_offset() + rows.first * x.stride(0));
 }
 
 void count_pairs(const run::KernelCall& call, std::atomic<int64_t>* total) {
