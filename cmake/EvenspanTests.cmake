@@ -61,8 +61,6 @@ if(TARGET evenspan_comm)
   endif()
 endif()
 if(TARGET evenspan_run)
-  # The parity sweep brings its own main and needs nothing but torch, so that it runs wherever the runtime does.
-  evenspan_tests(parity LINK evenspan_test_support_torch evenspan_run PCH aten)
   evenspan_tests(run LINK evenspan_test_support_torch evenspan_run NEEDS gtest rapidcheck PCH aten)
 endif()
 if(TARGET evenspan_calibrate)

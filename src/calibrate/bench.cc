@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
+#include <utility>
 
 namespace evenspan::calibrate {
 namespace {
@@ -28,6 +28,12 @@ at::Tensor tensor_of(const std::vector<double>& values, c10::Device device) {
   return at::tensor(values, at::kDouble).to(device);
 }
 
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + (static_cast<int64_t>(values.size()) - 1) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
 }  // namespace
 
 size_t Bench::add(Task task) {
@@ -37,36 +43,44 @@ size_t Bench::add(Task task) {
 
 void Bench::measure(const comm::Communicator& communicator, c10::Device device, double seconds) {
   const Clock::time_point begin = Clock::now();
-  std::vector<std::vector<double>> times(tasks_.size());
+  seconds_.assign(tasks_.size(), {});
+  int64_t most_samples = 0;
+  for (const Task& task : tasks_) most_samples = std::max(most_samples, task.samples);
   const at::Tensor evicting = at::empty({kEvictedBytes}, at::TensorOptions().dtype(at::kByte).device(device));
   bool goes_on = true;
   for (num_rounds_ = 0; goes_on; ++num_rounds_) {
-    for (size_t task = 0; task < tasks_.size(); ++task) {
-      tasks_[task].warm ? tasks_[task].run() : void(evicting.fill_(num_rounds_ % 2));
-      finish_device(device);
-      comm::barrier(communicator, "calibrate");
-      const Clock::time_point start = Clock::now();
-      tasks_[task].run();
-      finish_device(device);
-      times[task].push_back(since(start));
+    for (int64_t sample = 0; sample < most_samples; ++sample) {
+      for (size_t task = 0; task < tasks_.size(); ++task) {
+        if (sample >= tasks_[task].samples) continue;
+        tasks_[task].warm ? tasks_[task].run() : void(evicting.fill_(num_rounds_ % 2));
+        finish_device(device);
+        comm::barrier(communicator, "calibrate");
+        const Clock::time_point start = Clock::now();
+        tasks_[task].run();
+        finish_device(device);
+        seconds_[task].push_back(since(start));
+      }
     }
     // Rank 0 decides, so that all ranks make as many rounds.
     const at::Tensor elapsed = tensor_of({since(begin)}, device);
     comm::broadcast(communicator, Rank(0), elapsed, "calibrate");
     goes_on = num_rounds_ < 1 || elapsed.item<double>() < seconds;
   }
-  std::vector<double> expected;
-  expected.reserve(times.size());
-  for (std::vector<double>& of_task : times) {
-    std::sort(of_task.begin(), of_task.end());
-    const int64_t counted = num_rounds_ == 2 ? 1 : (9 * num_rounds_ + 9) / 10;
-    expected.push_back(std::accumulate(of_task.begin(), of_task.begin() + counted, 0.0) / static_cast<double>(counted));
-  }
-  const at::Tensor sum = comm::all_reduce(communicator, tensor_of(expected, device), "calibrate").cpu();
-  seconds_.clear();
   for (size_t task = 0; task < tasks_.size(); ++task) {
-    seconds_.push_back(sum[static_cast<int64_t>(task)].item<double>() / communicator.size() / tasks_[task].times);
+    const at::Tensor sum = comm::all_reduce(communicator, tensor_of(seconds_[task], device), "calibrate").cpu();
+    const double parts = communicator.size() * tasks_[task].times;
+    for (size_t i = 0; i < seconds_[task].size(); ++i) {
+      seconds_[task][i] = sum[static_cast<int64_t>(i)].item<double>() / parts;
+    }
   }
+}
+
+double Bench::seconds(size_t task) const { return median(seconds_[task]); }
+
+double Bench::seconds_above(size_t task, size_t other) const {
+  std::vector<double> differences = seconds_[task];
+  for (size_t i = 0; i < differences.size(); ++i) differences[i] -= seconds_[other][i];
+  return median(std::move(differences));
 }
 
 }  // namespace evenspan::calibrate

@@ -14,8 +14,9 @@ namespace evenspan::calibrate {
 // What is timed. All ranks have the same tasks in the same order; `run` may exchange with the others.
 struct Task {
   std::function<void()> run;
-  double times = 1;   // how often one call of `run` does what is measured
-  bool warm = false;  // data are in caches, where they were when a program used them shortly before
+  double times = 1;     // how often one call of `run` does what is measured
+  bool warm = false;    // data are in caches, where they were when a program used them shortly before
+  int64_t samples = 1;  // of every round, by turns with the other tasks: more where small differences are wanted
 };
 
 // A list of tasks and, once they are measured, their times.
@@ -27,14 +28,16 @@ class Bench {
   // that is not warm finds its data in memory, not in caches, as a layer of a large batch does. On a device, it ends
   // when the device has done it.
   void measure(const comm::Communicator& communicator, c10::Device device, double seconds);
-  // Mean of the rounds without the slowest tenth, which other programs may have disturbed, and of the ranks; of two
-  // rounds the faster one, since nothing says which was disturbed. REQUIRES: measured.
-  double seconds(size_t task) const { return seconds_[task]; }
+  // Median of the samples, each the mean of the ranks, the lower one of two, since other programs may disturb some.
+  // REQUIRES: measured.
+  double seconds(size_t task) const;
+  // Median of what a sample of `task` takes longer than that of `other` beside it. REQUIRES: measured, as many samples.
+  double seconds_above(size_t task, size_t other) const;
   int64_t num_rounds() const { return num_rounds_; }
 
  private:
   std::vector<Task> tasks_;
-  std::vector<double> seconds_;  // [task]
+  std::vector<std::vector<double>> seconds_;  // [task][sample], the mean of the ranks
   int64_t num_rounds_ = 0;
 };
 

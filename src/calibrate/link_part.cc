@@ -13,6 +13,7 @@ constexpr int64_t kExchangedBytes[] = {1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 
 constexpr int64_t kLargeBytes = 1 << 20;  // from here on kernels are run beside the exchange
 constexpr int64_t kMessages = 32;
 constexpr int64_t kKernelRows = 256;
+constexpr int64_t kSamples = 8;  // what an exchange takes from kernels is a tenth of their time, about as much as noise
 
 struct Peers {
   Rank to, from;
@@ -50,7 +51,7 @@ double sent(const plan::Exchange& exchange, const plan::AttentionShape& shape) {
 LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* bench) {
   const comm::Communicator& communicator = workbench.communicator();
   const auto add = [&](plan::Program program, double times) {
-    return bench->add({[&workbench, program = std::move(program)] { workbench.run(program); }, times});
+    return bench->add({[&workbench, program = std::move(program)] { workbench.run(program); }, times, false, kSamples});
   };
   std::vector<Peers> levels;
   if (ranks_per_node > 1) levels.push_back(neighbours(communicator, ranks_per_node, 1));
@@ -102,12 +103,12 @@ void LinkPart::finish(const Bench& bench, simulate::Profile* profile) const {
       seconds.push_back(bench.seconds(size.task));
     }
     const Line line = fit_line(bytes, seconds);
-    const double more = bench.seconds(level.many) - bench.seconds(level.one);
+    const double more = bench.seconds_above(level.many, level.one);
     profile->links.push_back({line.fixed_seconds, line.per_second, 0, 0, std::max(0.0, more / (kMessages - 1)), 0, 0});
   }
   // What kernels lose to the exchange: by bytes from the two sizes of one message, the rest by messages. Measured at
   // the innermost level, and taken for all.
-  const auto lost = [&](const Beside& one) { return bench.seconds(one.task) - bench.seconds(one.kernels); };
+  const auto lost = [&](const Beside& one) { return bench.seconds_above(one.task, one.kernels); };
   const double of_byte = (lost(beside_[1]) - lost(beside_[0])) / (beside_[1].bytes - beside_[0].bytes);
   const double of_message = (lost(beside_[2]) - lost(beside_[0])) / (beside_[2].messages - beside_[0].messages);
   for (simulate::Link& link : profile->links) {
