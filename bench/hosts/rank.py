@@ -23,6 +23,7 @@ from network import INTERFACE
 from prediction import profile, topology
 
 SETTLE_SECONDS = 0.1  # for the last, delayed acknowledgements
+NUM_HEADS = 2  # of kernels that are timed
 
 
 def seconds_of(
@@ -37,24 +38,46 @@ def seconds_of(
     return times
 
 
-def kernel_times(points: list[int], head_dim: int) -> dict[str, dict[str, list]]:
-    """Return the median processor seconds of one head by pass: of rows and keys, and of causal squares."""
+def repetitions_of(rows: int, keys: int) -> int:
+    """Return how often a kernel is timed: small ones more often."""
+    return max(5, min(50, (1 << 22) // (rows * keys)))
+
+
+def rectangle_times(rows: int, keys: int, head_dim: int) -> tuple[float, float]:
+    """Return the median processor seconds of one head, forward and backward, where all pairs count."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    num_heads = 2
+    query = torch.randn(1, NUM_HEADS, rows, head_dim)
+    key, value = (torch.randn(1, NUM_HEADS, keys, head_dim) for _ in range(2))
+    output, lse = flash(query, key, value)
+    arguments = (output, query, key, value, output, lse, 0.0, False)
+    forward = seconds_of(lambda: flash(query, key, value), repetitions_of(rows, keys), time.thread_time)
+    backward = seconds_of(lambda: flash_backward(*arguments), repetitions_of(rows, keys), time.thread_time)
+    return statistics.median(forward) / NUM_HEADS, statistics.median(backward) / NUM_HEADS
 
-    def measure(rows: int, keys: int, is_causal: bool) -> tuple[float, float]:
-        query = torch.randn(1, num_heads, rows, head_dim)
-        key, value = (torch.randn(1, num_heads, keys, head_dim) for _ in range(2))
-        output, lse = flash(query, key, value, is_causal=is_causal)
-        arguments = (output, query, key, value, output, lse, 0.0, is_causal)
-        repetitions = max(5, min(50, (1 << 22) // (rows * keys)))
-        forward = seconds_of(lambda: flash(query, key, value, is_causal=is_causal), repetitions, time.thread_time)
-        backward = seconds_of(lambda: flash_backward(*arguments), repetitions, time.thread_time)
-        return statistics.median(forward) / num_heads, statistics.median(backward) / num_heads
 
-    table = [[measure(rows, keys, False) for keys in points] for rows in points]
-    squares = [measure(rows, rows, True) for rows in points]
+def square_times(rows: int, head_dim: int, alone: dist.ProcessGroup) -> tuple[float, float]:
+    """Return the same of a causal square, which the executor cuts before it calls the kernel."""
+    plan = evenspan.plan(
+        [rows], 1, strategy="local", heads=NUM_HEADS, kv_heads=NUM_HEADS, head_dim=head_dim, dtype="f32"
+    )
+    query, key, value = (torch.randn(rows, NUM_HEADS, head_dim, requires_grad=True) for _ in range(3))
+    forward, backward = [], []
+    for _ in range(repetitions_of(rows, rows)):
+        begin = time.thread_time()
+        output = evenspan.attention(query, key, value, plan, alone)
+        middle = time.thread_time()
+        torch.autograd.grad(output, (query, key, value), output.detach())
+        forward.append(middle - begin)
+        backward.append(time.thread_time() - middle)
+    return statistics.median(forward) / NUM_HEADS, statistics.median(backward) / NUM_HEADS
+
+
+def kernel_times(points: list[int], head_dim: int) -> dict[str, dict[str, list]]:
+    """Return the times by pass: of rows and keys, and of causal squares."""
+    alone = [dist.new_group([rank]) for rank in range(dist.get_world_size())][dist.get_rank()]
+    table = [[rectangle_times(rows, keys, head_dim) for keys in points] for rows in points]
+    squares = [square_times(rows, head_dim, alone) for rows in points]
     return {
         way: {
             "seconds": [[times[i] for times in row] for row in table],
