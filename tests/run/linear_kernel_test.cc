@@ -329,6 +329,7 @@ TEST_F(LinearKernelTest, GatesMayBeExtreme) {
     const at::Tensor rare = at::where(choice.eq(0), -1e30, -0.01 * at::rand_like(mild));
     const at::Tensor mixed = at::where(choice.le(2), -0.0, at::where(choice.eq(3), -300.0, -3 * mild.neg()));
     const std::pair<const char*, at::Tensor> cases[] = {{"zero", at::zeros_like(mild)},
+                                                        {"-1", at::full_like(mild, -1.0)},
                                                         {"-20", at::full_like(mild, -20.0)},
                                                         {"-1e30", at::full_like(mild, -1e30)},
                                                         {"-inf", at::full_like(mild, -INFINITY)},

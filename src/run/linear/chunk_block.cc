@@ -1,15 +1,17 @@
 #include "run/linear/chunk_block.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <utility>
 
+#include "run/linear/chunk_products.h"
+
 namespace evenspan::run::chunked {
 namespace {
 
+constexpr int64_t kDiagonalDeltaChunkTokens = 32;  // the systems and the second reader cost more in longer chunks
 // Of a block, for each thread: enough for a batch of products, while their operands stay in the processor's cache.
 constexpr int64_t kBlockRows = 1024;    // rows times heads
 constexpr int64_t kBlockMatrices = 32;  // chunks times heads
@@ -30,15 +32,19 @@ at::Tensor& fit(at::Tensor* tensor, at::IntArrayRef sizes, const at::TensorOptio
   return *tensor;
 }
 
+int64_t chunk_tokens_for(const LinearOperands& operands, int64_t most) {
+  const bool short_chunks = kind_of(operands.gate) == GateKind::diagonal && operands.beta.defined();
+  return short_chunks ? std::min(most, kDiagonalDeltaChunkTokens) : most;
+}
+
 BlockWork::BlockWork(const LinearOperands& operands, int64_t chunk_tokens, int64_t state_dim)
     : operands_(operands),
+      chunk_tokens_(chunk_tokens),
       heads_(operands.key.size(1)),
       key_dim_(operands.key.size(2)),
       state_dim_(state_dim),
       options_(operands.key.options().dtype(operands.key.scalar_type() == at::kDouble ? at::kDouble : at::kFloat)) {
   decays.kind = kind_of(operands.gate);
-  const int64_t most = operands.beta.defined() ? kDiagonalDeltaChunkTokens : kDiagonalChunkTokens;
-  chunk_tokens_ = decays.kind == GateKind::diagonal ? std::min(chunk_tokens, most) : chunk_tokens;
   const int64_t matrices = at::get_num_threads() * std::min(kBlockMatrices, kBlockRows / chunk_tokens_);
   block_chunks_ = std::max<int64_t>(1, matrices / heads_);
   query.itself = true;
@@ -121,7 +127,8 @@ void BlockWork::load(const Block& block, Parts parts) {
 }
 
 void BlockWork::pair(Reader* reader) {
-  at::bmm_out(fitted(&reader->pairs, chunk_tokens_, chunk_tokens_), reader->up, key_down.transpose(1, 2));
+  multiply(reader->up, Matrices(key_down).transposed(), Zeros::result_above, Sum::over,
+           fitted(&reader->pairs, chunk_tokens_, chunk_tokens_));
   decay_pairs(decays, block_->chunks, key, *reader);
 }
 
@@ -155,17 +162,16 @@ void BlockWork::restore(Kept kept, const at::Tensor& current) {
   advance_written(current);
 }
 
-at::Tensor BlockWork::wave(const at::Tensor& stack, int64_t wave) const {
-  return stack.narrow(0, block_->waves[static_cast<size_t>(wave)] * heads_, block_->wave_size(wave) * heads_);
+Matrices BlockWork::wave(const Matrices& stack, int64_t wave) const {
+  return stack.part(block_->waves[static_cast<size_t>(wave)] * heads_, block_->wave_size(wave) * heads_);
 }
 
-at::Tensor BlockWork::wave_states(const at::Tensor& current, int64_t wave) const {
-  return current.narrow(0, 0, block_->wave_size(wave) * heads_);
+Matrices BlockWork::wave_states(const at::Tensor& current, int64_t wave) const {
+  return Matrices(current).part(0, block_->wave_size(wave) * heads_);
 }
 
 StateDecay BlockWork::wave_decay(int64_t wave) const {
-  const auto own = [&](const at::Tensor& t) { return t.defined() ? this->wave(t, wave) : at::Tensor(); };
-  return {own(decays.whole), own(decays.end)};
+  return {this->wave(decays.whole, wave), this->wave(decays.end, wave)};
 }
 
 void BlockWork::advance(const at::Tensor& current) {
@@ -173,15 +179,17 @@ void BlockWork::advance(const at::Tensor& current) {
   fitted(&states, key_dim_, state_dim_);
   last = current;
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
-    at::Tensor state = wave_states(current, w), before = wave(states, w), own = wave(written, w);
+    const Matrices state = wave_states(current, w), before = wave(states, w), own = wave(written, w);
     step_states(before, wave_decay(w), Step::decay, state);
-    at::bmm_out(own, wave(inverse, w), wave(pre_written_, w).baddbmm_(wave(erase.decayed, w), before));
-    state.baddbmm_(wave(key_late, w).transpose(1, 2), own);
+    const Matrices pre_written = wave(pre_written_, w);
+    multiply(wave(erase.decayed, w), before, Zeros::none, Sum::add, pre_written);
+    multiply(wave(inverse, w), pre_written, Zeros::left_above, Sum::over, own);
+    multiply(wave(key_late, w).transposed(), own, Zeros::none, Sum::add, state);
   }
 }
 
 void BlockWork::advance_written(const at::Tensor& current) {
-  at::bmm_out(fitted(&states, key_dim_, state_dim_), key_end.transpose(1, 2), written);
+  multiply(Matrices(key_end).transposed(), written, Zeros::none, Sum::over, fitted(&states, key_dim_, state_dim_));
   last = current;
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
     step_states(wave(states, w), wave_decay(w), Step::increment, wave_states(current, w));
@@ -190,9 +198,9 @@ void BlockWork::advance_written(const at::Tensor& current) {
 
 at::Tensor& BlockWork::output(Terms terms) {
   fitted(&output_, chunk_tokens_, state_dim_);
-  if (terms == Terms::states) return at::bmm_out(output_, query.decayed, states);
-  at::bmm_out(output_, query.pairs, written);
-  if (terms == Terms::both) output_.baddbmm_(query.decayed, states);
+  const bool pairs = terms != Terms::states;
+  if (pairs) multiply(query.pairs, written, Zeros::left_above, Sum::over, output_);
+  if (terms != Terms::pairs) multiply(query.decayed, states, Zeros::none, pairs ? Sum::add : Sum::over, output_);
   return output_;
 }
 

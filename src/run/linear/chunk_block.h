@@ -17,10 +17,8 @@
 
 namespace evenspan::run::chunked {
 
-// A diagonal gate's pairs cost exponentials where its decays do not factor; short chunks have few pairs, and the decays
-// of most factor.
-constexpr int64_t kDiagonalChunkTokens = 32;
-constexpr int64_t kDiagonalDeltaChunkTokens = 16;  // whose systems and second reader cost more in longer chunks
+// The length of chunks that suits the gate, at most `most`.
+int64_t chunk_tokens_for(const LinearOperands& operands, int64_t most);
 
 // `tensor`, made or resized where it does not have the sizes.
 at::Tensor& fit(at::Tensor* tensor, at::IntArrayRef sizes, const at::TensorOptions& options);
@@ -62,10 +60,10 @@ class BlockWork {
   Kept release();
   void restore(Kept kept, const at::Tensor& current);
 
-  // Rows of a wave's chunks.
-  at::Tensor wave(const at::Tensor& stack, int64_t wave) const;
+  // Those of a wave's chunks.
+  Matrices wave(const Matrices& stack, int64_t wave) const;
   // The states, or their gradients, of the runs that have a chunk in a wave.
-  at::Tensor wave_states(const at::Tensor& current, int64_t wave) const;
+  Matrices wave_states(const at::Tensor& current, int64_t wave) const;
 
   StateDecay wave_decay(int64_t wave) const;
   const Block& block() const { return *block_; }
@@ -91,7 +89,7 @@ class BlockWork {
   void advance_written(const at::Tensor& current);
 
   LinearOperands operands_;
-  int64_t chunk_tokens_, block_chunks_, heads_, key_dim_, state_dim_;
+  int64_t chunk_tokens_, heads_, key_dim_, state_dim_, block_chunks_ = 1;
   at::TensorOptions options_;
   const Block* block_ = nullptr;
   int64_t matrices_ = 0;

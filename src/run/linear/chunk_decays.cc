@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "run/linear/chunk_loops.h"
+#include "run/linear/chunk_unfactored.h"
 #include "run/linear/vector_math.h"
 
 namespace evenspan::run::chunked {
@@ -76,48 +77,6 @@ EVENSPAN_VECTOR_CLONES void clear_unread(int64_t rows, bool itself, W* pairs) {
   for (int64_t r = 0; r < rows; ++r) std::fill(pairs + r * rows + r + (itself ? 1 : 0), pairs + (r + 1) * rows, W(0));
 }
 
-// The decay of every dimension from row r - 1 to row r, on top of what it was.
-template <class W>
-[[gnu::always_inline]] inline void add_row(const W* gate, int64_t dim, W* sum, W* decay) {
-  const auto least = static_cast<W>(kLeastGate);
-  for (int64_t d = 0; d < dim; ++d) sum[d] += std::max(gate[d], least);
-  for (int64_t d = 0; d < dim; ++d) decay[d] = exp_of(sum[d]);
-}
-
-template <class W>
-EVENSPAN_VECTOR_CLONES void unfactored_pairs(const W* gate, int64_t stride, const W* reader, const W* key, int64_t rows,
-                                             int64_t dim, int64_t pairs_stride, bool itself, W* scratch, W* pairs) {
-  W *sum = scratch, *decay = scratch + dim;
-  for (int64_t i = 0; i < rows; ++i) {
-    std::fill(sum, sum + dim, W(0));
-    if (itself) pairs[i * pairs_stride + i] = dot(reader + i * dim, key + i * dim, dim);
-    for (int64_t r = i + 1; r < rows; ++r) {
-      add_row(gate + r * stride, dim, sum, decay);
-      for (int64_t d = 0; d < dim; ++d) decay[d] *= key[i * dim + d];
-      pairs[r * pairs_stride + i] = dot(reader + r * dim, decay, dim);
-    }
-  }
-}
-
-template <class W>
-EVENSPAN_VECTOR_CLONES void unfactored_pair_gradients(const W* gate, int64_t stride, const W* reader, const W* key,
-                                                      const W* grad_pairs, int64_t rows, int64_t dim,
-                                                      int64_t pairs_stride, W* scratch, W* grad_reader, W* grad_key) {
-  W *sum = scratch, *decay = scratch + dim;
-  for (int64_t i = 0; i < rows; ++i) {
-    std::fill(sum, sum + dim, W(0));
-    for (int64_t r = i + 1; r < rows; ++r) {
-      add_row(gate + r * stride, dim, sum, decay);
-      const W grad = grad_pairs[r * pairs_stride + i];
-      for (int64_t d = 0; d < dim; ++d) {
-        const W product = grad * decay[d];
-        grad_reader[r * dim + d] += product * key[i * dim + d];
-        grad_key[i * dim + d] += product * reader[r * dim + d];
-      }
-    }
-  }
-}
-
 // `each(n, state)` for all matrices, with a state of its own for each thread.
 template <class Make, class Each>
 void for_each(int64_t matrices, int64_t elements_each, Make&& make, Each&& each) {
@@ -127,15 +86,17 @@ void for_each(int64_t matrices, int64_t elements_each, Make&& make, Each&& each)
   });
 }
 
-// A diagonal gate's rows of matrix n.
-struct DiagonalRows {
-  DiagonalRows(const at::Tensor& gate, const std::vector<RowRange>& chunks, int64_t n)
-      : range(chunks[static_cast<size_t>(n / gate.size(1))]),
-        stride(gate.size(1) * gate.size(2)),
-        offset(range.begin * stride + n % gate.size(1) * gate.size(2)) {}
-  RowRange range;
-  int64_t stride, offset;
-};
+// A reader's rows of matrix n under a diagonal gate.
+template <class W>
+UnfactoredRows<W> rows_of(const Decays& decays, const std::vector<RowRange>& chunks, const at::Tensor& key,
+                          const Reader& reader, int64_t n) {
+  const int64_t heads = decays.gate.size(1), dim = decays.gate.size(2), size = key.size(1) * dim;
+  const RowRange& range = chunks[static_cast<size_t>(n / heads)];
+  const W* gate = decays.gate.const_data_ptr<W>() + (range.begin * heads + n % heads) * dim;
+  return {
+      gate, heads * dim,  reader.rows.const_data_ptr<W>() + n * size, key.const_data_ptr<W>() + n * size, range.size(),
+      dim,  reader.itself};
+}
 
 }  // namespace
 
@@ -147,7 +108,7 @@ bool Decays::all_factored() const {
 
 void decay_pairs(const Decays& decays, const std::vector<RowRange>& chunks, const at::Tensor& key,
                  const Reader& reader) {
-  const int64_t rows = reader.pairs.size(1), dim = key.size(2);
+  const int64_t rows = reader.pairs.size(1);
   AT_DISPATCH_FLOATING_TYPES(key.scalar_type(), "decay_pairs", [&] {
     const auto pairs = [&](int64_t n) { return reader.pairs.mutable_data_ptr<scalar_t>() + n * rows * rows; };
     if (decays.kind == GateKind::scalar) {
@@ -160,14 +121,12 @@ void decay_pairs(const Decays& decays, const std::vector<RowRange>& chunks, cons
       return;
     }
     for_each(
-        key.size(0), rows * rows, [&] { return std::vector<scalar_t>(2 * dim); },
-        [&](int64_t n, std::vector<scalar_t>* scratch) {
+        key.size(0), rows * rows, [] { return Unfactored<scalar_t>(); },
+        [&](int64_t n, Unfactored<scalar_t>* unfactored) {
+          if (decays.kind == GateKind::diagonal && decays.factored.const_data_ptr<uint8_t>()[n] == 0) {
+            unfactored->pairs(rows_of<scalar_t>(decays, chunks, key, reader, n), rows, pairs(n));
+          }
           clear_unread(rows, reader.itself, pairs(n));
-          if (decays.kind == GateKind::none || decays.factored.const_data_ptr<uint8_t>()[n] != 0) return;
-          const auto at = [&](const at::Tensor& t) { return t.const_data_ptr<scalar_t>() + n * rows * dim; };
-          const DiagonalRows own(decays.gate, chunks, n);
-          unfactored_pairs(decays.gate.const_data_ptr<scalar_t>() + own.offset, own.stride, at(reader.rows), at(key),
-                           own.range.size(), dim, rows, reader.itself, scratch->data(), pairs(n));
         });
   });
 }
@@ -195,19 +154,16 @@ void decay_pair_gradients(const Decays& decays, const Reader& reader, const at::
 
 void unfactored_gradients(const Decays& decays, const std::vector<RowRange>& chunks, const at::Tensor& key,
                           const Reader& reader, const at::Tensor& grad_key) {
-  const int64_t rows = key.size(1), dim = key.size(2), size = rows * dim;
+  const int64_t rows = key.size(1), size = rows * key.size(2);
   AT_DISPATCH_FLOATING_TYPES(key.scalar_type(), "unfactored_gradients", [&] {
     for_each(
-        key.size(0), rows * rows, [&] { return std::vector<scalar_t>(2 * dim); },
-        [&](int64_t n, std::vector<scalar_t>* scratch) {
+        key.size(0), rows * rows, [] { return Unfactored<scalar_t>(); },
+        [&](int64_t n, Unfactored<scalar_t>* unfactored) {
           if (decays.factored.const_data_ptr<uint8_t>()[n] != 0) return;
-          const DiagonalRows own(decays.gate, chunks, n);
           scalar_t* grad_pairs = reader.grad_pairs.mutable_data_ptr<scalar_t>() + n * rows * rows;
-          unfactored_pair_gradients(decays.gate.const_data_ptr<scalar_t>() + own.offset, own.stride,
-                                    reader.rows.const_data_ptr<scalar_t>() + n * size,
-                                    key.const_data_ptr<scalar_t>() + n * size, grad_pairs, own.range.size(), dim, rows,
-                                    scratch->data(), reader.grad_unfactored.mutable_data_ptr<scalar_t>() + n * size,
-                                    grad_key.mutable_data_ptr<scalar_t>() + n * size);
+          unfactored->gradients(rows_of<scalar_t>(decays, chunks, key, reader, n), grad_pairs, rows,
+                                reader.grad_unfactored.mutable_data_ptr<scalar_t>() + n * size,
+                                grad_key.mutable_data_ptr<scalar_t>() + n * size);
           std::fill(grad_pairs, grad_pairs + rows * rows, scalar_t(0));
         });
   });

@@ -1,6 +1,7 @@
 // Segments cut into chunks, and chunks gathered into blocks that are computed together.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -25,6 +26,9 @@ struct Block {
 
   int64_t num_chunks() const { return static_cast<int64_t>(chunks.size()); }
   int64_t num_waves() const { return static_cast<int64_t>(waves.size()) - 1; }
+  bool all(bool Run::*which) const {
+    return std::all_of(runs.begin(), runs.end(), [&](const Run& run) { return run.*which; });
+  }
   int64_t wave_size(int64_t wave) const {
     return waves[static_cast<size_t>(wave) + 1] - waves[static_cast<size_t>(wave)];
   }

@@ -79,16 +79,11 @@ EVENSPAN_VECTOR_CLONES void step_state_back(const StateRows<W>& s, const W* afte
 
 // `each(rows of one matrix, n)` for all states.
 template <class W, class Each>
-void for_each_state(const at::Tensor& stack, const StateDecay& decay, const at::Tensor& state, Each&& each) {
-  const int64_t rows = state.size(1), dim = state.size(2);
-  const int64_t width = decay.whole.defined() ? decay.whole.size(1) : 0;
-  at::parallel_for(0, state.size(0), grain(rows * dim), [&](int64_t begin, int64_t end) {
+void for_each_state(const Matrices& stack, const StateDecay& decay, const Matrices& state, Each&& each) {
+  at::parallel_for(0, state.count, grain(state.rows * state.columns), [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      const auto of = [&](const at::Tensor& t, int64_t size) {
-        return t.defined() ? t.const_data_ptr<W>() + n * size : nullptr;
-      };
-      each(StateRows<W>{stack.mutable_data_ptr<W>() + n * rows * dim, state.mutable_data_ptr<W>() + n * rows * dim,
-                        of(decay.whole, width), of(decay.end, width), rows, dim, width},
+      each(StateRows<W>{stack.of<W>(n), state.of<W>(n), decay.whole.of<W>(n), decay.end.of<W>(n), state.rows,
+                        state.columns, decay.whole.columns},
            n);
     }
   });
@@ -135,19 +130,17 @@ void invert_unit_lower(const at::Tensor& pairs, const at::Tensor& inverse) {
   });
 }
 
-void step_states(const at::Tensor& stack, const StateDecay& decay, Step step, const at::Tensor& state) {
-  AT_DISPATCH_FLOATING_TYPES(state.scalar_type(), "step_states", [&] {
+void step_states(const Matrices& stack, const StateDecay& decay, Step step, const Matrices& state) {
+  AT_DISPATCH_FLOATING_TYPES(state.type, "step_states", [&] {
     for_each_state<scalar_t>(stack, decay, state, [&](const StateRows<scalar_t>& s, int64_t) { step_state(s, step); });
   });
 }
 
-void step_back(const at::Tensor& stack, const StateDecay& decay, const at::Tensor& grad, const at::Tensor& after,
-               const at::Tensor& grad_whole) {
-  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "step_back", [&] {
+void step_back(const Matrices& stack, const StateDecay& decay, const Matrices& grad, const Matrices& after,
+               const Matrices& grad_whole) {
+  AT_DISPATCH_FLOATING_TYPES(grad.type, "step_back", [&] {
     for_each_state<scalar_t>(stack, decay, grad, [&](const StateRows<scalar_t>& s, int64_t n) {
-      if (!grad_whole.defined()) return step_state_back<scalar_t>(s, nullptr, nullptr);
-      step_state_back(s, after.const_data_ptr<scalar_t>() + n * s.rows * s.dim,
-                      grad_whole.mutable_data_ptr<scalar_t>() + n * s.width);
+      step_state_back<scalar_t>(s, after.of<scalar_t>(n), grad_whole.of<scalar_t>(n));
     });
   });
 }

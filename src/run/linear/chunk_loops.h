@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "run/linear/chunk_grid.h"
+#include "run/linear/matrices.h"
 
 namespace evenspan::run::chunked {
 
@@ -90,17 +91,17 @@ void invert_unit_lower(const at::Tensor& pairs, const at::Tensor& inverse);
 
 // What a chunk's step does to its state, beside what is written. Undefined: 1.
 struct StateDecay {
-  at::Tensor whole, end;  // [n, 1] or [n, key_dim]: Decays::whole, Decays::end
+  Matrices whole, end;  // [n, 1] or [n, key_dim]: Decays::whole, Decays::end
 };
 // Steps of the recurrence: stack and state [n, key_dim, value_dim].
 enum class Step {
   increment,  // (stack, state) = (state, whole * state + end * stack)
   decay,      // (stack, state) = (state, whole * state)
 };
-void step_states(const at::Tensor& stack, const StateDecay& decay, Step step, const at::Tensor& state);
+void step_states(const Matrices& stack, const StateDecay& decay, Step step, const Matrices& state);
 // A step of the gradients: (stack, grad) = (end * grad, whole * grad + stack). Where `grad_whole`, like `whole`, is
 // defined, it gets the gradient of g_last by way of what the chunk leaves, the states `after`.
-void step_back(const at::Tensor& stack, const StateDecay& decay, const at::Tensor& grad, const at::Tensor& after,
-               const at::Tensor& grad_whole);
+void step_back(const Matrices& stack, const StateDecay& decay, const Matrices& grad, const Matrices& after,
+               const Matrices& grad_whole);
 
 }  // namespace evenspan::run::chunked

@@ -1,7 +1,7 @@
 // The states at the chunks' begins are computed again, by a sweep over the blocks. What it computes it keeps for the
 // last blocks, as many as take no more bytes than the operands; of the others only the states at their begins, from
 // which the second sweep, in reverse, makes them once more. A segment that is pending gets all its gradients in apply.
-#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -11,6 +11,7 @@
 
 #include "run/linear/chunk_block.h"
 #include "run/linear/chunk_gradients.h"
+#include "run/linear/chunk_products.h"
 #include "run/linear/chunked_passes.h"
 
 namespace evenspan::run::chunked {
@@ -75,7 +76,8 @@ class Backward : public LinearBackward {
     gather.from = grad_output_;
     gather.to = work_.fitted(&grad_out_, work_.chunk_tokens(), value_dim_);
     load(work_.block().chunks, heads_, Decays{}, {gather});
-    at::bmm_out(work_.fitted(&grad_states_, key_dim_, value_dim_), work_.query.decayed.transpose(1, 2), grad_out_);
+    multiply(Matrices(work_.query.decayed).transposed(), grad_out_, Zeros::none, Sum::over,
+             work_.fitted(&grad_states_, key_dim_, value_dim_));
   }
 
   // Carries the gradients of the runs' states from their ends to their begins. grad_states_ gets those at the chunks'
@@ -84,36 +86,36 @@ class Backward : public LinearBackward {
   void retreat(const at::Tensor& current, bool gates) {
     const Block& block = work_.block();
     if (work_.delta()) {
-      at::bmm_out(work_.fitted(&grad_solved_, work_.chunk_tokens(), value_dim_), work_.query.pairs.transpose(1, 2),
-                  grad_out_);
+      multiply(Matrices(work_.query.pairs).transposed(), grad_out_, Zeros::left_below, Sum::over,
+               work_.fitted(&grad_solved_, work_.chunk_tokens(), value_dim_));
       work_.fitted(&grad_written_, work_.chunk_tokens(), value_dim_);
     }
     if (gates) fit(&grad_whole_, work_.decays.whole.sizes(), work_.options());
     for (int64_t w = block.num_waves(); w-- > 0;) {
-      at::Tensor state = work_.wave_states(current, w), after = work_.wave(grad_states_, w);
+      const Matrices state = work_.wave_states(current, w), after = work_.wave(grad_states_, w);
       gates ? step_back(w, after, state) : chunked::step_back(after, work_.wave_decay(w), state, {}, {});
       if (!work_.delta()) continue;
-      at::Tensor solved = work_.wave(grad_solved_, w), written = work_.wave(grad_written_, w);
-      solved.baddbmm_(work_.wave(work_.key_end, w), after);
-      at::bmm_out(written, work_.wave(work_.inverse, w).transpose(1, 2), solved);
-      state.baddbmm_(work_.wave(work_.erase.decayed, w).transpose(1, 2), written);
+      const Matrices solved = work_.wave(grad_solved_, w), written = work_.wave(grad_written_, w);
+      multiply(work_.wave(work_.key_end, w), after, Zeros::none, Sum::add, solved);
+      multiply(work_.wave(work_.inverse, w).transposed(), solved, Zeros::left_below, Sum::over, written);
+      multiply(work_.wave(work_.erase.decayed, w).transposed(), written, Zeros::none, Sum::add, state);
     }
   }
 
   // Of the runs with a chunk in wave w, the first have another after it, at whose begin is the state that this one
   // leaves.
-  void step_back(int64_t w, const at::Tensor& after, const at::Tensor& grad) {
+  void step_back(int64_t w, const Matrices& after, const Matrices& grad) {
     const Block& block = work_.block();
-    const int64_t all = after.size(0), longer = w + 1 < block.num_waves() ? block.wave_size(w + 1) * heads_ : 0;
+    const int64_t longer = w + 1 < block.num_waves() ? block.wave_size(w + 1) * heads_ : 0;
     const StateDecay decay = work_.wave_decay(w);
-    const at::Tensor grad_whole = work_.wave(grad_whole_, w);
-    const auto step = [&](int64_t begin, int64_t size, const at::Tensor& left) {
+    const Matrices grad_whole = work_.wave(grad_whole_, w);
+    const auto step = [&](int64_t begin, int64_t size, const Matrices& left) {
       if (size == 0) return;
-      const auto part = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, begin, size) : t; };
+      const auto part = [&](const Matrices& all) { return all.part(begin, size); };
       chunked::step_back(part(after), {part(decay.whole), part(decay.end)}, part(grad), left, part(grad_whole));
     };
     if (longer > 0) step(0, longer, work_.wave(work_.states, w + 1));
-    step(longer, all - longer, work_.last.narrow(0, longer, all - longer));
+    step(longer, after.count - longer, Matrices(work_.last).part(longer, after.count - longer));
   }
 
   // What a first sweep leaves for the second.
@@ -125,20 +127,25 @@ class Backward : public LinearBackward {
   std::vector<Swept> sweep(const std::vector<Block>& blocks, const std::vector<RowRange>& segments,
                            const std::vector<at::Tensor>& states) {
     std::vector<Swept> result(blocks.size());
+    int64_t entries = 0;
+    for (const Block& block : blocks) entries += enters(block) ? static_cast<int64_t>(block.runs.size()) * heads_ : 0;
+    const at::Tensor all_entries = at::empty({entries, key_dim_, value_dim_}, work_.options());
+    int64_t entry = 0;
     size_t first_kept = blocks.size();
-    for (int64_t room = operand_bytes(segments); first_kept > 0 && keeps(); --first_kept) {
+    for (int64_t room = operand_bytes(segments); first_kept > 0; --first_kept) {
       room -= kept_bytes(blocks[first_kept - 1]);
       if (room < 0) break;
     }
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
     for (size_t b = 0; b < blocks.size(); ++b) {
-      const auto all = [&](bool Run::*which) {
-        return std::all_of(blocks[b].runs.begin(), blocks[b].runs.end(), [&](const Run& run) { return run.*which; });
-      };
-      if (all(&Run::first) && all(&Run::last)) continue;
+      const bool goes_on = !blocks[b].all(&Run::last);
+      if (!enters(blocks[b]) && !goes_on) continue;
       const at::Tensor& current = carry.enter(blocks[b], &Run::first, states);
-      if (!all(&Run::first)) result[b].entry = current.clone();
-      if (all(&Run::last)) continue;
+      if (enters(blocks[b])) {
+        const int64_t size = current.size(0);
+        result[b].entry = all_entries.narrow(0, std::exchange(entry, entry + size), size).copy_(current);
+      }
+      if (!goes_on) continue;
       work_.load(blocks[b], {.keys = true, .values = true});
       work_.solve();
       work_.advance(current);
@@ -148,13 +155,12 @@ class Backward : public LinearBackward {
     return result;
   }
 
+  static bool enters(const Block& block) { return !block.all(&Run::first); }
   int64_t operand_bytes(const std::vector<RowRange>& segments) const {
     int64_t rows = 0;
     for (const RowRange& segment : segments) rows += segment.size();
     return rows * heads_ * (2 * key_dim_ + value_dim_) * static_cast<int64_t>(operands_.key.element_size());
   }
-  // The states at the begins of short chunks are made faster than memory for them is had.
-  bool keeps() const { return work_.delta() || work_.decays.kind != GateKind::diagonal; }
   int64_t kept_bytes(const Block& block) const {
     const int64_t chunk = work_.chunk_tokens();
     const int64_t each = work_.delta() ? chunk * (value_dim_ + 2 * chunk) : key_dim_ * value_dim_;
@@ -190,9 +196,9 @@ class Backward : public LinearBackward {
     const GateKind kind = work_.decays.kind;
     BlockGradients gradients;
     if (!work_.delta()) {
-      at::bmm_out(work_.fitted(&grad_written_, work_.chunk_tokens(), value_dim_), work_.query.pairs.transpose(1, 2),
-                  grad_out_);
-      grad_written_.baddbmm_(work_.key_end, grad_states_);
+      multiply(Matrices(work_.query.pairs).transposed(), grad_out_, Zeros::left_below, Sum::over,
+               work_.fitted(&grad_written_, work_.chunk_tokens(), value_dim_));
+      multiply(work_.key_end, grad_states_, Zeros::none, Sum::add, grad_written_);
     }
     gradients.written = grad_written_;
     if (kind == GateKind::scalar) {
@@ -205,18 +211,20 @@ class Backward : public LinearBackward {
     }
     gradients.key = work_.fitted(&grad_key_, work_.chunk_tokens(), key_dim_);
     read_gradients(&work_.query, grad_out_, gradients);
-    at::bmm_out(gradients.key, work_.query.grad_pairs.transpose(1, 2), work_.query.up);
+    multiply(Matrices(work_.query.grad_pairs).transposed(), work_.query.up, Zeros::left_below, Sum::over,
+             gradients.key);
     std::vector<Reader> readers{work_.query};
     if (work_.delta()) {
       read_gradients(&work_.erase, grad_written_, gradients);
-      gradients.key.baddbmm_(work_.erase.grad_pairs.transpose(1, 2), work_.erase.up);
+      multiply(Matrices(work_.erase.grad_pairs).transposed(), work_.erase.up, Zeros::left_below, Sum::add,
+               gradients.key);
       readers.push_back(work_.erase);
     }
     if (kind == GateKind::scalar) {
       gradients.key_late = work_.fitted(&grad_key_late_, work_.chunk_tokens(), key_dim_);
-      at::bmm_out(gradients.key_late, work_.written, grad_states_.transpose(1, 2));
+      multiply(work_.written, Matrices(grad_states_).transposed(), Zeros::none, Sum::over, gradients.key_late);
     } else {
-      gradients.key.baddbmm_(work_.written, grad_states_.transpose(1, 2));
+      multiply(work_.written, Matrices(grad_states_).transposed(), Zeros::none, Sum::add, gradients.key);
     }
     if (kind != GateKind::none) gradients.whole = grad_whole_;
     if (fixed_gate()) gradients.fixed_gate = fit(&grad_fixed_, {gradients.key.size(0)}, work_.options());
@@ -227,7 +235,8 @@ class Backward : public LinearBackward {
   // The gradients of a reader whose results have the gradient `cotangent`.
   void read_gradients(Reader* reader, const at::Tensor& cotangent, const BlockGradients& gradients) {
     const int64_t rows = work_.chunk_tokens();
-    at::bmm_out(work_.fitted(&reader->grad_pairs, rows, rows), cotangent, work_.written.transpose(1, 2));
+    multiply(cotangent, Matrices(work_.written).transposed(), Zeros::result_above, Sum::over,
+             work_.fitted(&reader->grad_pairs, rows, rows));
     if (work_.decays.kind == GateKind::diagonal && reader->itself) {
       fit(&reader->grad_itself, {cotangent.size(0), rows}, work_.options());
     }
@@ -237,11 +246,13 @@ class Backward : public LinearBackward {
       reader->grad_unfactored = at::zeros_like(gradients.key_unfactored);
       unfactored_gradients(work_.decays, work_.block().chunks, work_.key, *reader, gradients.key_unfactored);
     }
-    at::bmm_out(work_.fitted(&reader->grad_rows, rows, key_dim_), reader->grad_pairs, work_.key_down);
+    multiply(reader->grad_pairs, work_.key_down, Zeros::left_above, Sum::over,
+             work_.fitted(&reader->grad_rows, rows, key_dim_));
     if (work_.decays.kind == GateKind::scalar) {
-      at::bmm_out(work_.fitted(&reader->grad_decayed, rows, key_dim_), cotangent, work_.states.transpose(1, 2));
+      multiply(cotangent, Matrices(work_.states).transposed(), Zeros::none, Sum::over,
+               work_.fitted(&reader->grad_decayed, rows, key_dim_));
     } else {
-      reader->grad_rows.baddbmm_(cotangent, work_.states.transpose(1, 2));
+      multiply(cotangent, Matrices(work_.states).transposed(), Zeros::none, Sum::add, reader->grad_rows);
     }
   }
 

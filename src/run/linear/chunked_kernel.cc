@@ -1,4 +1,5 @@
 #include "evenspan/core/error.h"
+#include "run/linear/chunk_block.h"
 #include "run/linear/chunked_passes.h"
 
 namespace evenspan::run {
@@ -10,12 +11,12 @@ class ChunkedKernel : public LinearKernel {
 
   std::unique_ptr<LinearForward> forward(const LinearOperands& operands, const at::Tensor& output) const override {
     check_device(operands);
-    return chunked::make_forward(operands, output, chunk_tokens_);
+    return chunked::make_forward(operands, output, chunked::chunk_tokens_for(operands, chunk_tokens_));
   }
   std::unique_ptr<LinearBackward> backward(const LinearOperands& operands, const at::Tensor& grad_output,
                                            const LinearGradients& gradients) const override {
     check_device(operands);
-    return chunked::make_backward(operands, grad_output, gradients, chunk_tokens_);
+    return chunked::make_backward(operands, grad_output, gradients, chunked::chunk_tokens_for(operands, chunk_tokens_));
   }
 
  private:
