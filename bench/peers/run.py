@@ -41,7 +41,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--calibrate",
         type=float,
-        default=20,
+        default=45,
         metavar="SECONDS",
         help="of calibration for the modes with a profile; 0 leaves them out",
     )

@@ -122,7 +122,7 @@ simulate::Model read_model(const std::string& file) {
 using ModelSizes = std::tuple<int32_t, int64_t, int64_t, int64_t>;  // layers, hidden, intermediate, vocabulary
 using ModelArgument = std::optional<std::variant<ModelSizes, std::string>>;
 
-// The model that a profile weighs, with attention of `shape`. A file must say the same of it.
+// The model that is weighed, with attention of `shape`. A file must say the same of it.
 simulate::Model make_model(const ModelArgument& argument, const plan::AttentionShape& shape) {
   simulate::Model model;
   if (const auto* file = argument ? std::get_if<std::string>(&*argument) : nullptr) {
@@ -170,6 +170,7 @@ class Planner {
     request_.options.token_slack = token_slack;
     request_.options.ranks_per_group = ranks_per_group;
     request_.options.memory_budget_bytes = memory_budget;
+    if (model) request_.cost = simulate::cost_model(make_model(model, request_.shape));
   }
 
   void prefetch(const std::vector<int64_t>& lengths, const MaskArgument& mask) {
@@ -197,9 +198,6 @@ class Planner {
                                                          const ModelArgument& model, const plan::AttentionShape& shape,
                                                          const std::optional<std::string>& topology, int32_t ranks,
                                                          int32_t ranks_per_node) {
-    if (model && !profile) {
-      fail_invalid("[plan] model has no effect without a profile, which weighs it; leave it out, or give a profile");
-    }
     if (topology && !profile) {
       fail_invalid("[plan] topology has no effect without a profile; leave it out, or give a profile");
     }

@@ -60,10 +60,12 @@ def refuse_unsupported(model: Any, config: Any) -> None:
             raise UnsupportedError(f"[attach] {rule}; the model has {value}; {remedy}")
 
 
-def sizes_of(config: Any) -> tuple[int, int, int, int]:
-    """Return layers, hidden size, intermediate size and vocabulary, for the simulator."""
+def sizes_of(config: Any, *, needed: bool) -> tuple[int, int, int, int] | None:
+    """Return layers, hidden size, intermediate size and vocabulary; None if some are unknown and none `needed`."""
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
     missing = [name for name in names if not isinstance(getattr(config, name, None), int)]
+    if missing and not needed:
+        return None
     if missing:
         raise UnsupportedError(
             f"[attach] a profile simulates the model by its sizes, its configuration has no {', '.join(missing)}; "

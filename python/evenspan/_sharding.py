@@ -55,7 +55,7 @@ def planner(
         ranks_per_group: Ranks that split heads.
         memory_budget: Bytes of a rank.
         profile: The machine's profile.
-        model: The model that is simulated.
+        model: The model that is weighed.
         capacity: Plans that are kept, the ones used last.
     """
     if isinstance(dtype, torch.dtype):
@@ -120,13 +120,14 @@ def plan(
         profile: What the machine costs, for "auto" and for the work of a pair and a token: the name of a shipped
             profile (h100-sxm, h100-sxm-fa3, a100-40gb-ib, flexsp-7b) or a JSON file (docs/simulator.md). Its links
             join the ranks.
-        model: The model that is weighed with a profile: layers, hidden size, intermediate size and vocabulary, those of
-            Llama 3 8B by default; or the path of its config.json, whose linear layers are weighed too.
+        model: The model that is weighed: layers, hidden size, intermediate size and vocabulary, or the path of its
+            config.json, whose linear layers are weighed too. By a profile's times, of Llama 3 8B by default; without
+            one by operations, or by FlexSP's times of a 7B model if none is given.
 
     Raises:
         InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; "auto" has no
-            profile, or the profile was not measured for the shape; `model` has no profile, or other heads; `topology`
-            has no profile, or other ranks.
+            profile, or the profile was not measured for the shape; `model` has other heads; `topology` has no profile,
+            or other ranks.
         ResourceError: No plan keeps the memory budget.
     """
     made_by = planner(

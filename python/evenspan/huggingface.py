@@ -28,7 +28,7 @@ from evenspan._groups import CALLER, communicator_of, tell_all
 from evenspan._models import refuse_unsupported, sizes_of
 
 NAME = "evenspan"  # of the attention function; also the key under which a batch carries its step to it
-BUCKET_ELEMENTS = 1 << 24  # of gradients summed at once
+BUCKET_ELEMENTS = 1 << 20  # of gradients summed at once: memory of much more is had anew each time, which is slower
 CACHED_PLANS = 16  # of a context
 
 # Keywords of the attention interface that change no score: what the plan says already, and what concerns others.
@@ -156,7 +156,7 @@ def attach(
         topology: As in `evenspan.plan`.
         ranks_per_group: As in `evenspan.plan`.
         token_slack: As in `evenspan.plan`.
-        profile: As in `evenspan.plan`.
+        profile: As in `evenspan.plan`; without one, work is weighed by this model's operations.
         dtype: Type of queries, keys and values, the model's by default; give it under autocast.
 
     Raises:
@@ -224,7 +224,7 @@ class Context:
             kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
             head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
             dtype=dtype,
-            model=sizes_of(config) if options["profile"] is not None else None,
+            model=sizes_of(config, needed=options["profile"] is not None),
             capacity=CACHED_PLANS,
             **options,
         )

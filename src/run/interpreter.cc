@@ -5,7 +5,6 @@
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/logaddexp.h>
 #include <ATen/ops/where.h>
 
 #include <limits>
@@ -15,6 +14,7 @@
 #include "evenspan/core/error.h"
 #include "run/entry.h"
 #include "run/kernels.h"
+#include "run/partials.h"
 #include "run/tile_batch.h"
 #include "run/view.h"
 
@@ -144,7 +144,7 @@ class Interpreter {
       run::attend(calls);
       for (const Beside& merge : outputs) merge.to.copy_(merge.from);
       for (size_t i = 0; i < folds.size(); i += 2) {
-        fold(folds[i].to, folds[i + 1].to, folds[i].from, folds[i + 1].from);
+        merge_partials(folds[i].to, folds[i + 1].to, folds[i].from, folds[i + 1].from);
       }
       calls.clear();
       outputs.clear();
@@ -160,15 +160,6 @@ class Interpreter {
       if (held >= kHeldElements) flush();
     }
     flush();
-  }
-
-  // Every row of a tile has a key, so the sum's log-sum-exp is finite and an empty partial gets weight exp(-inf) = 0.
-  static void fold(const at::Tensor& output, const at::Tensor& lse, const at::Tensor& from_output,
-                   const at::Tensor& from_lse) {
-    const at::Tensor sum = at::logaddexp(lse, from_lse);
-    output.mul_((lse - sum).exp_().unsqueeze(-1));
-    output.addcmul_(from_output.to(output.scalar_type()), (from_lse - sum).exp_().unsqueeze(-1));
-    lse.copy_(sum);
   }
 
   // Kernels take the output and use its row sums with the gradient alone: this one has those that delta says.
@@ -216,7 +207,7 @@ class Interpreter {
 
   void execute(const plan::Merge& merge) {
     for (const auto& [output, lse, from_output, from_lse] : merge.pairs) {
-      fold(view(output), view(lse), view(from_output), view(from_lse));
+      merge_partials(view(output), view(lse), view(from_output), view(from_lse));
     }
   }
 

@@ -6,7 +6,6 @@
 #elif defined(__aarch64__)
 #define HAVE_SVE_CPU_DEFINITION
 #endif
-#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/cpu/Utils.h>
 #include <ATen/native/transformers/attention.h>
@@ -15,12 +14,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <optional>
 #include <utility>
 
 #include "run/causal_pieces.h"
 #include "run/kernel_backends.h"
+#include "run/partials.h"
 #include "run/view.h"
 
 // The kernels that at::_scaled_dot_product_flash_attention_for_cpu and its backward call after they have allocated
@@ -100,34 +99,6 @@ void for_pieces(const KernelCall& call, Run&& run) {
   }
 }
 
-// Output and lse become those of all keys of both. Every row has a key in either.
-void merge(const at::Tensor& output, const at::Tensor& lse, const at::Tensor& other, const at::Tensor& other_lse) {
-  constexpr int64_t kRowsOfAThread = 64;
-  AT_DISPATCH_FLOATING_TYPES(output.scalar_type(), "merge", [&] {
-    const int64_t rows = output.size(1), heads = output.size(2), dim = output.size(3);
-    auto *outputs = output.mutable_data_ptr<scalar_t>(), *sums = lse.mutable_data_ptr<scalar_t>();
-    const auto *others = other.const_data_ptr<scalar_t>(), *other_sums = other_lse.const_data_ptr<scalar_t>();
-    at::parallel_for(0, output.size(0) * rows, kRowsOfAThread, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t tile = i / rows, row = i % rows;
-        for (int64_t h = 0; h < heads; ++h) {
-          const auto start = [&](const at::Tensor& x) {
-            return tile * x.stride(0) + row * x.stride(1) + h * x.stride(2);
-          };
-          scalar_t& sum = sums[start(lse)];
-          const scalar_t difference = other_sums[start(other_lse)] - sum;
-          const scalar_t smaller = std::exp(-std::abs(difference));  // beside the larger, which counts 1
-          const scalar_t share = (difference > 0 ? scalar_t(1) : smaller) / (1 + smaller);
-          sum += std::max(difference, scalar_t(0)) + std::log1p(smaller);
-          scalar_t* to = outputs + start(output);
-          const scalar_t* from = others + start(other);
-          for (int64_t d = 0; d < dim; ++d) to[d] += share * (from[d] - to[d]);
-        }
-      }
-    });
-  });
-}
-
 void attend_blocks(const KernelCall& call) {
   const int64_t num_queries = call.query.size(1);
   at::native::flash_attention_kernel(at::kCPU, call.output, call.lse, heads_first(call.query),
@@ -143,7 +114,7 @@ void attend_call(const KernelCall& call) {
     const at::Tensor output = std::exchange(piece.output, at::empty(piece.output.sizes(), piece.output.options()));
     const at::Tensor lse = std::exchange(piece.lse, at::empty(piece.lse.sizes(), piece.lse.options()));
     attend_blocks(piece);
-    merge(output, lse, piece.output, piece.lse);
+    merge_partials(output, lse, piece.output, piece.lse);
   });
 }
 

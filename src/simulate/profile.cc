@@ -174,8 +174,9 @@ const AttentionTimes& attention_times(const Profile& profile, const plan::Attent
                "; use one of these, or a profile that was measured for it");
 }
 
-double token_seconds(const Profile& profile, const Model& model) {
-  const double forward = 1 / profile.forward_flops_per_second, backward = 1 / profile.backward_flops_per_second;
+namespace {
+
+double token_seconds(double forward, double backward, const Model& model) {
   double seconds = model.token_flops() * (forward + 2 * backward);
   for (const LinearLayers& layers : model.linear) {
     const auto flops = [&](Pass pass) {
@@ -185,6 +186,22 @@ double token_seconds(const Profile& profile, const Model& model) {
     seconds += flops(Pass::forward) * forward + flops(Pass::backward) * backward;
   }
   return seconds;
+}
+
+}  // namespace
+
+double token_seconds(const Profile& profile, const Model& model) {
+  return token_seconds(1 / profile.forward_flops_per_second, 1 / profile.backward_flops_per_second, model);
+}
+
+plan::CostModel cost_model(const Model& model) {
+  constexpr double kSecondsPerFlop = 1e-12;
+  constexpr double kProductFlops = 2 * (2 + 5);  // of an element of a head: 2 products in forward, 5 in backward
+  const double width = static_cast<double>(model.shape.num_heads) * model.shape.head_dim;
+  plan::CostModel cost{kSecondsPerFlop * kProductFlops * width * model.num_softmax_layers(),
+                       token_seconds(kSecondsPerFlop, kSecondsPerFlop, model)};
+  cost.num_layers = std::max(1, model.num_softmax_layers());
+  return cost;
 }
 
 plan::CostModel cost_model(const Profile& profile, const Model& model) {

@@ -5,7 +5,6 @@
 #include "evenspan/nn/decoder.h"
 #include "evenspan/plan/halo.h"
 #include "evenspan/plan/linear.h"
-#include "evenspan/simulate/schedule.h"
 
 namespace evenspan::train {
 namespace {
@@ -30,8 +29,6 @@ int64_t num_continued_parts(const plan::Placement& placement) {
   return parts;
 }
 
-}  // namespace
-
 std::vector<simulate::LinearLayers> linear_layers(const nn::ModelConfig& m, plan::ElementType element) {
   std::vector<simulate::LinearLayers> kinds;
   for (const std::string& type : nn::linear_layer_types()) {
@@ -41,28 +38,18 @@ std::vector<simulate::LinearLayers> linear_layers(const nn::ModelConfig& m, plan
   return kinds;
 }
 
-plan::CostModel cost_model(const nn::ModelConfig& m) {
-  const auto width = static_cast<double>(m.num_attention_heads * m.head_dim);
-  const auto kv_width = static_cast<double>(m.num_key_value_heads * m.head_dim);
-  const auto linear_width = static_cast<double>(m.linear_num_heads * (m.linear_key_dim + m.linear_value_dim));
-  const auto hidden = static_cast<double>(m.hidden_size);
-  const auto softmax = static_cast<double>(m.num_softmax_layers());
-  const auto layers = static_cast<double>(m.num_hidden_layers);
-  const double mlp = 3 * hidden * static_cast<double>(m.intermediate_size);
-  const double projections = softmax * (2 * width + 2 * kv_width) + (layers - softmax) * 2 * linear_width;
-  double mixing = 0;
-  for (const simulate::LinearLayers& kind : linear_layers(m, plan::ElementType::f32)) {
-    for (const simulate::Pass pass : {simulate::Pass::forward, simulate::Pass::backward}) {
-      const simulate::LinearFlops flops = simulate::linear_flops(kind.shape, 1, pass);
-      mixing += kind.count * (flops.intra + flops.apply);
-    }
-  }
-  constexpr double kSecondsPerFlop = 1e-12;
-  const double matrices = layers * mlp + hidden * (projections + static_cast<double>(m.vocab_size));
-  plan::CostModel cost;
-  cost.pair_seconds = kSecondsPerFlop * softmax * 14 * width;  // 2 products forward, 5 backward
-  cost.token_seconds = kSecondsPerFlop * 6 * matrices + kSecondsPerFlop * mixing;
-  return cost;
+}  // namespace
+
+simulate::Model simulated_model(const nn::ModelConfig& m, plan::ElementType element) {
+  simulate::Model model;
+  model.shape = {static_cast<int32_t>(m.num_attention_heads), static_cast<int32_t>(m.num_key_value_heads),
+                 static_cast<int32_t>(m.head_dim), element};
+  model.num_layers = static_cast<int32_t>(m.num_hidden_layers);
+  model.linear = linear_layers(m, element);
+  model.hidden = m.hidden_size;
+  model.intermediate = m.intermediate_size;
+  model.vocabulary = m.vocab_size;
+  return model;
 }
 
 ForwardBytes forward_bytes(const nn::ModelConfig& m, const plan::Plan& plan, const plan::Metrics& metrics,

@@ -12,12 +12,8 @@
 
 namespace evenspan::train {
 
-// The linear layers of a hybrid, by kind.
-std::vector<simulate::LinearLayers> linear_layers(const nn::ModelConfig& model, plan::ElementType element);
-
-// Forward and backward FLOPs per pair and per token of the whole model: only their ratio matters to a placement, so
-// seconds are those of a machine with 1e12 FLOP/s for both.
-plan::CostModel cost_model(const nn::ModelConfig& model);
+// What the simulator and the planner know of a model.
+simulate::Model simulated_model(const nn::ModelConfig& model, plan::ElementType element);
 
 // Payload between ranks in one forward of all layers: softmax attention, states of linear layers, rows of their
 // convolutions. `metrics` are the plan's.

@@ -55,15 +55,8 @@ std::optional<simulate::Scenario> load_scenario(const ParallelConfig& parallel, 
     }
     return std::nullopt;
   }
-  simulate::Model model;
-  model.shape = {static_cast<int32_t>(m.num_attention_heads), static_cast<int32_t>(m.num_key_value_heads),
-                 static_cast<int32_t>(m.head_dim), element};
-  model.num_layers = static_cast<int32_t>(m.num_hidden_layers);
-  model.linear = linear_layers(m, element);
+  simulate::Model model = simulated_model(m, element);
   model.states.transport = parallel.transport;
-  model.hidden = m.hidden_size;
-  model.intermediate = m.intermediate_size;
-  model.vocabulary = m.vocab_size;
   const simulate::Profile profile = machine::read_profile(parallel.profile);
   return simulate::scenario_of_run(
       profile, model,
@@ -85,7 +78,8 @@ nn::ModelConfig load_model(const Config& config, const Corpus& corpus) {
                  ", the tokens of the byte tokenizer, it is ", model.vocab_size);
   }
   const std::string& transport = config.parallel.transport;
-  for (const simulate::LinearLayers& kind : linear_layers(model, plan::ElementType::f32)) {
+  const simulate::Model simulated = simulated_model(model, plan::ElementType::f32);
+  for (const simulate::LinearLayers& kind : simulated.linear) {
     plan::validate(kind.shape, {transport, 0});
   }
   if (model.num_softmax_layers() == model.num_hidden_layers && transport != ParallelConfig().transport) {
@@ -248,7 +242,7 @@ plan::Request Run::request(const Batch& batch) const {
                                        static_cast<int32_t>(model_.num_key_value_heads),
                                        static_cast<int32_t>(model_.head_dim), element_type(type_)};
   request.topology = plan::make_topology(communicator_.size(), static_cast<int32_t>(config_.parallel.ranks_per_node));
-  request.cost = cost_model(model_);
+  request.cost = simulate::cost_model(simulated_model(model_, element_type(type_)));
   request.options.strategy = config_.parallel.strategy;
   request.options.token_slack = config_.parallel.token_slack;
   request.options.ranks_per_group = static_cast<int32_t>(config_.parallel.ranks_per_group);

@@ -91,6 +91,16 @@ def test_the_model_of_a_plan_is_weighed() -> None:
     assert sum(narrow.work) < sum(wide.work)  # hardly any token-wise layers
 
 
+def test_a_model_without_a_profile_is_weighed_by_operations() -> None:
+    layers, hidden, intermediate, vocabulary, heads, kv_heads, dim = 2, 64, 96, 50, 4, 2, 8
+    plan = evenspan.plan(
+        [30], 1, heads=heads, kv_heads=kv_heads, head_dim=dim, model=(layers, hidden, intermediate, vocabulary)
+    )
+    weights = layers * hidden * ((2 * heads + 2 * kv_heads) * dim + 3 * intermediate) + hidden * vocabulary
+    pair = layers * 2 * (2 + 5) * heads * dim  # products of 2 in forward, 5 in backward
+    assert plan.work[0] == pytest.approx(1e-12 * (30 * 31 / 2 * pair + 30 * 6 * weights))
+
+
 def test_a_model_file_is_weighed_with_its_linear_layers(tmp_path: Path) -> None:
     shape = {"heads": 32, "kv_heads": 8, "head_dim": 128}
     config = {
@@ -115,8 +125,6 @@ def test_a_model_file_is_weighed_with_its_linear_layers(tmp_path: Path) -> None:
     assert sum(of_hybrid.work) < sum(of_file.work)  # a quarter of the layers has pairs
     with pytest.raises(evenspan.InvalidArgumentError, match=r"has 32 query heads and 8 kv heads of 128, the plan 8"):
         evenspan.plan(lengths, 2, profile="h100-sxm", model=softmax, heads=8, head_dim=128)
-    with pytest.raises(evenspan.InvalidArgumentError, match="no effect without a profile"):
-        evenspan.plan(lengths, 2, model=softmax, **shape)
 
 
 def test_a_choice_without_a_plan_is_told(tmp_path: Path) -> None:

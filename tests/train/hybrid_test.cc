@@ -12,6 +12,7 @@
 #include "evenspan/nn/decoder.h"
 #include "evenspan/nn/loss.h"
 #include "evenspan/plan/linear.h"
+#include "evenspan/simulate/profile.h"
 #include "evenspan/train/report.h"
 #include "evenspan/train/trainer.h"
 #include "support/torch/naive_recurrence.h"
@@ -212,7 +213,7 @@ TEST(HybridTraining, ReportsTheBytesOfForward) {
         request.documents = plan::Documents({29, 1, 2, 3, 12, 40}, plan::Mask{});
         request.shape = plan::AttentionShape{4, 2, 4, plan::ElementType::f64};
         request.topology = plan::make_topology(4, 2);
-        request.cost = train::cost_model(model);
+        request.cost = simulate::cost_model(train::simulated_model(model, plan::ElementType::f64));
         request.options.strategy = strategy;
         const auto plan = plan::make_plan(std::move(request));
         std::atomic<int64_t> sent = 0;

@@ -1,17 +1,15 @@
 #include "documents.h"
 
-#include <ATen/Dispatch.h>
-#include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cmath>
 #include <limits>
 #include <utility>
 
 #include "run/kernels.h"
+#include "run/partials.h"
 #include "run/view.h"
 
 namespace evenspan::bench {
@@ -87,36 +85,6 @@ run::KernelCall call_of(const Piece& piece, const Operands& x) {
   return call;
 }
 
-// Adds a partial result to another one: output and lse [tiles, rows, heads, ...] become those of all keys of both.
-void merge(const at::Tensor& output, const at::Tensor& lse, const at::Tensor& other, const at::Tensor& other_lse) {
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, output.scalar_type(), "merge", [&] {
-    using Sum = at::opmath_type<scalar_t>;
-    const int64_t dim = output.size(3);
-    for (int64_t t = 0; t < output.size(0); ++t) {
-      for (int64_t r = 0; r < output.size(1); ++r) {
-        for (int64_t h = 0; h < output.size(2); ++h) {
-          const auto at_lse = [&](const at::Tensor& x) {
-            return x.mutable_data_ptr<Sum>() + t * x.stride(0) + r * x.stride(1) + h * x.stride(2);
-          };
-          const auto row = [&](const at::Tensor& x) {
-            return x.mutable_data_ptr<scalar_t>() + t * x.stride(0) + r * x.stride(1) + h * x.stride(2);
-          };
-          Sum* own_lse = at_lse(lse);
-          const Sum from_lse = *at_lse(other_lse), largest = std::max(*own_lse, from_lse);
-          const Sum sum = largest + std::log(std::exp(*own_lse - largest) + std::exp(from_lse - largest));
-          const Sum weight = std::exp(*own_lse - sum), from_weight = std::exp(from_lse - sum);
-          scalar_t* own = row(output);
-          const scalar_t* from = row(other);
-          for (int64_t d = 0; d < dim; ++d) {
-            own[d] = static_cast<scalar_t>(weight * static_cast<Sum>(own[d]) + from_weight * static_cast<Sum>(from[d]));
-          }
-          *own_lse = sum;
-        }
-      }
-    }
-  });
-}
-
 at::Tensor empty_rows(const at::Tensor& like) { return at::empty(like.sizes(), like.options()); }
 
 run::KernelCall tiles_call(const Operands& x, bool causal) {
@@ -149,7 +117,7 @@ void attend(const Documents& documents, const Operands& x) {
     call.lse = empty_rows(call.lse);
   }
   run::attend(calls);
-  for (const Partial& p : partials) merge(p.output, p.lse, calls[p.call].output, calls[p.call].lse);
+  for (const Partial& p : partials) run::merge_partials(p.output, p.lse, calls[p.call].output, calls[p.call].lse);
   for (const Rows& rows : pieces.queries_alone) {
     view(x.output, 1, rows).zero_();
     view(x.lse, 1, rows).fill_(-std::numeric_limits<double>::infinity());

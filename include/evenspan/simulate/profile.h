@@ -86,6 +86,10 @@ double token_seconds(const Profile& profile, const Model& model);
 // The planner's cost model for a model on this machine: what a pair and a token cost where tiles are large.
 plan::CostModel cost_model(const Profile& profile, const Model& model);
 
+// The same without a machine: by operations, of which a processor does 1e12 a second. Only the ratio of pair and token
+// matters to a placement.
+plan::CostModel cost_model(const Model& model);
+
 // A topology with the links of its levels.
 struct Machine {
   plan::Topology topology;  // its levels have the links' latency and bandwidth

@@ -112,6 +112,7 @@ template <class V, int rows, class W>
 }
 
 // Of a square of lanes by lanes elements.
+#if defined(__GNUC__) && !defined(__clang__)
 template <class V, class W>
 [[gnu::always_inline]] inline void transpose(const W* from, int64_t from_row, W* to, int64_t to_row) {
   constexpr int kLanes = static_cast<int>(sizeof(V) / sizeof(W));
@@ -139,6 +140,15 @@ template <class V, class W>
 #pragma GCC unroll 16
   for (int i = 0; i < kLanes; ++i) std::memcpy(to + i * to_row, &r[i], sizeof(V));
 }
+#else
+template <class V, class W>
+[[gnu::always_inline]] inline void transpose(const W* from, int64_t from_row, W* to, int64_t to_row) {
+  constexpr auto kLanes = static_cast<int64_t>(sizeof(V) / sizeof(W));
+  for (int64_t i = 0; i < kLanes; ++i) {
+    for (int64_t j = 0; j < kLanes; ++j) to[j * to_row + i] = from[i * from_row + j];
+  }
+}
+#endif
 
 template <class V, class W>
 [[gnu::always_inline]] inline void pack(const Matrix<W>& m, int64_t inner, int64_t columns, W* to, int64_t to_row) {
