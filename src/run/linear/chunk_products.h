@@ -15,10 +15,11 @@ enum class Zeros {
   left_below,
 };
 
+enum class Sum { over, add };
+
 // out = left right, or out += left right where `add`, for each matrix of stacks [N, M, K], [N, K, L] and [N, M, L], of
 // float32 or float64; of each matrix of `left` and `right`, the elements of a row or those of a column lie side by
 // side; `out` has those of a row so. `out` is none of the others. Sums have the type of the operands.
-enum class Sum { over, add };
 void multiply(const Matrices& left, const Matrices& right, Zeros zeros, Sum sum, const Matrices& out);
 
 }  // namespace evenspan::run::chunked
