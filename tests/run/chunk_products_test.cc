@@ -68,7 +68,7 @@ TEST_P(ChunkProducts, Triangles) {
   multiply(left, key.transpose(1, 2), Zeros::result_above, Sum::over, out);
   const at::Tensor kept = at::ones({rows, rows}, at::kDouble).tril();
   const at::Tensor expected = at::bmm(left.to(at::kDouble), key.transpose(1, 2).to(at::kDouble)) * kept;
-  EXPECT_TRUE(at::allclose(out.to(at::kDouble) * kept, expected, 0, 1e-4));
+  EXPECT_TRUE(at::allclose(out.to(at::kDouble) * kept, expected, 0, 2e-3));  // 128 units of sums of magnitudes to 128
 }
 
 TEST_P(ChunkProducts, RowsOfWiderTensorsAndThreads) {

@@ -28,8 +28,8 @@ TEST_P(Partials, AreThoseOfAllKeys) {
   const at::Tensor scores = at::randn({kTiles, kRows, kHeads, 9}, options).mul_(20);
   const at::Tensor values = at::randn({9, kDim}, options);
   const Partial all = attend(scores, values);
-  // Outputs and sums are rounded once before and once after.
-  const double unit = wide ? 1e-14 : type == at::kFloat ? 1e-6 : type == at::kHalf ? 2e-3 : 2e-2;
+  // Sums up to 100 are rounded, which is a relative error of their exponentials; outputs once before and once after.
+  const double unit = wide ? 1e-12 : type == at::kFloat ? 1e-4 : type == at::kHalf ? 2e-3 : 2e-2;
   const auto part = [&](int64_t begin, int64_t size) {
     const Partial exact = attend(scores.narrow(-1, begin, size), values.narrow(0, begin, size));
     return Partial{exact.output.to(type), exact.lse.to(wide ? at::kDouble : at::kFloat)};
@@ -66,7 +66,7 @@ TEST(Partials, OfSixteenBitsJoinWiderOnes) {
   const at::Tensor other = at::randn({kRows, kHeads, kDim}).to(at::kBFloat16);
   const at::Tensor expected = (output + other.to(at::kFloat)) / 2;
   merge_partials(output, lse, other, at::zeros_like(lse));
-  EXPECT_TRUE(at::allclose(output, expected));
+  EXPECT_TRUE(at::allclose(output, expected, 0, 4e-6));  // 4 units in the last place of numbers up to 8
 }
 
 }  // namespace
