@@ -170,7 +170,7 @@ class Planner {
     request_.options.token_slack = token_slack;
     request_.options.ranks_per_group = ranks_per_group;
     request_.options.memory_budget_bytes = memory_budget;
-    if (model) request_.cost = simulate::cost_model(make_model(model, request_.shape));
+    if (model && !scenario_) request_.cost = simulate::cost_model(make_model(model, request_.shape));
   }
 
   void prefetch(const std::vector<int64_t>& lengths, const MaskArgument& mask) {

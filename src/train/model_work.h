@@ -1,4 +1,4 @@
-// What a step of a model costs: the work that placements weigh, and what attention sends and keeps.
+// What planning knows of a model, and what its attention sends and keeps.
 #pragma once
 
 #include <cstdint>

@@ -92,7 +92,7 @@ class LinearKernel {
                                                    const LinearGradients& gradients) const = 0;
 };
 
-// Chunkwise parallel forms of batched matrix products (ATen).
+// Chunkwise parallel forms, of products of small matrices, on the CPU.
 std::shared_ptr<const LinearKernel> make_chunked_kernel(int64_t chunk_tokens = 64);
 
 // One segment: operands of its rows alone and the state before it, [heads, key_dim, value_dim]; returns output, [rows,

@@ -1,7 +1,6 @@
 // The states at the chunks' begins are computed again, by a sweep over the blocks. What it computes it keeps for the
 // last blocks, as many as take no more bytes than the operands; of the others only the states at their begins, from
 // which the second sweep, in reverse, makes them once more. A segment that is pending gets all its gradients in apply.
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -127,10 +126,6 @@ class Backward : public LinearBackward {
   std::vector<Swept> sweep(const std::vector<Block>& blocks, const std::vector<RowRange>& segments,
                            const std::vector<at::Tensor>& states) {
     std::vector<Swept> result(blocks.size());
-    int64_t entries = 0;
-    for (const Block& block : blocks) entries += enters(block) ? static_cast<int64_t>(block.runs.size()) * heads_ : 0;
-    const at::Tensor all_entries = at::empty({entries, key_dim_, value_dim_}, work_.options());
-    int64_t entry = 0;
     size_t first_kept = blocks.size();
     for (int64_t room = operand_bytes(segments); first_kept > 0; --first_kept) {
       room -= kept_bytes(blocks[first_kept - 1]);
@@ -138,13 +133,10 @@ class Backward : public LinearBackward {
     }
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
     for (size_t b = 0; b < blocks.size(); ++b) {
-      const bool goes_on = !blocks[b].all(&Run::last);
-      if (!enters(blocks[b]) && !goes_on) continue;
+      const bool enters = !blocks[b].all(&Run::first), goes_on = !blocks[b].all(&Run::last);
+      if (!enters && !goes_on) continue;
       const at::Tensor& current = carry.enter(blocks[b], &Run::first, states);
-      if (enters(blocks[b])) {
-        const int64_t size = current.size(0);
-        result[b].entry = all_entries.narrow(0, std::exchange(entry, entry + size), size).copy_(current);
-      }
+      if (enters) result[b].entry = current.clone();
       if (!goes_on) continue;
       work_.load(blocks[b], {.keys = true, .values = true});
       work_.solve();
@@ -155,7 +147,6 @@ class Backward : public LinearBackward {
     return result;
   }
 
-  static bool enters(const Block& block) { return !block.all(&Run::first); }
   int64_t operand_bytes(const std::vector<RowRange>& segments) const {
     int64_t rows = 0;
     for (const RowRange& segment : segments) rows += segment.size();
