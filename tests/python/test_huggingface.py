@@ -9,7 +9,7 @@ import evenspan
 import pytest
 import torch
 import transformers
-from evenspan.huggingface import attention_function
+from evenspan.huggingface._attention import attention_function
 
 SHAPE = {
     "vocab_size": 11, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,

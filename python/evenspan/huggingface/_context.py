@@ -1,18 +1,7 @@
-"""The drop-in for Hugging Face causal language models: `attach`, and the Context that it returns.
-
-Example:
-    with evenspan.attach(model, group) as context:
-        for batch in context.shard(loader):
-            loss = context.loss(model(**batch))
-            loss.backward()
-            context.reduce_gradients()
-            optimizer.step()
-"""
+"""The Context: a model that is attached to a group of ranks, its batches, loss and gradients."""
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -22,176 +11,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from evenspan import _evenspan, _sharding
-from evenspan._batches import NO_LABEL, Batch, read_batch
-from evenspan._errors import Error, InvalidArgumentError, UnsupportedError
+from evenspan._errors import InvalidArgumentError
 from evenspan._groups import CALLER, communicator_of, tell_all
-from evenspan._models import refuse_unsupported, sizes_of
+from evenspan.huggingface._attention import NAME, Step
+from evenspan.huggingface._batches import NO_LABEL, Batch, read_batch
+from evenspan.huggingface._models import sizes_of
 
-NAME = "evenspan"  # of the attention function; also the key under which a batch carries its step to it
 BUCKET_ELEMENTS = 1 << 20  # of gradients summed at once: memory of much more is had anew each time, which is slower
 CACHED_PLANS = 16  # of a context
-
-# Keywords of the attention interface that change no score: what the plan says already, and what concerns others.
-_HARMLESS = {
-    NAME, "cache_position", "deterministic", "num_items_in_batch", "output_attentions", "output_hidden_states",
-    "output_router_logits", "past_key_values", "position_embeddings", "position_ids", "return_dict", "shift_labels",
-    "use_cache",
-}  # fmt: skip
-
-
-class Step:
-    """What the attention function must know of a batch; it travels through the model as a keyword argument."""
-
-    def __init__(self, executable: _evenspan.Executable, longest: int) -> None:
-        """Keep the executable alive; `longest` is the longest document in tokens."""
-        self.executable = executable
-        self.handle = executable.handle
-        self.num_tokens = executable.num_tokens
-        self.longest = longest
-
-
-def attention_function(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    is_causal: bool | None = None,
-    s_aux: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Compute what transformers' attention interface asks for.
-
-    Args:
-        module: The attention layer.
-        query: [1, heads, tokens, head_dim].
-        key: [1, kv_heads, tokens, head_dim].
-        value: [1, kv_heads, tokens, head_dim].
-        attention_mask: Must be None: documents and causality are the plan's.
-        dropout: Must be 0.
-        scaling: Of the scores; head_dim ** -0.5 by default.
-        sliding_window: Must not be shorter than the longest document.
-        softcap: Must be None.
-        is_causal: Must not be False.
-        s_aux: Must be None.
-        **kwargs: Holds the batch's step under "evenspan"; others must be None, or not change the scores.
-
-    Returns:
-        [1, tokens, heads, head_dim], and None for the attention weights.
-
-    Raises:
-        UnsupportedError: The model asks for something that is not computed here.
-        InvalidArgumentError: The batch does not come from `Context.shard`.
-    """
-    step = kwargs.get(NAME)
-    if not isinstance(step, Step):
-        raise InvalidArgumentError("[attention] the model must be called as model(**batch), a batch of Context.shard")
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    refused = {
-        "attention_mask": attention_mask is not None,
-        "dropout": dropout != 0.0,
-        "softcap": softcap is not None,
-        "s_aux": s_aux is not None,
-        "is_causal": not causal,
-        **{name: value is not None for name, value in kwargs.items() if name not in _HARMLESS},
-    }
-    unknown = [name for name, given in refused.items() if given]
-    if unknown:
-        values = {"dropout": dropout, "softcap": softcap, "is_causal": causal}
-        what = ", ".join(f"{name}={values[name]}" if name in values else name for name in unknown)
-        raise UnsupportedError(
-            "[attention] attention must be causal inside documents, without mask, dropout, soft cap, sinks (s_aux) and "
-            f"biases; the model asks for {what}; change its configuration or use another"
-        )
-    if sliding_window is not None and sliding_window < step.longest:
-        raise UnsupportedError(
-            f"[attention] a sliding window shorter than a document is not supported, the window is {sliding_window} "
-            f"and the longest document {step.longest} tokens; split the documents or use full attention"
-        )
-    if query.dim() != 4 or query.size(0) != 1 or query.size(2) != max(step.num_tokens, 1):
-        raise InvalidArgumentError(
-            f"[attention] queries must be [1, heads, {max(step.num_tokens, 1)}, head_dim] as the batch of "
-            f"Context.shard has them, they are {list(query.shape)}"
-        )
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, head_dim]
-    head_dim = q.size(2)
-    if scaling is not None and not math.isclose(scaling, head_dim**-0.5, rel_tol=1e-9):
-        q = q * (scaling * head_dim**0.5)
-    if step.num_tokens > 0:
-        return torch.ops.evenspan.attention(q, k, v, step.handle).unsqueeze(0), None
-    # The dummy token sees itself alone. The ranks that hold tokens exchange with this one nevertheless, backward too.
-    nothing = torch.ops.evenspan.attention(q[:0], k[:0], v[:0], step.handle)
-    dummy = v.repeat_interleave(q.size(1) // v.size(1), dim=1)
-    return torch.cat((nothing, dummy)).unsqueeze(0), None
-
-
-def attach(
-    model: Any,
-    group: dist.ProcessGroup | None = None,
-    *,
-    average: str | None = None,
-    strategy: str = "sequence_aware",
-    ranks_per_node: int = 0,
-    topology: str | os.PathLike[str] | None = None,
-    ranks_per_group: int = 0,
-    token_slack: float = 0.1,
-    profile: str | os.PathLike[str] | None = None,
-    dtype: torch.dtype | None = None,
-) -> Context:
-    """Make a Hugging Face causal language model train on packed documents that are spread over a group of ranks.
-
-    Sets the model's attention function to "evenspan"; parameters are not touched. Every rank holds the same weights.
-
-    Args:
-        model: A `transformers` causal language model whose attention goes through the attention interface.
-        group: The ranks that share a batch; None is the default group, or this process alone.
-        average: None when `Context.reduce_gradients` sums the gradients; "ddp" or "fsdp" when such a wrapper over the
-            same ranks averages them: the loss is then multiplied by the number of ranks.
-        strategy: As in `evenspan.plan`; "auto" simulates this model's steps.
-        ranks_per_node: As in `evenspan.plan`.
-        topology: As in `evenspan.plan`.
-        ranks_per_group: As in `evenspan.plan`.
-        token_slack: As in `evenspan.plan`.
-        profile: As in `evenspan.plan`; without one, work is weighed by this model's operations.
-        dtype: Type of queries, keys and values, the model's by default; give it under autocast.
-
-    Raises:
-        UnsupportedError: The model has dropout in attention, soft caps, sinks, rotary embeddings that depend on the
-            sequence length, layers other than attention, a loss over its router, or attention of its own that does
-            not go through the interface.
-        InvalidArgumentError: `average` is something else, or the profile does not suit the model, as in
-            `evenspan.plan`.
-        Error: transformers is not installed.
-    """
-    try:
-        from transformers import AttentionInterface
-    except ImportError as error:
-        raise Error(f"[attach] transformers is needed and cannot be imported ({error}); install it") from error
-    if average not in (None, "ddp", "fsdp"):
-        raise InvalidArgumentError(f'[attach] average must be None, "ddp" or "fsdp", it is {average!r}')
-    config = model.config.get_text_config()
-    refuse_unsupported(model, config)
-    options = {
-        "strategy": strategy,
-        "ranks_per_node": ranks_per_node,
-        "topology": topology,
-        "ranks_per_group": ranks_per_group,
-        "token_slack": token_slack,
-        "profile": profile,
-    }
-    context = Context(model, config, group, average, options, dtype or model.dtype)
-    AttentionInterface.register(NAME, attention_function)
-    model.set_attn_implementation(NAME)
-    if config._attn_implementation != NAME:  # transformers only warns
-        raise UnsupportedError(
-            f"[attach] attention must go through transformers' AttentionInterface; that of {type(model).__name__} does "
-            "not; use another model"
-        )
-    return context
 
 
 class Context:

@@ -1,0 +1,79 @@
+"""`attach`: what makes a Hugging Face causal language model train on packed documents over a group of ranks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from evenspan._errors import Error, InvalidArgumentError, UnsupportedError
+from evenspan.huggingface._attention import NAME, attention_function
+from evenspan.huggingface._context import Context
+from evenspan.huggingface._models import refuse_unsupported
+
+
+def attach(
+    model: Any,
+    group: dist.ProcessGroup | None = None,
+    *,
+    average: str | None = None,
+    strategy: str = "sequence_aware",
+    ranks_per_node: int = 0,
+    topology: str | os.PathLike[str] | None = None,
+    ranks_per_group: int = 0,
+    token_slack: float = 0.1,
+    profile: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Context:
+    """Make a Hugging Face causal language model train on packed documents that are spread over a group of ranks.
+
+    Sets the model's attention function to "evenspan"; parameters are not touched. Every rank holds the same weights.
+
+    Args:
+        model: A `transformers` causal language model whose attention goes through the attention interface.
+        group: The ranks that share a batch; None is the default group, or this process alone.
+        average: None when `Context.reduce_gradients` sums the gradients; "ddp" or "fsdp" when such a wrapper over the
+            same ranks averages them: the loss is then multiplied by the number of ranks.
+        strategy: As in `evenspan.plan`; "auto" simulates this model's steps.
+        ranks_per_node: As in `evenspan.plan`.
+        topology: As in `evenspan.plan`.
+        ranks_per_group: As in `evenspan.plan`.
+        token_slack: As in `evenspan.plan`.
+        profile: As in `evenspan.plan`; without one, work is weighed by this model's operations.
+        dtype: Type of queries, keys and values, the model's by default; give it under autocast.
+
+    Raises:
+        UnsupportedError: The model has dropout in attention, soft caps, sinks, rotary embeddings that depend on the
+            sequence length, layers other than attention, a loss over its router, or attention of its own that does
+            not go through the interface.
+        InvalidArgumentError: `average` is something else, or the profile does not suit the model, as in
+            `evenspan.plan`.
+        Error: transformers is not installed.
+    """
+    try:
+        from transformers import AttentionInterface
+    except ImportError as error:
+        raise Error(f"[attach] transformers is needed and cannot be imported ({error}); install it") from error
+    if average not in (None, "ddp", "fsdp"):
+        raise InvalidArgumentError(f'[attach] average must be None, "ddp" or "fsdp", it is {average!r}')
+    config = model.config.get_text_config()
+    refuse_unsupported(model, config)
+    options = {
+        "strategy": strategy,
+        "ranks_per_node": ranks_per_node,
+        "topology": topology,
+        "ranks_per_group": ranks_per_group,
+        "token_slack": token_slack,
+        "profile": profile,
+    }
+    context = Context(model, config, group, average, options, dtype or model.dtype)
+    AttentionInterface.register(NAME, attention_function)
+    model.set_attn_implementation(NAME)
+    if config._attn_implementation != NAME:  # transformers only warns
+        raise UnsupportedError(
+            f"[attach] attention must go through transformers' AttentionInterface; that of {type(model).__name__} does "
+            "not; use another model"
+        )
+    return context
