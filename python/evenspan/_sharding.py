@@ -112,7 +112,7 @@ def plan(
         strategy: A name that `evenspan strategies` lists, or "auto": the one whose step is simulated shortest on the
             machine of `profile`, for the sizes of `model`; `Plan.strategy` names it. Beyond 64 ranks some are
             modelled by a formula and not planned; a warning says when the shortest step is theirs.
-        dtype: Element type of queries, keys and values: a torch type or bf16, f16, f32, f64.
+        dtype: Element type of queries, keys and values: a torch type, its name (float32), or bf16, f16, f32, f64.
         mask: "causal", "full", "window:W" or "prefix:N"; one for all documents or one for each.
         token_slack: A planned placement keeps tokens max / mean at most 1 + token_slack where possible.
         ranks_per_group: For `mixed`, `hierarchical` and `usp`: ranks that split heads, a divisor of `ranks`; 0 chooses.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "evenspan/core/error.h"
 
@@ -39,10 +40,18 @@ std::string_view to_string(ElementType type) {
 }
 
 ElementType parse_element_type(const std::string& text) {
+  constexpr std::pair<std::string_view, ElementType> kTorchNames[] = {
+      {"bfloat16", ElementType::bf16}, {"float16", ElementType::f16}, {"half", ElementType::f16},
+      {"float32", ElementType::f32},   {"float", ElementType::f32},   {"float64", ElementType::f64},
+      {"double", ElementType::f64}};
   for (const auto type : {ElementType::bf16, ElementType::f16, ElementType::f32, ElementType::f64}) {
     if (text == to_string(type)) return type;
   }
-  fail_invalid("[plan] element type is \"", text, "\"; use bf16, f16, f32 or f64");
+  for (const auto& [name, type] : kTorchNames) {
+    if (text == name) return type;
+  }
+  fail_invalid("[plan] element type is \"", text,
+               "\"; use bf16, f16, f32 or f64 (or bfloat16, float16, float32, float64)");
 }
 
 double CostModel::slowdown(int64_t length) const {

@@ -15,7 +15,7 @@ namespace evenspan::plan {
 enum class ElementType : uint8_t { bf16, f16, f32, f64 };
 int64_t num_bytes(ElementType type);
 ElementType accumulation_type(ElementType type);
-ElementType parse_element_type(const std::string& text);  // "bf16" ...; throws invalid_argument
+ElementType parse_element_type(const std::string& text);  // "bf16", "bfloat16", ...; throws invalid_argument
 std::string_view to_string(ElementType type);
 
 // What of the map S -> M S + E over a span of a linear recurrence travels as M.
