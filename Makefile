@@ -5,13 +5,13 @@
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
 
-build:  ## Build everything in release: the programs are in build/bin, the Python package is in .venv.
-	scripts/build.sh
+build:  ## Build the programs (build/bin) and the Python package (.venv), in release.
+	scripts/build.sh product
 
 test:  ## Build, then run every test.
 	scripts/test.sh
 
-demo: build  ## Train a small model on 4 ranks and compare with 1.
+demo:  ## Train a small model on 4 ranks and compare with 1.
 	scripts/demo.sh
 
 bench:  ## Run the benchmarks.

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Trains a small Llama on the interpreter's standard library, on 4 ranks and again on 1; says whether the two runs are
-# equal and writes report.html into the folder given as argument (build/demo). A second argument is another
-# configuration, such as examples/hybrid/hybrid.toml.
+# Builds the trainer, trains a small Llama on the interpreter's standard library, on 4 ranks and again on 1; says whether
+# the two runs are equal and writes report.html into the folder given as argument (build/demo). A second argument is
+# another configuration, such as examples/hybrid/hybrid.toml.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 folder=${1:-build/demo}
 config=${2:-examples/demo/demo.toml}
 program=build/bin/evenspan-train
+cores=$(nproc)
+
+echo "== 1 of 4: set up and build the trainer; the first time up to $((12 / (cores < 6 ? cores : 6) + 2)) minutes on $cores cores, later seconds"
+scripts/build.sh product evenspan-train
 library=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')
 
-if [[ ! -x $program ]]; then
-  echo "evenspan: $program is not there; it needs nlohmann-json3-dev and libtomlplusplus-dev, then make build" >&2
-  exit 1
-fi
 rm -rf "$folder"
 mkdir -p "$folder"
 
@@ -25,14 +25,14 @@ run() {
     --parallel.threads_per_rank "$threads" "$@"
 }
 
-cores=$(nproc)
-echo "== 4 ranks"
+echo
+echo "== 2 of 4: train on 4 ranks; up to 20 seconds on 2 cores"
 run ranks-4 4 $((cores > 4 ? cores / 4 : 1))
 echo
-echo "== the same run on 1 rank"
+echo "== 3 of 4: the same run on 1 rank; up to 15 seconds"
 run rank-1 1 "$cores"
 echo
-echo "== 1 rank, the same documents packed in other orders: what rounding alone does"
+echo "== 4 of 4: 1 rank, the same documents packed in other orders, for what rounding alone does; five times up to 15 seconds"
 others=()
 for order in 1 2 3 4 5; do
   run "repacked-$order" 1 "$cores" --data.pack_order $order | grep '^done'

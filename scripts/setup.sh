@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Brings a Debian or Ubuntu machine with git, make and Python 3.11+ to where the build can start: Debian packages and
 # .venv. Does nothing, quickly, when all is there; with EVENSPAN_PYTHON it does nothing at all.
+#   scripts/setup.sh [LEVEL]   LEVEL: product, what the programs and the package need; or all, with tests and lint
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 [[ -z "${EVENSPAN_PYTHON:-}" ]] || exit 0
+level=${1:-all}
 
 fail() {
   echo "evenspan: $1" >&2
@@ -24,10 +26,12 @@ read -r version new_enough has_venv has_headers <<<"$about"
 ((new_enough)) || fail "$base is Python $version; 3.11 or newer is needed"
 
 # Debian packages.
-packages=(g++ cmake ninja-build ccache zlib1g-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libgtest-dev
-          libgmock-dev librapidcheck-dev libbenchmark-dev)
-# The pages are tested in a browser. Ubuntu's package of that name is a snap, which knows no headless machine.
-grep -q '^ID=debian' /etc/os-release 2>/dev/null && packages+=(chromium)
+packages=(g++ cmake ninja-build ccache zlib1g-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev)
+if [[ $level == all ]]; then
+  packages+=(libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev)
+  # The pages are tested in a browser. Ubuntu's package of that name is a snap, which knows no headless machine.
+  grep -q '^ID=debian' /etc/os-release 2>/dev/null && packages+=(chromium)
+fi
 ((has_venv)) || packages+=("python$version-venv")
 ((has_headers)) || packages+=("python$version-dev")
 command -v dpkg-query >/dev/null || fail "this is not Debian or Ubuntu; install the counterparts of: ${packages[*]}, \
@@ -52,10 +56,14 @@ if ((${#missing[@]})); then
 fi
 
 # Python packages, when their list has changed.
-wanted=$(sha256sum <scripts/requirements.txt)
-if [[ ! -x .venv/bin/python || "$(cat .venv/evenspan-requirements 2>/dev/null)" != "$wanted" ]]; then
-  echo "evenspan: installing Python packages into .venv"
+lists=(scripts/requirements.txt)
+[[ $level == all ]] && lists+=(scripts/requirements-dev.txt)
+for list in "${lists[@]}"; do
+  wanted=$(sha256sum <"$list")
+  installed=.venv/evenspan-$(basename "$list" .txt)
+  [[ -x .venv/bin/python && "$(cat "$installed" 2>/dev/null)" == "$wanted" ]] && continue
+  echo "evenspan: installing Python packages of $list into .venv"
   [[ -x .venv/bin/python ]] || python3 -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
-  echo "$wanted" >.venv/evenspan-requirements
-fi
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$list"
+  echo "$wanted" >"$installed"
+done
