@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,11 @@ python -m evenspan tokenize IN --tokenizer FOLDER --out PREFIX [--end-of-documen
     IN                  a text file, a .jsonl file (key "text"), or a folder of such files; a text file is a document
     --tokenizer         a local folder with a Hugging Face tokenizer
     --end-of-document   a token put after every document
+
+Exit code: 0 done, 2 bad input, or what a file, the machine or another rank refuses, 3 a bug of Evenspan, and 128 and
+the number of the signal, 130 or 143, of a run that was interrupted.
 """
+BAD_INPUT, BUG = 2, 3  # exit codes, those of the program evenspan
 
 
 def _parse(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], bool]:
@@ -169,18 +175,25 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(USAGE, end="")
-        return 0 if arguments else 2
+        return 0 if arguments else BAD_INPUT
     from evenspan import Error
 
     commands = {"train": _train, "calibrate": _calibrate, "tokenize": _tokenize}
     if arguments[0] not in commands:
         print(f"evenspan: there is no command {arguments[0]!r}; there are {', '.join(commands)}", file=sys.stderr)
-        return 1
+        return BAD_INPUT
     try:
         return commands[arguments[0]](arguments[1:])
     except Error as error:
-        print(f"evenspan: {error}", file=sys.stderr)
-        return 1
+        print(f"evenspan {arguments[0]}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"evenspan {arguments[0]}: interrupted; nothing was kept", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception:
+        traceback.print_exc()
+        print("evenspan: this is a bug in Evenspan, please report it with the command that you ran", file=sys.stderr)
+        return BUG
 
 
 if __name__ == "__main__":

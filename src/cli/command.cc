@@ -1,5 +1,6 @@
 #include "cli/command.h"
 
+#include <cstdio>
 #include <iostream>
 #include <new>
 
@@ -15,7 +16,8 @@ int run(const std::string& name, int (*command)(const Arguments&), const Argumen
   };
   try {
     const int code = command(arguments);
-    if (!std::cout.flush()) return complain(kBadInput, "[output] standard output cannot be written; is the disk full?");
+    if (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      return complain(kBadInput, "[output] standard output cannot be written; is the disk full?");
     return code;
   } catch (const Error& error) {
     return complain(kBadInput, error.what());

@@ -1,4 +1,5 @@
-// The native commands of `evenspan`: each is a function of the arguments after its name.
+// What every program of Evenspan ends with, and the native commands of `evenspan`: each is a function of the arguments
+// after its name.
 #pragma once
 
 #include <string>
@@ -6,10 +7,11 @@
 
 namespace evenspan::cli {
 
-// What a program ends with.
+// What a program ends with; `python -m evenspan` ends with the same. A signal that a command obeys in its own time adds
+// its number to 128, as shells do.
 constexpr int kDone = 0;
-constexpr int kRefused = 1;   // the command worked and its answer is no: a plan is not proven
-constexpr int kBadInput = 2;  // arguments, files or a request that cannot be planned
+constexpr int kRefused = 1;   // the command worked and its answer is no: a plan is not proven, runs differ
+constexpr int kBadInput = 2;  // arguments, files, or what a machine or another rank refuses
 constexpr int kBug = 3;       // of Evenspan
 
 // Arguments as words. Errors leave as exceptions; run() prints them.

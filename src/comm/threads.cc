@@ -300,10 +300,17 @@ std::unique_ptr<Work> ThreadsBackend::exchange(std::vector<Transfer> sends, std:
                                        world_->start(rank_, std::move(sends), std::move(receives), operation));
 }
 
+// Each waits for all others: far above this, ranks only take turns, and systems refuse to start them half-way.
+constexpr int32_t kMostRanks = 1024;
+
 std::shared_ptr<World> make_world(int32_t num_ranks, const CommunicatorOptions& options, const char* operation) {
   if (num_ranks < 1) {
     fail_invalid("[", operation, "] there is at least 1 rank, but num_ranks is ", num_ranks,
                  "; give a positive number");
+  }
+  if (num_ranks > kMostRanks) {
+    fail_invalid("[", operation, "] ", num_ranks, " ranks are more threads than one process serves, at most ",
+                 kMostRanks, "; use fewer ranks, or processes");
   }
   check_timeout(options.timeout, operation);
   return std::make_shared<World>(num_ranks, options.timeout);

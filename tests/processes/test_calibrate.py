@@ -86,5 +86,5 @@ def test_help_lists_the_options_in_both_forms() -> None:
 
 def test_processes_have_no_ranks_option() -> None:
     done = call(sys.executable, "-m", "evenspan", "calibrate", "--out", "-", "--ranks", 2)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "the ranks are processes here: torchrun --nproc-per-node N" in done.stderr

@@ -283,4 +283,4 @@ def test_command_line_help_and_errors() -> None:
         (["tokenize", "x"], "--tokenizer"),
     ):
         done = run(*words)
-        assert done.returncode == 1 and text in done.stderr, done
+        assert done.returncode == 2 and text in done.stderr, done

@@ -179,7 +179,7 @@ def test_unsupported_models_are_refused(change: dict, rule: str, tmp_path: Path)
     save_file({"ids": make_ids(), "lengths": torch.tensor(LENGTHS)}, tmp_path / "tokens.safetensors")
     command = [PROGRAM, "probe", tmp_path, "--tokens", tmp_path / "tokens.safetensors", "--out", tmp_path / "out"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "[model config]" in done.stderr
     assert rule in done.stderr
 

@@ -45,7 +45,7 @@ def test_tokenize_round_trip(tmp_path: Path) -> None:
 
     (tmp_path / "bad.txt").write_bytes(b"ab\xff")
     done = run("tokenize", tmp_path / "bad.txt", *arguments)
-    assert done.returncode == 1 and "not UTF-8 at byte 2" in done.stderr
+    assert done.returncode == 2 and "not UTF-8 at byte 2" in done.stderr
     assert not list(tmp_path.glob("*.part"))
 
 

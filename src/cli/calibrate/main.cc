@@ -2,12 +2,10 @@
 #include <malloc.h>
 
 #include <cstdio>
-#include <exception>
 #include <string>
-#include <vector>
 
+#include "cli/command.h"
 #include "evenspan/calibrate/command.h"
-#include "evenspan/core/error.h"
 
 namespace {
 
@@ -28,11 +26,11 @@ Examples:
 A machine that does something else is measured with it. Exit code: 0 written, 2 bad arguments or a failure.
 )";
 
-int run(const std::vector<std::string>& words) {
+int measure(const evenspan::cli::Arguments& words) {
   const evenspan::calibrate::Command command = evenspan::calibrate::parse_command(words);
   if (command.help) {
     std::printf("%s%s%s", kUsage, evenspan::calibrate::describe_options().c_str(), kExamples);
-    return 0;
+    return evenspan::cli::kDone;
   }
   std::string said;
   evenspan::comm::run_threads(command.ranks.value_or(2), [&](const evenspan::comm::Communicator& communicator) {
@@ -40,7 +38,7 @@ int run(const std::vector<std::string>& words) {
     if (communicator.rank() == 0) said = own;
   });
   std::fprintf(command.out == "-" ? stderr : stdout, "%s", said.c_str());
-  return 0;
+  return evenspan::cli::kDone;
 }
 
 }  // namespace
@@ -49,13 +47,5 @@ int main(int argc, char** argv) {
   // As evenspan-train, whose kernels are measured here: freed memory keeps its pages.
   ::mallopt(M_MMAP_THRESHOLD, 1 << 30);
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  try {
-    return run({argv + 1, argv + argc});
-  } catch (const evenspan::Error& e) {
-    std::fprintf(stderr, "evenspan calibrate: %s\n", e.what());
-    return 2;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "evenspan calibrate: unexpected: %s\n", e.what());
-    return 70;
-  }
+  return evenspan::cli::run("evenspan calibrate", measure, {argv + 1, argv + argc});
 }

@@ -1,14 +1,16 @@
 #include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include "cli/train/commands.h"
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
+#include "evenspan/core/quoted.h"
 
 namespace evenspan::cli {
 
-Arguments parse_arguments(const std::vector<std::string>& arguments) {
-  Arguments out;
+Parsed parse_arguments(const Arguments& arguments) {
+  Parsed out;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (argument == "--help" || argument == "-h") {
@@ -27,19 +29,20 @@ Arguments parse_arguments(const std::vector<std::string>& arguments) {
   return out;
 }
 
-void require_known(const Arguments& arguments, const std::vector<std::string>& known) {
-  for (const auto& [name, value] : arguments.options) {
+void require_known(const Parsed& parsed, const std::vector<std::string>& known) {
+  for (const auto& [name, value] : parsed.options) {
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       fail_invalid("[command line] there is no option --", name, did_you_mean(name, known));
     }
   }
 }
 
-int64_t parse_integer(const std::string& name, const std::string& text, int64_t least) {
-  int64_t value = 0;
+int32_t parse_ranks(const std::string& text) {
+  int32_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < least) {
-    fail_invalid("[command line] --", name, " must be a whole number of at least ", least, ", it is \"", text, "\"");
+  if (error != std::errc() || end != text.data() + text.size() || value < 1) {
+    fail_invalid("[command line] --ranks must be a whole number from 1 to ", std::numeric_limits<int32_t>::max(),
+                 ", it is ", quoted(text));
   }
   return value;
 }

@@ -3,29 +3,30 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "cli/command.h"
+
 namespace evenspan::cli {
 
-int train(const std::vector<std::string>& arguments);
-int compare(const std::vector<std::string>& arguments);
-int probe(const std::vector<std::string>& arguments);
+int train(const Arguments& arguments);
+int compare(const Arguments& arguments);
+int probe(const Arguments& arguments);
 
 // Arguments taken apart: `--name value`, `--name=value`, and the rest. Every option takes a value, but --help.
-struct Arguments {
+struct Parsed {
   std::vector<std::string> positional;
   std::vector<std::pair<std::string, std::string>> options;  // without the dashes
   bool help = false;
 };
-Arguments parse_arguments(const std::vector<std::string>& arguments);
+Parsed parse_arguments(const Arguments& arguments);
 
 // Throws invalid_argument, with the nearest name, for an option that is not among `known`.
-void require_known(const Arguments& arguments, const std::vector<std::string>& known);
+void require_known(const Parsed& parsed, const std::vector<std::string>& known);
 
-// A whole number of at least `least`; `name` is for the message.
-int64_t parse_integer(const std::string& name, const std::string& text, int64_t least);
+// A number of ranks, at least 1; `text` is the value of --ranks.
+int32_t parse_ranks(const std::string& text);
 
 }  // namespace evenspan::cli

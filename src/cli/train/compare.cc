@@ -13,16 +13,16 @@ constexpr const char* kUsage = R"(evenspan-train compare RUN REFERENCE [REPACKED
     REFERENCE  the same run on one rank
     REPACKED   one-rank runs with other values of data.pack_order: the measure of rounding; needed unless float64
     --page     writes one self-contained HTML page
-The exit status is 0 when the runs are equal, 3 when they are not.
+Exit code: 0 the runs are equal, 1 they are not, 2 bad input.
 )";
 
 }  // namespace
 
-int compare(const std::vector<std::string>& arguments) {
-  const Arguments parsed = parse_arguments(arguments);
+int compare(const Arguments& arguments) {
+  const Parsed parsed = parse_arguments(arguments);
   if (parsed.help) {
     std::printf("%s", kUsage);
-    return 0;
+    return kDone;
   }
   require_known(parsed, {"page"});
   if (parsed.positional.size() < 2) {
@@ -36,7 +36,7 @@ int compare(const std::vector<std::string>& arguments) {
     nn::write_file(path, train::comparison_page(comparison));
     std::printf("page: %s\n", path.c_str());
   }
-  return comparison.equal ? 0 : 3;
+  return comparison.equal ? kDone : kRefused;
 }
 
 }  // namespace evenspan::cli

@@ -31,10 +31,10 @@ struct Options {
   std::string model, tokens, out, strategy = "sequence_aware";
   at::ScalarType type = at::kFloat;
   plan::ElementType element = plan::ElementType::f32;
-  int64_t ranks = 1;
+  int32_t ranks = 1;
 };
 
-Options read_options(const Arguments& parsed) {
+Options read_options(const Parsed& parsed) {
   require_known(parsed, {"tokens", "out", "ranks", "strategy", "dtype"});
   Options o;
   if (parsed.positional.size() != 1)
@@ -44,7 +44,7 @@ Options read_options(const Arguments& parsed) {
     if (name == "tokens") o.tokens = value;
     if (name == "out") o.out = value;
     if (name == "strategy") o.strategy = value;
-    if (name == "ranks") o.ranks = parse_integer(name, value, 1);
+    if (name == "ranks") o.ranks = parse_ranks(value);
     if (name != "dtype") continue;
     if (value == "float64") {
       o.type = at::kDouble;
@@ -138,16 +138,15 @@ void probe_rank(const Options& options, const comm::Communicator& communicator) 
 
 }  // namespace
 
-int probe(const std::vector<std::string>& arguments) {
-  const Arguments parsed = parse_arguments(arguments);
+int probe(const Arguments& arguments) {
+  const Parsed parsed = parse_arguments(arguments);
   if (parsed.help) {
     std::printf("%s", kUsage);
-    return 0;
+    return kDone;
   }
   const Options options = read_options(parsed);
-  comm::run_threads(static_cast<int32_t>(options.ranks),
-                    [&](const comm::Communicator& communicator) { probe_rank(options, communicator); });
-  return 0;
+  comm::run_threads(options.ranks, [&](const comm::Communicator& communicator) { probe_rank(options, communicator); });
+  return kDone;
 }
 
 }  // namespace evenspan::cli

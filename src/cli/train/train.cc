@@ -32,20 +32,20 @@ Keys:
 
 }  // namespace
 
-int train(const std::vector<std::string>& arguments) {
-  Arguments parsed = parse_arguments(arguments);
+int train(const Arguments& arguments) {
+  Parsed parsed = parse_arguments(arguments);
   if (parsed.help) {
     std::printf("%s%s", kUsage, evenspan::train::describe_keys().c_str());
-    return 0;
+    return kDone;
   }
   if (parsed.positional.size() != 1) {
     fail_invalid("[command line] one CONFIG file is needed, ", parsed.positional.size(), " were given; see --help");
   }
-  int64_t ranks = 1;
+  int32_t ranks = 1;
   train::Overrides overrides;
   for (const auto& [name, value] : parsed.options) {
     if (name == "ranks") {
-      ranks = parse_integer(name, value, 1);
+      ranks = parse_ranks(value);
     } else if (!nearest_name(name, {"ranks"}).empty()) {
       fail_invalid("[command line] there is no option --", name, "; did you mean --ranks?");
     } else {
@@ -54,7 +54,7 @@ int train(const std::vector<std::string>& arguments) {
   }
   const train::Config config = train::load_config(parsed.positional[0], overrides);
   train::Summary summary;
-  comm::run_threads(static_cast<int32_t>(ranks), [&](const comm::Communicator& communicator) {
+  comm::run_threads(ranks, [&](const comm::Communicator& communicator) {
     const train::Summary own = train::train(config, communicator);
     if (communicator.rank() == 0) summary = own;
   });
@@ -63,7 +63,7 @@ int train(const std::vector<std::string>& arguments) {
   if (!std::isnan(summary.held_out_loss)) std::printf(", held-out loss %.4f", summary.held_out_loss);
   std::printf(", %lld tokens in %.1f s\n", static_cast<long long>(summary.tokens), summary.seconds);
   if (!summary.checkpoint.empty()) std::printf("checkpoint: %s\n", summary.checkpoint.c_str());
-  return 0;
+  return kDone;
 }
 
 }  // namespace evenspan::cli
