@@ -111,21 +111,20 @@ def test_the_attention_function_refuses() -> None:
         context = evenspan.attach(model)
         model(input_ids=torch.tensor([[1, 2]]))
     batch = next(context.shard([[[1, 2, 3]]]))
-    module = torch.nn.Identity()
+    module = model.model.layers[0].self_attn
     q, k = torch.randn(1, 2, 3, 8), torch.randn(1, 1, 3, 8)
     step = {"evenspan": batch["evenspan"]}
     for bad, text in (
         ({"dropout": 0.1}, "dropout=0.1"), ({"softcap": 30.0}, "softcap=30.0"), ({"s_aux": torch.zeros(2)}, "s_aux"),
-        ({"sliding_window": 2}, "the window is 2"), ({"is_causal": False}, "is_causal=False"),
+        ({"is_causal": False}, "is_causal=False"),
         ({"position_bias": torch.zeros(1)}, "position_bias"),
     ):  # fmt: skip
         with pytest.raises(evenspan.UnsupportedError, match=text):
             attention_function(module, q, k, k, None, **bad, **step)
     with pytest.raises(evenspan.UnsupportedError):
         attention_function(module, q, k, k, torch.zeros(1, 1, 3, 3), **step)
-    narrow, _ = attention_function(module, q, k, k, None, sliding_window=3, **step)
-    wide, _ = attention_function(module, q, k, k, None, **step)
-    assert torch.equal(narrow, wide)
+    with pytest.raises(evenspan.InvalidArgumentError, match="window was none and is 2"):
+        attention_function(module, q, k, k, None, sliding_window=2, **step)
 
 
 def test_labels_are_shifted_inside_documents() -> None:

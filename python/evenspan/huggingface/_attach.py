@@ -8,10 +8,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from evenspan._errors import Error, InvalidArgumentError, UnsupportedError
-from evenspan.huggingface._attention import NAME, attention_function
+from evenspan._errors import InvalidArgumentError
+from evenspan.huggingface._attention import NAME
 from evenspan.huggingface._context import Context
-from evenspan.huggingface._models import refuse_unsupported
+from evenspan.huggingface._interface import implementations, put_back, register, set_attention
+from evenspan.huggingface._models import check_windows, refuse_unsupported, shape_by_config, sizes_of, text_config_of
+from evenspan.huggingface._plans import Plans
+from evenspan.huggingface._probe import probe
 
 
 def attach(
@@ -52,28 +55,27 @@ def attach(
             `evenspan.plan`.
         Error: transformers is not installed.
     """
-    try:
-        from transformers import AttentionInterface
-    except ImportError as error:
-        raise Error(f"[attach] transformers is needed and cannot be imported ({error}); install it") from error
+    register()
     if average not in (None, "ddp", "fsdp"):
         raise InvalidArgumentError(f'[attach] average must be None, "ddp" or "fsdp", it is {average!r}')
-    config = model.config.get_text_config()
+    config = text_config_of(model)
     refuse_unsupported(model, config)
-    options = {
-        "strategy": strategy,
-        "ranks_per_node": ranks_per_node,
-        "topology": topology,
-        "ranks_per_group": ranks_per_group,
-        "token_slack": token_slack,
-        "profile": profile,
-    }
-    context = Context(model, config, group, average, options, dtype or model.dtype)
-    AttentionInterface.register(NAME, attention_function)
-    model.set_attn_implementation(NAME)
-    if config._attn_implementation != NAME:  # transformers only warns
-        raise UnsupportedError(
-            f"[attach] attention must go through transformers' AttentionInterface; that of {type(model).__name__} does "
-            "not; use another model"
-        )
-    return context
+    before = implementations(model)
+    set_attention(model, config, NAME)
+    try:
+        there = not any(parameter.is_meta for parameter in model.parameters())
+        shape = probe(model, config) if there else shape_by_config(model, config)
+        check_windows(config, shape)
+        options = {
+            "strategy": strategy,
+            "ranks_per_node": ranks_per_node,
+            "topology": topology,
+            "ranks_per_group": ranks_per_group,
+            "token_slack": token_slack,
+            "profile": profile,
+        }
+        plans = Plans(group, shape, sizes_of(config, needed=profile is not None), options, dtype or shape.dtype)
+        return Context(model, config, group, average, plans)
+    except Exception:
+        put_back(before)
+        raise

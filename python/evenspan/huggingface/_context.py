@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from evenspan import _evenspan, _sharding
 from evenspan._errors import InvalidArgumentError
 from evenspan._groups import CALLER, communicator_of, tell_all
-from evenspan.huggingface._attention import NAME, Step
+from evenspan.huggingface._attention import NAME
 from evenspan.huggingface._batches import NO_LABEL, Batch, read_batch
-from evenspan.huggingface._models import sizes_of
+from evenspan.huggingface._plans import Plans
 
 BUCKET_ELEMENTS = 1 << 20  # of gradients summed at once: memory of much more is had anew each time, which is slower
-CACHED_PLANS = 16  # of a context
 
 
 class Context:
@@ -36,25 +35,14 @@ class Context:
         config: Any,
         group: dist.ProcessGroup | None,
         average: str | None,
-        options: dict[str, Any],
-        dtype: torch.dtype,
+        plans: Plans,
     ) -> None:
         """Use `attach`."""
-        heads = int(config.num_attention_heads)
         self._model = model
-        self._group = group
+        self._config = config
         self._communicator = communicator_of(group)
         self._average = average
-        self._planner = _sharding.planner(
-            self._communicator.size,
-            heads=heads,
-            kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
-            head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
-            dtype=dtype,
-            model=sizes_of(config, needed=options["profile"] is not None),
-            capacity=CACHED_PLANS,
-            **options,
-        )
+        self._plans = plans
         self._plan: _evenspan.Plan | None = None
         self._shift_labels = torch.empty(0, dtype=torch.int64)
         self._num_labels = 0
@@ -98,15 +86,15 @@ class Context:
             where the plan gives this rank nothing), and what the attention function needs.
 
         Raises:
-            InvalidArgumentError: A batch is empty or not packed as said.
+            InvalidArgumentError: A batch is empty or not packed as said, or the model's attention was set back.
             UnsupportedError: A batch has an attention mask.
             CommunicationError: The ranks got different batches.
         """
         loader = iter(batches)
         upcoming = self._take(loader)
         while (batch := upcoming()) is not None:
-            plan = self._planner.plan(batch.lengths, "causal")
-            _sharding.warn_of_choice(self._planner)
+            self._check_attention("shard")
+            plan = self._plans.plan(batch.lengths)
             sharded = self._shard_one(batch, plan)
             upcoming = self._take(loader)
             yield sharded
@@ -115,7 +103,7 @@ class Context:
         """Take the loader's next batch and begin to plan it; the result gives it (None at the end) or raises."""
         try:
             batch = read_batch(next(loader))
-            self._planner.prefetch(batch.lengths, "causal")
+            self._plans.prefetch(batch.lengths)
         except StopIteration:
             return lambda: None
         except Exception as error:
@@ -134,11 +122,19 @@ class Context:
         `made` plans, `made_ahead` of these while another batch ran or was awaited, `hits`: batches of lengths that were
         planned already; `ready` and `waits`: batches whose plan was there or was waited for when its turn came.
         """
-        return self._planner.counts
+        return self._plans.counts
+
+    def _check_attention(self, operation: str) -> None:
+        found = self._config._attn_implementation
+        if found != NAME:
+            raise InvalidArgumentError(
+                f"[{operation}] an attached model must keep evenspan's attention, its implementation was set to "
+                f"{found!r}; attach it again"
+            )
 
     def _shard_one(self, batch: Batch, plan: _evenspan.Plan) -> dict[str, Any]:
         device = self._model.device
-        executable = _sharding.bind(plan, self._group, device=device)
+        step = self._plans.step(plan, device)
         rows = _sharding.rows_of(plan, self._communicator.rank)
 
         def take(tensor: torch.Tensor, dummy: int) -> torch.Tensor:
@@ -153,7 +149,7 @@ class Context:
             "position_ids": take(batch.positions, 0),
             "shift_labels": self._shift_labels,
             "use_cache": False,
-            NAME: Step(executable, max(batch.lengths)),
+            NAME: step,
         }
 
     def loss(self, outputs: Any) -> torch.Tensor:
@@ -167,8 +163,9 @@ class Context:
             outputs: What the model returned: has `logits` [1, n, vocabulary], or is the logits.
 
         Raises:
-            InvalidArgumentError: The logits do not belong to that batch.
+            InvalidArgumentError: The logits do not belong to that batch, or the model's attention was set back.
         """
+        self._check_attention("loss")
         logits = outputs if isinstance(outputs, torch.Tensor) else outputs.logits
         labels = self._shift_labels.to(logits.device)
         if logits.shape[:-1] != labels.shape:

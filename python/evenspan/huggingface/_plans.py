@@ -1,0 +1,104 @@
+"""The plans of an attached model's batches, for the type that its layers compute in and each window that they have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from evenspan import _evenspan, _sharding
+from evenspan._errors import UnsupportedError
+from evenspan._groups import communicator_of
+from evenspan.huggingface._attention import Step
+from evenspan.huggingface._masks import CAUSAL
+from evenspan.huggingface._models import Shape
+
+CACHED_PLANS = 16  # of a model
+
+
+class Plans:
+    """Plans batches ahead of their turn, and binds their plans."""
+
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None,
+        shape: Shape,
+        sizes: tuple[int, int, int, int] | None,
+        options: dict[str, Any],
+        dtype: torch.dtype,
+    ) -> None:
+        """Plan a batch at once, so that options which no plan has are refused here.
+
+        Args:
+            group: The ranks.
+            shape: Of the model's attention.
+            sizes: Of the model, for a profile.
+            options: Of `evenspan.plan`.
+            dtype: Of queries, keys and values, until a batch has others, as autocast makes them.
+
+        Raises:
+            Error: As `evenspan.plan`.
+        """
+        self._group = group
+        self._shape = shape
+        self._sizes = sizes
+        self._options = options
+        self._dtype = dtype
+        self._planners: dict[torch.dtype, _evenspan.Planner] = {}
+        self._make(dtype, capacity=1).plan([1], "causal")
+
+    def _make(self, dtype: torch.dtype, capacity: int) -> _evenspan.Planner:
+        return _sharding.planner(
+            communicator_of(self._group).size,
+            heads=self._shape.heads,
+            kv_heads=self._shape.kv_heads,
+            head_dim=self._shape.head_dim,
+            dtype=dtype,
+            model=self._sizes,
+            capacity=capacity,
+            **self._options,
+        )
+
+    def _planner(self) -> _evenspan.Planner:
+        if self._dtype not in self._planners:
+            self._planners[self._dtype] = self._make(self._dtype, CACHED_PLANS)
+        return self._planners[self._dtype]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts of the batches so far, see `Context.planning`."""
+        planners = self._planners.values()
+        return {name: sum(planner.counts[name] for planner in planners) for name in self._planner().counts}
+
+    def prefetch(self, lengths: list[int]) -> None:
+        """Begin to plan a batch on a thread."""
+        self._planner().prefetch(lengths, "causal")
+
+    def plan(self, lengths: list[int]) -> _evenspan.Plan:
+        """Return the plan of the batch: where its tokens are, and how layers that see whole documents compute."""
+        plan = self._planner().plan(lengths, "causal")
+        _sharding.warn_of_choice(self._planner())
+        return plan
+
+    def step(self, plan: _evenspan.Plan, device: torch.device) -> Step:
+        """Bind a plan of `plan` for the model's layers; every rank calls.
+
+        Raises:
+            UnsupportedError: A layer's window is shorter than a document.
+        """
+        longest = max(plan.lengths)
+        windows = set(self._shape.windows.values())
+        shorter = [window for window in windows if window != CAUSAL and window < longest]
+        if shorter:
+            raise UnsupportedError(
+                f"[attention] a sliding window shorter than a document is not supported, the window is {shorter[0]} "
+                f"and the longest document {longest} tokens; split the documents or use full attention"
+            )
+        executable = _sharding.bind(plan, self._group, device=device)
+        return Step(self._shape.windows, dict.fromkeys(windows, executable), self._dtype, self._compute_in)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _compute_in(self, dtype: torch.dtype) -> None:
+        """Plan the next batches for queries, keys and values of a narrower type."""
+        self._dtype = dtype

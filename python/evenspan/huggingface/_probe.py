@@ -1,0 +1,192 @@
+"""The proof that a model hears what it is told: a few tokens that it computes twice, as its author meant and as a part.
+
+Once two short documents run as any user would run them, with torch's attention, while the probe hears what reaches it.
+Then all their rows run as a rank's part would hold them, in an order of no meaning, with their positions. Both times
+each layer's attention must get the same queries, keys and values for a row, and the model must give it the same logits:
+then everything but attention depends on the token and its position alone, and attention goes through evenspan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from evenspan._errors import Error, UnsupportedError
+from evenspan.huggingface._attention import NAME, Part
+from evenspan.huggingface._hearing import Call, epsilon, hearing, shape_of
+from evenspan.huggingface._interface import TRUTH, implementations, put_back, set_attention
+from evenspan.huggingface._models import Shape, refusal, special_tokens
+
+DOCUMENTS, LENGTH = 2, 8  # of the probe
+_STEP = 7  # the part has the documents' rows 0, 7, 14, ... modulo their number, of which it is no divisor
+_SMALL = 1 << 20  # elements of a buffer that a forward pass may write to, as caches of angles are; weights it reads
+
+
+def probe(model: Any, config: Any) -> Shape:
+    """Compute a few tokens twice, and refuse a model of which the two differ.
+
+    Random state, modes, buffers and attention implementations are as before when it returns or raises; no gradients.
+    Under FSDP every rank calls.
+
+    Args:
+        model: The model with its weights; evenspan's attention function is registered.
+        config: Its decoder's configuration.
+
+    Returns:
+        What every layer's attention is.
+
+    Raises:
+        UnsupportedError: With what differs.
+    """
+    device = model.device
+    ids = _tokens(config.vocab_size, special_tokens(model.config)).to(device)
+    rows = torch.arange(ids.numel()) * _STEP % ids.numel()
+    positions = torch.arange(LENGTH).repeat(DOCUMENTS)
+    with _as_before(model), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        model.eval()
+        set_attention(model, config, TRUTH)
+        with hearing() as calls:
+            expected = _logits(model, input_ids=ids, use_cache=False)
+        shape = shape_of(calls)
+        set_attention(model, config, NAME)
+        for call in calls:  # dropout in attention would be heard; that of others stays off
+            call.module.training = True
+        rehearsal = Rehearsal(calls, rows.to(device))
+        found = _logits(
+            model,
+            input_ids=ids.flatten()[rows.to(device)][None],
+            position_ids=positions[rows][None].to(device),
+            shift_labels=torch.full((1, ids.numel()), -100, device=device),
+            use_cache=False,
+            **{NAME: rehearsal},
+        )
+    rehearsal.finish()
+    if not torch.isfinite(expected).all():
+        raise refusal("weights must be there", "the model's logits are not finite", "load its weights before attach")
+    _compare("logits", expected[rehearsal.rows], found, len(calls))
+    return shape
+
+
+def _tokens(vocabulary: int, special: dict[str, int]) -> torch.Tensor:
+    """Return ids [DOCUMENTS, LENGTH]: plain ones, and those that end, begin or pad a text; no images and the like."""
+    avoided = set(special.values())
+    plain = [i for i in range(vocabulary) if i not in avoided] or [0]
+    ids = torch.tensor([plain[(i * 7919 + 13) % len(plain)] for i in range(DOCUMENTS * LENGTH)])
+    for i, name in enumerate(("eos_token_id", "pad_token_id", "bos_token_id")):
+        if 0 <= special.get(name, -1) < vocabulary:
+            ids[4 * i + 3] = special[name]
+    ids[LENGTH + 2] = ids[1]  # a token at two positions
+    return ids.view(DOCUMENTS, LENGTH)
+
+
+def _logits(model: Any, **batch: Any) -> torch.Tensor:
+    """Return the logits of all rows, [rows, vocabulary]; what goes wrong is a refusal."""
+    try:
+        logits: torch.Tensor = model(**batch).logits
+    except Error as error:
+        raise UnsupportedError(str(error).replace("[attention]", "[attach]")) from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0]
+        raise refusal(
+            "the model must run on input_ids, position_ids and keywords that it hands on to its attention",
+            f"{type(model).__name__} raised {type(error).__name__}: {line}",
+            "use another model",
+        ) from error
+    return logits.flatten(0, -2)
+
+
+@contextlib.contextmanager
+def _as_before(model: Any) -> Iterator[None]:
+    """Put back what running a model may change."""
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    buffers = [dict(module._buffers) for module in modules]
+    small = [b for held in buffers for b in held.values() if b is not None and b.numel() <= _SMALL]
+    values = [(b, b.clone()) for b in small]
+    before = implementations(model)
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        for module, mode, held in zip(modules, modes, buffers, strict=True):
+            module.training = mode
+            module._buffers.clear()
+            module._buffers.update(held)
+            if hasattr(module, "reshard"):  # FSDP2 keeps what it gathered for a backward pass, which does not come
+                module.reshard()
+        for buffer, value in values:
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
+        put_back(before)
+
+
+class Rehearsal(Part):
+    """The probe's rows as a part: compares what reaches attention with what did, and answers with what was answered."""
+
+    def __init__(self, calls: list[Call], rows: torch.Tensor) -> None:
+        """Expect these calls again, with `rows` of their rows."""
+        self.num_tokens = rows.numel()
+        self.rows = rows
+        self._calls = calls
+        self._next = 0
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        sliding_window: int | None,
+    ) -> torch.Tensor:
+        """Return the output that torch's attention had for these rows."""
+        call = self._calls[self._next] if self._next < len(self._calls) else None
+        if call is None or call.module is not module:
+            raise self._other_calls()
+        layer = getattr(module, "layer_idx", self._next)
+        for name, found, expected in (
+            ("queries", query, call.query), ("keys", key, call.key), ("values", value, call.value),
+        ):  # fmt: skip
+            _compare(f"{name} of layer {layer}", expected[self.rows], found, self._next)
+        self._next += 1
+        return call.output[self.rows]
+
+    def finish(self) -> None:
+        """Check that all calls came."""
+        if self._next != len(self._calls):
+            raise self._other_calls()
+
+    def _other_calls(self) -> UnsupportedError:
+        return refusal(
+            "every layer's attention must go through transformers' AttentionInterface",
+            f"other layers do with evenspan's than the {len(self._calls)} that do with {TRUTH}",
+            "use another model",
+        )
+
+
+def _compare(what: str, expected: torch.Tensor, found: torch.Tensor, depth: int) -> None:
+    """Refuse rows [rows, ...] that differ by more than rounding, relative to their norms.
+
+    Both are the same sums in another order: they differ by some steps of the type, and by the root of the number of
+    layers before them more. A model that is wrong is so by as much as the values are, and for most rows, since no row
+    stands where it stood: of 16 bits, where a router may choose another expert for single rows, half of them count.
+    """
+    step = epsilon(found)
+    a, b = expected.flatten(1).float(), found.flatten(1).float()
+    errors = (a - b).norm(dim=1) / a.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    half = step > torch.finfo(torch.float32).eps
+    error = (errors.median() if half else errors.max()).item()
+    bound = min((16 if half else 256) * step * math.sqrt(1 + depth), 0.25)
+    if not error <= bound:
+        raise refusal(
+            "everything but attention must depend on a token and its position alone, as position_ids has it",
+            f"{what} differ by {error:.2g} of their size where the rows stand in another order",
+            "use another model",
+        )
