@@ -85,26 +85,6 @@ def test_rotary_embeddings_that_are_fixed_are_taken(rope_type: str) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_batches_that_are_refused() -> None:
-    context = evenspan.attach(llama())
-    ids = torch.tensor([[1, 2, 3]])
-    with pytest.raises(evenspan.UnsupportedError, match="attention_mask"):
-        next(context.shard([{"input_ids": ids, "attention_mask": torch.ones(1, 3)}]))
-    for bad in (
-        {"input_ids": ids, "documents": [2, 2]},
-        {"input_ids": ids.expand(2, 3)},
-        {"input_ids": ids, "position_ids": torch.tensor([[0, 1, 3]])},
-        {"input_ids": ids, "tokens": ids},
-        {"labels": ids},
-        [],
-        ids,
-    ):
-        with pytest.raises(evenspan.InvalidArgumentError):
-            next(context.shard([bad]))
-    with pytest.raises(evenspan.InvalidArgumentError, match="average"):
-        evenspan.attach(llama(), average="mean")
-
-
 def test_the_attention_function_refuses() -> None:
     model = llama()
     with pytest.raises(evenspan.InvalidArgumentError, match=r"Context\.shard"):
@@ -168,7 +148,7 @@ def test_errors_of_the_next_batch_come_in_its_turn(bad: str) -> None:
     expected = LoaderError if bad == "loader" else evenspan.InvalidArgumentError
     with pytest.raises(expected):
         for batch in context.shard(loader()):
-            context.loss(torch.zeros(1, batch["input_ids"].numel(), 11)).item()
+            context.loss(torch.zeros(1, batch["input_ids"].numel(), 11), batch)
             done += 1
     assert done == 1
 

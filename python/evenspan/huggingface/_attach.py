@@ -9,19 +9,23 @@ import torch
 import torch.distributed as dist
 
 from evenspan._errors import InvalidArgumentError
+from evenspan._groups import communicator_of
 from evenspan.huggingface._attention import NAME
 from evenspan.huggingface._context import Context
+from evenspan.huggingface._hooks import attachment_of
 from evenspan.huggingface._interface import implementations, put_back, register, set_attention
 from evenspan.huggingface._models import check_windows, refuse_unsupported, shape_by_config, sizes_of, text_config_of
 from evenspan.huggingface._plans import Plans
 from evenspan.huggingface._probe import probe
+from evenspan.huggingface._wrappers import unwrapped
 
 
 def attach(
     model: Any,
     group: dist.ProcessGroup | None = None,
     *,
-    average: str | None = None,
+    average: bool = False,
+    timeout: float | None = None,
     strategy: str = "sequence_aware",
     ranks_per_node: int = 0,
     topology: str | os.PathLike[str] | None = None,
@@ -35,10 +39,14 @@ def attach(
     Sets the model's attention function to "evenspan"; parameters are not touched. Every rank holds the same weights.
 
     Args:
-        model: A `transformers` causal language model whose attention goes through the attention interface.
+        model: A `transformers` causal language model whose attention goes through the attention interface, or a wrapper
+            of one (DistributedDataParallel, fully_shard, FullyShardedDataParallel, torch.compile).
+            DistributedDataParallel and fully_shard may also come after. A model that was attached before is detached
+            from that context.
         group: The ranks that share a batch; None is the default group, or this process alone.
-        average: None when `Context.reduce_gradients` sums the gradients; "ddp" or "fsdp" when such a wrapper over the
-            same ranks averages them: the loss is then multiplied by the number of ranks.
+        average: Whether something that evenspan does not know (DeepSpeed) averages the gradients over these ranks;
+            DistributedDataParallel and FSDP are found without it.
+        timeout: Seconds that a wait for another rank may take, 300 by default; counts at the first use of the group.
         strategy: As in `evenspan.plan`; "auto" simulates this model's steps.
         ranks_per_node: As in `evenspan.plan`.
         topology: As in `evenspan.plan`.
@@ -51,13 +59,25 @@ def attach(
         UnsupportedError: The model has dropout in attention, soft caps, sinks, rotary embeddings that depend on the
             sequence length, layers other than attention, a loss over its router, or attention of its own that does
             not go through the interface.
-        InvalidArgumentError: `average` is something else, or the profile does not suit the model, as in
-            `evenspan.plan`.
+        InvalidArgumentError: The model is none of transformers, or the profile does not suit it, as in `evenspan.plan`.
         Error: transformers is not installed.
     """
     register()
-    if average not in (None, "ddp", "fsdp"):
-        raise InvalidArgumentError(f'[attach] average must be None, "ddp" or "fsdp", it is {average!r}')
+    if not isinstance(average, bool):
+        raise InvalidArgumentError(
+            f"[attach] average must be True or False, it is {average!r}; leave it out, DistributedDataParallel and "
+            "FSDP are found"
+        )
+    given, model = model, unwrapped(model)
+    if not hasattr(model, "set_attn_implementation"):
+        raise InvalidArgumentError(
+            f"[attach] the model must be one of transformers, it is a {type(model).__name__}; give an "
+            "AutoModelForCausalLM, or a DistributedDataParallel or FSDP of one"
+        )
+    communicator_of(group, timeout)
+    former = attachment_of(model)
+    if former is not None:
+        former.remove()
     config = text_config_of(model)
     refuse_unsupported(model, config)
     before = implementations(model)
@@ -75,7 +95,7 @@ def attach(
             "profile": profile,
         }
         plans = Plans(group, shape, sizes_of(config, needed=profile is not None), options, dtype or shape.dtype)
-        return Context(model, config, group, average, plans)
+        return Context(model, given, config, group, average, plans, before)
     except Exception:
         put_back(before)
         raise

@@ -1,103 +1,216 @@
-"""Packed batches as loaders give them: token ids, labels, and where documents begin."""
+"""Batches as loaders give them: token ids, labels, their weights, and where documents begin."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from evenspan._errors import InvalidArgumentError, UnsupportedError
+from evenspan._errors import InvalidArgumentError
+from evenspan.huggingface._bounds import LONGEST, PREFIXES, lengths_of, real_tokens
+from evenspan.huggingface._values import document_ids, integers, one_integer, weights
 
 NO_LABEL = -100
 
+MASKS = ("completion_mask", "assistant_masks")  # of the tokens that count, as TRL names them
+
 KNOWN_KEYS = {
-    "input_ids", "labels", "position_ids", "documents", "attention_mask", "seq_idx",
-    "cu_seq_lens", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k",
+    "input_ids", "labels", "shift_labels", "loss_weights", *MASKS, "position_ids", "documents", "attention_mask",
+    "seq_idx", *PREFIXES, *LONGEST, "num_items_in_batch",
 }  # fmt: skip
 
 
 class Batch:
-    """A packed batch as a loader gives it: token ids [T] and labels [T] before the shift, and document lengths."""
+    """A batch as a loader gives it, without padding.
 
-    def __init__(self, ids: torch.Tensor, labels: torch.Tensor, lengths: list[int]) -> None:
-        """Check the lengths, and shift the labels within each document."""
+    Attributes:
+        ids: Token ids of all documents, int64 [T].
+        lengths: Of the documents, none of them 0.
+        positions: Of the tokens in their documents, int64 [T].
+        shift_labels: What each token must predict, NO_LABEL for nothing, int64 [T].
+        shift_weights: What each of these counts, float64 [T]; None for 1 each.
+        num_labels: How many there are.
+        weight: The sum of their weights.
+        num_items_in_batch: What the loader says that the labels of the step are, or None.
+    """
+
+    def __init__(
+        self,
+        ids: torch.Tensor,
+        lengths: list[int],
+        shift_labels: torch.Tensor,
+        shift_weights: torch.Tensor | None,
+        num_items_in_batch: int | None = None,
+    ) -> None:
+        """Take what `read_batch` read."""
         self.ids = ids
-        self.lengths = [length for length in lengths if length != 0]
-        if sum(self.lengths) != ids.numel() or any(length < 0 for length in lengths):
-            raise InvalidArgumentError(
-                f"[shard] the documents' lengths must add up to the {ids.numel()} tokens, they are {lengths[:20]}"
-            )
-        if labels.numel() != ids.numel():
-            raise InvalidArgumentError(
-                f"[shard] there must be a label for each of the {ids.numel()} tokens, there are {labels.numel()}"
-            )
-        ends = torch.tensor(self.lengths, dtype=torch.int64).cumsum(0)
-        self.shift_labels = torch.full_like(labels, NO_LABEL)
-        self.shift_labels[:-1] = labels[1:]
-        self.shift_labels[ends - 1] = NO_LABEL
-        self.positions = torch.cat([torch.arange(length) for length in self.lengths] or [torch.empty(0).long()])
+        self.lengths = lengths
+        starts, repeats = _starts(lengths)
+        self.positions = torch.arange(ids.numel()) - torch.repeat_interleave(starts, repeats)
+        self.shift_labels = shift_labels
+        self.shift_weights = shift_weights
+        labelled = shift_labels != NO_LABEL
+        self.num_labels = int(labelled.sum())
+        self.weight = float(self.num_labels if shift_weights is None else shift_weights[labelled].sum())
+        self.num_items_in_batch = num_items_in_batch
+
+    def digests(self) -> dict[str, int]:
+        """Return a number of 63 bits for each thing in which the batches of two ranks can differ."""
+        none = torch.empty(0)
+        parts = {
+            "the documents' lengths": torch.tensor(self.lengths, dtype=torch.int64),
+            "the tokens": self.ids,
+            "the labels": self.shift_labels,
+            "the labels' weights": none if self.shift_weights is None else self.shift_weights,
+        }
+        return {
+            name: int.from_bytes(hashlib.blake2b(part.contiguous().numpy().tobytes(), digest_size=8).digest()) >> 1
+            for name, part in parts.items()
+        }
 
 
-def _one_row(name: str, value: Any) -> torch.Tensor:
-    """Return [1, T] or [T] as int64 [T] on the CPU."""
-    tensor = torch.as_tensor(value).detach().cpu().to(torch.int64)
-    if tensor.dim() == 2 and tensor.size(0) == 1:
-        tensor = tensor[0]
-    if tensor.dim() != 1:
+def _starts(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    repeats = torch.tensor(lengths, dtype=torch.int64)
+    return repeats.cumsum(0) - repeats, repeats
+
+
+def shifted(values: torch.Tensor, lengths: list[int], nothing: float) -> torch.Tensor:
+    """Return for each token the value of the next one of its document, `nothing` for the last."""
+    starts, repeats = _starts(lengths)
+    result = torch.full_like(values, nothing)
+    result[:-1] = values[1:]
+    result[starts + repeats - 1] = nothing
+    return result
+
+
+def _refuse_beyond(name: str, values: torch.Tensor, vocabulary: int | None) -> None:
+    if vocabulary is None:
+        return
+    wrong = ((values < 0) | (values >= vocabulary)).nonzero()
+    if wrong.numel() > 0:
+        at = int(wrong[0])
         raise InvalidArgumentError(
-            f"[shard] {name} must be one packed row, [1, tokens], it is {list(tensor.shape)}; pack the documents "
-            "(transformers' DataCollatorWithFlattening does), or give a list of documents"
+            f"[shard] {name} must be in 0..{vocabulary - 1}, the model's vocabulary, number {at} is {int(values[at])}; "
+            "use the model's tokenizer"
         )
-    return tensor
 
 
-def _lengths_of(batch: Mapping[str, Any], num_tokens: int) -> list[int]:
-    if batch.get("documents") is not None:
-        return [int(length) for length in batch["documents"]]
-    for name in ("cu_seq_lens_q", "cu_seq_lens"):
-        if batch.get(name) is not None:
-            bounds = _one_row(name, batch[name])
-            if bounds.numel() < 1 or bounds[0] != 0:
-                raise InvalidArgumentError(f"[shard] {name} must begin with 0, it is {bounds.tolist()[:20]}")
-            return [int(length) for length in bounds.diff()]
-    if batch.get("position_ids") is not None:
-        positions = _one_row("position_ids", batch["position_ids"])
-        starts = (positions == 0).nonzero()[:, 0]
-        lengths = torch.cat((starts, torch.tensor([positions.numel()]))).diff()
-        expected = torch.cat([torch.arange(int(n)) for n in lengths] or [torch.empty(0).long()])
-        if not torch.equal(positions, expected):
-            raise InvalidArgumentError(
-                "[shard] position_ids must count from 0 in every document; give `documents` (the lengths) otherwise"
-            )
-        return [int(length) for length in lengths]
-    return [num_tokens]
-
-
-def read_batch(batch: Any) -> Batch:
+def read_batch(batch: Any, vocabulary: int | None = None) -> Batch:
     """Read a dictionary of tensors, or a list of documents' tokens, as the loader gives it.
 
+    Every key is read; what they say must agree.
+
+    Args:
+        batch: See `Context.shard`.
+        vocabulary: Token ids and labels are below it; None does not check that.
+
     Raises:
-        InvalidArgumentError: What is there is not one packed row, or its lengths do not add up.
-        UnsupportedError: There is an attention mask.
+        InvalidArgumentError: A key is unknown or breaks its rule, keys disagree, or there is no token.
     """
     if isinstance(batch, Mapping):
-        unknown = sorted(str(key) for key in set(batch.keys()).difference(KNOWN_KEYS))
-        if unknown:
-            raise InvalidArgumentError(f"[shard] a batch cannot hold {unknown}; known are {sorted(KNOWN_KEYS)}")
-        if batch.get("attention_mask") is not None:
-            raise UnsupportedError(
-                "[shard] an attention_mask is not supported; give packed documents, which need neither mask nor padding"
+        read = _read_mapping(batch)
+    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
+        single = next((d for d in batch if not isinstance(d, Sequence) and getattr(d, "ndim", 0) == 0), None)
+        if single is not None:
+            raise InvalidArgumentError(
+                f"[shard] a document must be a list of token ids, one is {single!r}; a batch is a list of documents, "
+                "also where it has only one"
             )
-        if batch.get("input_ids") is None:
-            raise InvalidArgumentError("[shard] a batch must hold input_ids")
-        ids = _one_row("input_ids", batch["input_ids"])
-        labels = ids if batch.get("labels") is None else _one_row("labels", batch["labels"])
-        return Batch(ids, labels, _lengths_of(batch, ids.numel()))
-    if isinstance(batch, torch.Tensor) or not isinstance(batch, Sequence):
+        ids, lengths = document_ids(batch)
+        lengths = [length for length in lengths if length > 0]
+        read = Batch(ids, lengths, shifted(ids, lengths, NO_LABEL), None)
+    else:
         raise InvalidArgumentError(
-            f"[shard] a batch must be a dictionary or a list of documents' tokens, it is a {type(batch).__name__}"
+            f"[shard] a batch must be a dictionary or a list of documents' tokens, it is a {type(batch).__name__}; "
+            'name the tokens: {"input_ids": ...}'
         )
-    documents = [torch.as_tensor(document, dtype=torch.int64).flatten().cpu() for document in batch]
-    ids = torch.cat(documents) if documents else torch.empty(0, dtype=torch.int64)
-    return Batch(ids, ids, [document.numel() for document in documents])
+    if read.ids.numel() == 0:
+        raise InvalidArgumentError("[shard] a batch must hold tokens, it has none; leave empty batches out")
+    _refuse_beyond("token ids", read.ids, vocabulary)
+    _refuse_beyond("labels", read.shift_labels[read.shift_labels != NO_LABEL], vocabulary)
+    return read
+
+
+def _read_mapping(batch: Mapping[str, Any]) -> Batch:
+    unknown = sorted(str(key) for key in set(batch.keys()).difference(KNOWN_KEYS))
+    if unknown:
+        raise InvalidArgumentError(
+            f"[shard] a batch cannot hold {', '.join(unknown)}; known are {', '.join(sorted(KNOWN_KEYS))}; weights of "
+            "labels are loss_weights, one for each token, before the shift"
+        )
+    if batch.get("input_ids") is None:
+        raise InvalidArgumentError(f"[shard] a batch must hold input_ids, it has {', '.join(batch) or 'nothing'}")
+    rows = integers("input_ids", batch["input_ids"])
+    if rows.dim() == 1:
+        rows = rows.unsqueeze(0)
+    if rows.dim() != 2:
+        raise InvalidArgumentError(f"[shard] input_ids must be [rows, tokens], it is {list(rows.shape)}")
+    real = real_tokens(batch.get("attention_mask"), rows.shape)
+
+    def in_rows(name: str, values: torch.Tensor) -> torch.Tensor:
+        if values.dim() == 1 and rows.size(0) == 1:
+            values = values.unsqueeze(0)
+        if values.shape != rows.shape:
+            raise InvalidArgumentError(
+                f"[shard] {name} must have a number for each token, {list(rows.shape)} as input_ids, it is "
+                f"{list(values.shape)}"
+            )
+        return values
+
+    def of_tokens(name: str) -> torch.Tensor:
+        return in_rows(name, integers(name, batch[name]))[real]
+
+    ids = rows[real]
+    lengths = lengths_of(batch, real, of_tokens)
+    for name in ("labels", "shift_labels"):
+        if batch.get(name) is not None:
+            padding = in_rows(name, integers(name, batch[name]))[~real]
+            if (padding != NO_LABEL).any():
+                raise InvalidArgumentError(
+                    f"[shard] {name} must be {NO_LABEL} where attention_mask is 0, one is "
+                    f"{int(padding[padding != NO_LABEL][0])}; padding must not count in the loss"
+                )
+    shift_labels = _shift_labels(batch, ids, lengths, of_tokens)
+    shift_weights = None
+    for name in ("loss_weights", *MASKS):
+        if batch.get(name) is None:
+            continue
+        if batch.get("labels") is None and batch.get("shift_labels") is not None:
+            raise InvalidArgumentError(
+                f"[shard] {name} goes with labels before the shift, the batch has shift_labels alone; give labels"
+            )
+        given = in_rows(name, weights(name, batch[name]))[real]
+        if name in MASKS and not ((given == 0) | (given == 1)).all():
+            raise InvalidArgumentError(
+                f"[shard] {name} must be 0 or 1, it has {given[(given != 0) & (given != 1)][0].item()}; "
+                "give loss_weights"
+            )
+        given = shifted(given, lengths, 0.0)
+        if name in MASKS:
+            shift_labels = torch.where(given == 1, shift_labels, NO_LABEL)
+        else:
+            shift_weights = given
+    items = batch.get("num_items_in_batch")
+    return Batch(
+        ids, lengths, shift_labels, shift_weights, None if items is None else one_integer("num_items_in_batch", items)
+    )
+
+
+def _shift_labels(
+    batch: Mapping[str, Any], ids: torch.Tensor, lengths: list[int], of_tokens: Callable[[str], torch.Tensor]
+) -> torch.Tensor:
+    """Return what each token must predict: the given one, or the shifted labels, or the shifted ids."""
+    given = None if batch.get("shift_labels") is None else of_tokens("shift_labels")
+    if given is not None and batch.get("labels") is None:
+        return given
+    labels = ids if batch.get("labels") is None else of_tokens("labels")
+    made = shifted(labels, lengths, NO_LABEL)
+    if given is not None and not torch.equal(given, made):
+        at = int((given != made).nonzero()[0])
+        raise InvalidArgumentError(
+            f"[shard] shift_labels and labels must agree, for token {at} they are {int(given[at])} and, shifted inside "
+            f"its document, {int(made[at])}; give one of them"
+        )
+    return made

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from evenspan import _evenspan, _sharding
-from evenspan._errors import InvalidArgumentError
+from evenspan._errors import CommunicationError, Error, InvalidArgumentError
 from evenspan._groups import CALLER, communicator_of, tell_all
-from evenspan.huggingface._attention import NAME
-from evenspan.huggingface._batches import NO_LABEL, Batch, read_batch
+from evenspan.huggingface._attention import NAME, Step
+from evenspan.huggingface._batches import NO_LABEL, Batch
+from evenspan.huggingface._gradients import sum_gradients
+from evenspan.huggingface._hooks import Attachment, attachment_of, batch_of, logits_of
+from evenspan.huggingface._interface import implementations, set_attention
+from evenspan.huggingface._loader import Loader
+from evenspan.huggingface._loss import cross_entropy_sum
 from evenspan.huggingface._plans import Plans
-
-BUCKET_ELEMENTS = 1 << 20  # of gradients summed at once: memory of much more is had anew each time, which is slower
+from evenspan.huggingface._steps import Ledger, ShardedBatch, TrainStep
+from evenspan.huggingface._wrappers import Averaging, averaging_of
 
 
 class Context:
@@ -26,26 +33,38 @@ class Context:
     As a context manager it makes the ranks fail together: an exception that leaves the block on one rank (from the
     loader, the model, the loop's body) is a CommunicationError that names this rank and the exception on all others, as
     soon as they wait for it in evenspan; the group is then lost to evenspan. Without the block that holds only for
-    exceptions that end the process. The model stays attached after the block.
+    exceptions that end the process. The end of the block detaches the model.
     """
 
     def __init__(
         self,
         model: Any,
+        given: Any,
         config: Any,
         group: dist.ProcessGroup | None,
-        average: str | None,
+        average: bool,
         plans: Plans,
+        before: list[tuple[Any, Any]],
     ) -> None:
         """Use `attach`."""
         self._model = model
+        self._given = given
         self._config = config
+        self._group = group
         self._communicator = communicator_of(group)
         self._average = average
         self._plans = plans
+        self._vocabulary = int(getattr(model.get_input_embeddings(), "num_embeddings", config.vocab_size))
+        self._ledger = Ledger()
+        self._sharded: weakref.WeakKeyDictionary[Step, ShardedBatch] = weakref.WeakKeyDictionary()
+        self._averaging: Averaging | None = None  # of the last forward with gradients
+        self._num_batches = 0  # that shard yielded
+        self._num_steps = 0
         self._plan: _evenspan.Plan | None = None
-        self._shift_labels = torch.empty(0, dtype=torch.int64)
         self._num_labels = 0
+        self._trained: ShardedBatch | None = None  # whose loss was taken last with gradients
+        self._weighed: ShardedBatch | None = None  # or without
+        self._attachment: Attachment | None = Attachment(model, self, before)
 
     def __enter__(self) -> Self:
         """Begin a block whose exceptions reach all ranks."""
@@ -54,9 +73,59 @@ class Context:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Tell the other ranks of the exception, if there is one; it goes on."""
+        """Tell the other ranks of the exception, if there is one, which goes on; detach the model."""
         if error is not None:
             tell_all(self._communicator, CALLER, error)
+        if self._is_attached:
+            self.detach()
+
+    def detach(self) -> None:
+        """Give the model its former attention back; nothing of this context is left in it.
+
+        Raises:
+            InvalidArgumentError: It is detached already, or was attached anew.
+        """
+        self._own_attachment("detach").remove()
+        self._attachment = None
+
+    @contextlib.contextmanager
+    def detached(self) -> Iterator[None]:
+        """Give the model its former attention back for a block: `with context.detached(): model.generate(...)`.
+
+        Nothing in the block is shared with other ranks: each may do something else there, or nothing.
+
+        Raises:
+            InvalidArgumentError: The context is detached.
+        """
+        self.detach()
+        try:
+            yield
+        finally:
+            if attachment_of(self._model) is not None:
+                raise InvalidArgumentError(
+                    "[detached] the model must not be attached again inside the block; leave the block before"
+                )
+            before = implementations(self._model)
+            set_attention(self._model, self._config, NAME)
+            self._attachment = Attachment(self._model, self, before)
+
+    @property
+    def _is_attached(self) -> bool:
+        return self._attachment is not None and attachment_of(self._model) is self._attachment
+
+    def _own_attachment(self, operation: str) -> Attachment:
+        if self._attachment is None or not self._is_attached:
+            what = "detached" if self._attachment is None else "attached by another context since"
+            raise InvalidArgumentError(f"[{operation}] the model must be attached, it was {what}; use evenspan.attach")
+        return self._attachment
+
+    def _require_attached(self, operation: str) -> None:
+        self._own_attachment(operation)
+        if self._config._attn_implementation != NAME:
+            raise InvalidArgumentError(
+                f"[{operation}] an attached model must keep evenspan's attention, its implementation was set to "
+                f"{self._config._attn_implementation!r}; attach it again"
+            )
 
     @property
     def plan(self) -> _evenspan.Plan | None:
@@ -68,52 +137,10 @@ class Context:
         """Labels of that batch on all ranks."""
         return self._num_labels
 
-    def shard(self, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        """Yield this rank's part of every batch, for `model(**batch)`.
-
-        While a batch runs, the next one, taken from the loader before, is planned on a thread. What the loader or the
-        planning raises is raised in its batch's turn. A loop that ends early has taken one batch more than it used.
-
-        Args:
-            batches: A loader that gives every rank of the group the same batches. A batch is a list of documents (each
-                a list or tensor of token ids), or a dictionary with `input_ids` [1, T], optionally `labels` [1, T] (not
-                shifted, -100 for none; `input_ids` by default), and the documents' bounds: `documents` (lengths),
-                `cu_seq_lens_q` or `cu_seq_lens`, or `position_ids` that begin at 0 in every document; without any of
-                these, the row is one document. Empty documents are dropped.
-
-        Yields:
-            `input_ids`, `position_ids` and `shift_labels`, int64 [1, n] on the model's device (n is 1 with no label
-            where the plan gives this rank nothing), and what the attention function needs.
-
-        Raises:
-            InvalidArgumentError: A batch is empty or not packed as said, or the model's attention was set back.
-            UnsupportedError: A batch has an attention mask.
-            CommunicationError: The ranks got different batches.
-        """
-        loader = iter(batches)
-        upcoming = self._take(loader)
-        while (batch := upcoming()) is not None:
-            self._check_attention("shard")
-            plan = self._plans.plan(batch.lengths)
-            sharded = self._shard_one(batch, plan)
-            upcoming = self._take(loader)
-            yield sharded
-
-    def _take(self, loader: Iterator[Any]) -> Callable[[], Batch | None]:
-        """Take the loader's next batch and begin to plan it; the result gives it (None at the end) or raises."""
-        try:
-            batch = read_batch(next(loader))
-            self._plans.prefetch(batch.lengths)
-        except StopIteration:
-            return lambda: None
-        except Exception as error:
-            raised = error
-
-            def fail() -> Batch | None:
-                raise raised
-
-            return fail
-        return lambda: batch
+    @property
+    def step_ends(self) -> bool:
+        """Whether the batch whose loss was taken last, evaluation aside, is the last of its step."""
+        return self._trained is not None and self._trained.ends_step
 
     @property
     def planning(self) -> dict[str, int]:
@@ -124,95 +151,264 @@ class Context:
         """
         return self._plans.counts
 
-    def _check_attention(self, operation: str) -> None:
-        found = self._config._attn_implementation
-        if found != NAME:
-            raise InvalidArgumentError(
-                f"[{operation}] an attached model must keep evenspan's attention, its implementation was set to "
-                f"{found!r}; attach it again"
-            )
+    def shard(self, batches: Iterable[Any], accumulate: int = 1) -> Iterator[dict[str, Any]]:
+        """Yield this rank's part of every batch, for `model(**batch)`.
 
-    def _shard_one(self, batch: Batch, plan: _evenspan.Plan) -> dict[str, Any]:
+        `accumulate` batches are a step: their losses add up to the mean over the labels of all of them, and their
+        gradients are reduced once. The loader's last step may have fewer.
+
+        While a batch runs, the next one is planned on a thread. A step's batches are taken from the loader while the
+        step before runs; what the loader, the reading or the planning raises is raised in their turn. A loop that ends
+        early has taken `accumulate` batches more than it used.
+
+        Args:
+            batches: A loader that gives every rank of the group the same batches. A batch is a list of documents (each
+                a list or tensor of token ids), or a dictionary with `input_ids` [rows, T]. A row is one document,
+                unless something says where its documents begin: `documents` (lengths), `cu_seq_lens`, `cu_seq_lens_q`,
+                `cu_seq_lens_k`, `seq_idx` [rows, T], or `position_ids` [rows, T] that begin at 0 in every document.
+                `attention_mask` [rows, T] is 0 for padding at either end of a row. `labels` [rows, T] (not shifted,
+                -100 for none) are `input_ids` by default; `shift_labels` [rows, T] are taken as they are;
+                `loss_weights` [rows, T] weigh the labels (before the shift), `completion_mask` and `assistant_masks`
+                are 0 for labels that do not count. `max_length_q`, `max_length_k` and `num_items_in_batch` (labels of
+                the step) must be true. Empty documents are dropped.
+            accumulate: Batches of a step.
+
+        Yields:
+            `input_ids`, `position_ids` and `shift_labels`, int64 [1, n] on the model's device (n is 1 with no label
+            where the plan gives this rank nothing), and what the attention function needs.
+
+        Raises:
+            InvalidArgumentError: A batch is empty, breaks a rule above, or its keys disagree; other ranks then hear of
+                it in a `with` block of the context.
+            CommunicationError: The ranks got different batches.
+        """
+        self._require_attached("shard")
+        loader = Loader(batches, accumulate, self._vocabulary)
+        source = object()
+        if loader.following is not None:
+            self._prefetch(loader.following)
+        while step_batches := loader.next_step():
+            self._num_steps += 1
+            step = TrainStep(self._num_steps, len(step_batches), sum(batch.weight for batch in step_batches), source)
+            for i, batch in enumerate(step_batches):
+                self._require_attached("shard")
+                plan = self._plans.plan(batch.lengths)
+                sharded = self._shard_one(batch, plan, step, i)
+                loader.take()
+                following = step_batches[i + 1] if i + 1 < len(step_batches) else loader.following
+                if following is not None:
+                    self._prefetch(following)
+                yield sharded
+
+    def _prefetch(self, batch: Batch) -> None:
+        with contextlib.suppress(Error):  # `plan` raises it again, in the batch's turn
+            self._plans.prefetch(batch.lengths)
+
+    def _shard_one(self, batch: Batch, plan: _evenspan.Plan, step: TrainStep, index: int) -> dict[str, Any]:
         device = self._model.device
-        step = self._plans.step(plan, device)
+        self._compare(batch)
+        attention = self._plans.step(plan, device)
         rows = _sharding.rows_of(plan, self._communicator.rank)
 
-        def take(tensor: torch.Tensor, dummy: int) -> torch.Tensor:
-            local = tensor[rows] if rows.numel() > 0 else torch.tensor([dummy])
+        def take(tensor: torch.Tensor, dummy: float) -> torch.Tensor:
+            local = tensor[rows] if rows.numel() > 0 else torch.tensor([dummy], dtype=tensor.dtype)
             return local.unsqueeze(0).to(device)
 
         self._plan = plan
-        self._num_labels = int((batch.shift_labels != NO_LABEL).sum())
-        self._shift_labels = take(batch.shift_labels, NO_LABEL)
+        self._num_labels = batch.num_labels
+        weights = batch.shift_weights
+        sharded = ShardedBatch(
+            step, index, take(batch.shift_labels, NO_LABEL), None if weights is None else take(weights, 0.0)
+        )
+        self._sharded[attention] = sharded
         return {
             "input_ids": take(batch.ids, 0),
             "position_ids": take(batch.positions, 0),
-            "shift_labels": self._shift_labels,
+            "shift_labels": sharded.shift_labels,
             "use_cache": False,
-            NAME: step,
+            NAME: attention,
         }
 
-    def loss(self, outputs: Any) -> torch.Tensor:
-        """Return this rank's share of the one loss of the batch that `shard` yielded last.
+    def _compare(self, batch: Batch) -> None:
+        """Compare what the ranks are about to run.
 
-        The shares of all ranks add up to the mean cross entropy (natural logarithm; log-softmax in float32, float64
-        for float64 logits) over the labels of all ranks; 0 for a batch without labels. With `average`, the share is
-        multiplied by the number of ranks.
+        Raises:
+            CommunicationError: They hold other batches, or are at another one; on every rank.
+        """
+        self._num_batches += 1
+        if self._communicator.size == 1:
+            return
+        parts = {"the number of the batch": self._num_batches, **batch.digests()}
+        mine = torch.tensor(list(parts.values()), dtype=torch.int64, device=self._model.device)
+        for rank, theirs in enumerate(self._communicator.all_gather(mine)):
+            differ = [name for name, same in zip(parts, (theirs == mine).tolist(), strict=True) if not same]
+            if differ:
+                raise CommunicationError(
+                    f"[shard] all ranks of the group must be given the same batches, {' and '.join(differ)} of rank "
+                    f"{self._communicator.rank} and {rank} differ at batch {self._num_batches} of rank "
+                    f"{self._communicator.rank}; let the loader give the same to all of them (no distributed sampler)"
+                )
+
+    def batch_of(self, step: Step) -> ShardedBatch:
+        """Return the batch that carries this to the attention function; for the model's hooks."""
+        sharded = self._sharded.get(step)
+        if sharded is None:
+            raise InvalidArgumentError(
+                "[attention] a batch must come from the shard of the context that the model is attached to, this one "
+                "comes from another; attach anew and shard again"
+            )
+        return sharded
+
+    def begin_forward(self, step: Step) -> None:
+        """Check that the batch may run, and find who averages its gradients; for the model's hooks."""
+        sharded = self.batch_of(step)
+        if torch.is_grad_enabled():
+            self._averaging = averaging_of(
+                self._model, self._given, self._group, ends_step=sharded.ends_step, by_others=self._average
+            )
+
+    def begin_backward(self, batch: ShardedBatch) -> None:
+        """Hear that the backward of a batch begins; for the model's hooks."""
+        self._ledger.begin_backward(batch, self._model.parameters(), self._averaged.keeps)
+
+    def before_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hear that an optimizer is about to use gradients; for the model's hooks."""
+        own = {id(parameter) for parameter in self._model.parameters()}
+        if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+            self._ledger.refuse_unreduced()
+
+    @property
+    def _averaged(self) -> Averaging:
+        return self._averaging if self._averaging is not None else Averaging("")
+
+    def loss(self, outputs: Any, batch: dict[str, Any] | None = None) -> torch.Tensor:
+        """Return this rank's share of the one loss of a step, for a batch of it.
+
+        The shares of all ranks and of all batches of the step add up to the weighted mean cross entropy (natural
+        logarithm; log-softmax in float32, float64 for float64 logits) over all labels of the step; 0 for a step without
+        labels. Where a wrapper averages gradients, the share is multiplied by the number of its ranks, and a step is
+        that of all its replicas.
 
         Args:
             outputs: What the model returned: has `logits` [1, n, vocabulary], or is the logits.
+            batch: The batch, needed only for logits that were computed from the model's without gradients.
 
         Raises:
-            InvalidArgumentError: The logits do not belong to that batch, or the model's attention was set back.
+            InvalidArgumentError: It is not known whose outputs they are, they are not this batch's, or their loss was
+                taken already.
         """
-        self._check_attention("loss")
-        logits = outputs if isinstance(outputs, torch.Tensor) else outputs.logits
-        labels = self._shift_labels.to(logits.device)
-        if logits.shape[:-1] != labels.shape:
+        self._require_attached("loss")
+        logits = logits_of(outputs)
+        found = batch_of(logits)
+        if batch is not None:
+            named = self.batch_of(batch[NAME])
+            if found not in (None, named):
+                raise InvalidArgumentError(
+                    "[loss] outputs and batch must belong together, the outputs are another batch's"
+                )
+            found = named
+        if found is None:
             raise InvalidArgumentError(
-                f"[loss] logits must be {[*labels.shape, 'vocabulary']} as the batch that shard yielded last, they are "
-                f"{list(logits.shape)}"
+                "[loss] outputs must be what the attached model returned for a batch of shard, or computed from that; "
+                "without gradients give the batch too: loss(outputs, batch)"
             )
-        if logits.dtype != torch.float64:
-            logits = logits.float()
-        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
-        scale = 1 if self._average is None else self._communicator.size
-        return total * (scale / max(self._num_labels, 1))
+        total = cross_entropy_sum(logits, found.shift_labels, found.shift_weights)
+        step = found.step
+        trains = torch.is_grad_enabled() and total.requires_grad
+        if trains and found.loss_taken:
+            raise InvalidArgumentError(
+                f"[loss] the loss of a batch must be taken once, that of batch {found.index + 1} of step {step.number} "
+                "was taken already; keep it"
+            )
+        step.totals[found.index] = total.detach()
+        self._weighed = found
+        if not trains:
+            return total / step.weight if step.weight > 0 else total * 0
+        found.loss_taken = True
+        self._trained = found
+        averaging = self._averaged
+        if step.divisor is None:
+            step.divisor = averaging.over_replicas(step.weight, self._model.device)
+        return total * (averaging.size / step.divisor if step.divisor > 0 else 0)
 
-    @torch.no_grad()
-    def reduce_gradients(self) -> None:
-        """Replace every parameter's gradient by its sum over the ranks, added in rank order: the same bits on all.
+    def mean_loss(self) -> float:
+        """Return the loss of the step whose loss was taken last, the same on all ranks: one number is added up.
 
-        A parameter without a gradient on some rank counts as zero there, and keeps None where no rank has one.
+        Every rank calls it, after the loss of the step's last batch.
 
         Raises:
-            InvalidArgumentError: `average` is set, so that the wrapper reduces the gradients.
+            InvalidArgumentError: The loss of some batch of the step was not taken.
             CommunicationError: A rank failed.
         """
-        if self._average is not None:
+        step = None if self._weighed is None else self._weighed.step
+        if step is None or len(step.totals) < step.num_batches:
             raise InvalidArgumentError(
-                f"[reduce_gradients] average={self._average!r} leaves the gradients to the wrapper; attach without it"
+                "[mean_loss] the losses of all batches of a step must have been taken, "
+                + ("none was" if step is None else f"{len(step.totals)} of {step.num_batches} were")
+                + "; call it where step_ends is true"
             )
-        parameters = [p for p in self._model.parameters() if p.requires_grad]
-        have = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int64, device=self._model.device)
-        anywhere = self._communicator.all_reduce(have).tolist()
-        buckets: dict[tuple[torch.dtype, torch.device], list[torch.nn.Parameter]] = {}
-        for parameter, count in zip(parameters, anywhere, strict=True):
-            if count == 0:
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            bucket = buckets.setdefault((parameter.grad.dtype, parameter.device), [])
-            bucket.append(parameter)
-            if sum(p.numel() for p in bucket) >= BUCKET_ELEMENTS:
-                self._reduce(bucket)
-                bucket.clear()
-        for bucket in buckets.values():
-            if bucket:
-                self._reduce(bucket)
+        total = self._sum_over_group(list(step.totals.values()))
+        weight = step.weight
+        if step.divisor is not None:
+            total = self._averaged.over_replicas(total, self._model.device)
+            weight = step.divisor
+        return total / weight if weight > 0 else 0.0
 
-    def _reduce(self, bucket: list[torch.nn.Parameter]) -> None:
-        gradients = [p.grad for p in bucket if p.grad is not None]
-        total = self._communicator.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, torch.split(total, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+    def _sum_over_group(self, totals: list[torch.Tensor]) -> float:
+        own = torch.stack([total.to(device=self._model.device, dtype=torch.float64) for total in totals]).sum()
+        return float(self._communicator.all_reduce(own.reshape(1)))
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[Any]) -> float:
+        """Return the mean loss over all labels of a loader's batches, the same on all ranks; the model is not changed.
+
+        The model runs in evaluation mode, without gradients. Every rank of the group calls it. It may stand inside a
+        loop over `shard`.
+
+        Args:
+            batches: As of `shard`.
+
+        Raises:
+            InvalidArgumentError: There is no label; or as `shard`.
+            CommunicationError: A rank failed or got other batches.
+        """
+        given = self._given
+        while isinstance(given, DistributedDataParallel):  # it would exchange buffers
+            given = given.module
+        modes = [(module, module.training) for module in given.modules()]
+        given.eval()
+        try:
+            steps = []
+            for batch in self.shard(batches):
+                outputs = given(**batch)
+                self.loss(outputs, batch)
+                assert self._weighed is not None
+                steps.append(self._weighed.step)
+        finally:
+            for module, training in modes:
+                module.training = training
+        weight = sum(step.weight for step in steps)
+        if weight == 0:
+            raise InvalidArgumentError(
+                f"[evaluate] the batches must have labels that count, {len(steps)} batches have none; give documents "
+                "of two tokens at least"
+            )
+        return self._sum_over_group([step.totals[0] for step in steps]) / weight
+
+    def reduce_gradients(self) -> None:
+        """End a step: every parameter's gradient becomes its sum over the ranks, the same bits on all.
+
+        Called by every rank once a step, after the backward of its last batch and before anything uses the gradients
+        (clipping, the optimizer). Sums are in rank order. Where DistributedDataParallel or FSDP averaged already over
+        all ranks that share a batch, nothing is left to sum. A parameter without a gradient on some rank counts as zero
+        there, and keeps None where no rank has one.
+
+        Raises:
+            InvalidArgumentError: The step is not over, or its gradients are reduced already.
+            CommunicationError: A rank failed.
+        """
+        self._require_attached("reduce_gradients")
+        self._ledger.end_step()
+        if self._averaged.sums_group:
+            parameters = [p for p in self._model.parameters() if p.requires_grad]
+            sum_gradients(parameters, self._communicator, self._model.device)

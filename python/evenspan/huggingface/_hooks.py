@@ -1,0 +1,172 @@
+"""What an attached model carries: hooks that let only batches of `Context.shard` in, and name its outputs' batch."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from evenspan._errors import InvalidArgumentError
+from evenspan.huggingface._attention import NAME, Step
+from evenspan.huggingface._interface import put_back
+from evenspan.huggingface._steps import ShardedBatch
+
+_BATCH = "_evenspan_batch"  # attribute of logits
+_SEARCHED_NODES = 64  # of autograd's graph, from a loss's logits back to those of the model
+
+WHAT_TO_DO = (
+    "an attached model must be called as model(**batch), a batch of Context.shard; for anything else (generate, "
+    "evaluation on one rank) use `with context.detached():`, or context.detach()"
+)
+
+
+class Listener(Protocol):
+    """Whom the hooks tell: a context."""
+
+    def begin_forward(self, step: Step) -> None:
+        """Check that the batch may run."""
+
+    def batch_of(self, step: Step) -> ShardedBatch:
+        """Return the batch that carries this to the attention function."""
+
+    def begin_backward(self, batch: ShardedBatch) -> None:
+        """Hear that the batch's backward begins."""
+
+    def before_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hear that an optimizer, of this model or another, is about to use gradients."""
+
+
+class Attachment:
+    """The attention and hooks of an attached model; undone by `remove`."""
+
+    def __init__(self, model: Any, listener: Listener, before: list[tuple[Any, Any]]) -> None:
+        """Add the hooks to a model that has evenspan's attention.
+
+        Args:
+            model: The model, not kept alive.
+            listener: Hears of its calls, not kept alive.
+            before: What `implementations` returned before that attention was set.
+        """
+        self._before = before
+        self._model = weakref.ref(model)
+        self.listener = weakref.ref(listener)
+        self._handles: list[RemovableHandle] = [
+            model.register_forward_pre_hook(_before, with_kwargs=True),
+            model.register_forward_hook(_after, with_kwargs=True),
+            register_optimizer_step_pre_hook(self._before_optimizer),
+        ]
+        _attachments[model] = self
+
+    def remove(self) -> None:
+        """Take the hooks away and give the model its former attention."""
+        for handle in self._handles:
+            handle.remove()
+        model = self._model()
+        if model is not None and _attachments.get(model) is self:
+            del _attachments[model]
+        put_back(self._before)
+
+    def _before_optimizer(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        listener = self.listener()
+        if listener is not None:
+            listener.before_optimizer(optimizer)
+
+
+_attachments: weakref.WeakKeyDictionary[Any, Attachment] = weakref.WeakKeyDictionary()
+
+
+def attachment_of(model: Any) -> Attachment | None:
+    """Return the model's attachment, None for a model that is not attached."""
+    return _attachments.get(model)
+
+
+class _Mark(torch.autograd.Function):
+    """Passes logits on: names their batch to `batch_of`, and says when backward begins."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, batch: ShardedBatch, tell: Callable[[ShardedBatch], None]) -> Any:
+        ctx.batch = batch
+        ctx.tell = tell
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        ctx.tell(ctx.batch)
+        return gradients[0], None, None
+
+
+def _listener(model: Any) -> Listener:
+    attachment = attachment_of(model)
+    listener = None if attachment is None else attachment.listener()
+    if listener is None:
+        what = "a copy of an attached model" if attachment is None else "one whose Context is gone"
+        raise InvalidArgumentError(f"[attention] the model must be attached, this is {what}; attach it")
+    return listener
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _before(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    found = model.config.get_text_config()._attn_implementation
+    if found != NAME and NAME not in kwargs:
+        return  # a caller who set the attention back, and calls the model with something else than a batch
+    listener = _listener(model)
+    if found != NAME:
+        raise InvalidArgumentError(
+            f"[attention] a batch of Context.shard needs evenspan's attention, the model's was set to {found!r}; "
+            "attach the model again"
+        )
+    if not isinstance(kwargs.get(NAME), Step):
+        raise InvalidArgumentError(f"[attention] {WHAT_TO_DO}")
+    listener.begin_forward(kwargs[NAME])
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _after(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Any:
+    if NAME not in kwargs:
+        return outputs
+    listener = _listener(model)
+    batch = listener.batch_of(kwargs[NAME])
+    logits = logits_of(outputs)
+    if logits.requires_grad:
+        logits = _Mark.apply(logits, batch, listener.begin_backward)  # type: ignore[no-untyped-call]
+    setattr(logits, _BATCH, batch)
+    if isinstance(outputs, torch.Tensor):
+        return logits
+    if isinstance(outputs, tuple):
+        return (logits, *outputs[1:])
+    outputs.logits = logits
+    return outputs
+
+
+def logits_of(outputs: Any) -> torch.Tensor:
+    """Return the logits among a model's outputs."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    logits = outputs[0] if isinstance(outputs, tuple) else getattr(outputs, "logits", None)
+    if not isinstance(logits, torch.Tensor):
+        raise InvalidArgumentError(
+            f"[loss] outputs must be logits or have them, they are a {type(outputs).__name__}; give what the model "
+            "returned"
+        )
+    return logits
+
+
+def batch_of(logits: torch.Tensor) -> ShardedBatch | None:
+    """Return the batch for which an attached model made these logits, or those that they were computed from."""
+    batch = getattr(logits, _BATCH, None)
+    if isinstance(batch, ShardedBatch):
+        return batch
+    nodes: list[Any] = [logits.grad_fn]
+    for node in nodes:  # grows
+        if node is None:
+            continue
+        batch = getattr(node, "batch", None)
+        if isinstance(batch, ShardedBatch):
+            return batch
+        if len(nodes) < _SEARCHED_NODES:
+            nodes += [following for following, _ in node.next_functions]
+    return None

@@ -1,0 +1,208 @@
+"""Data-parallel wrappers around a model: which one averages its gradients, and over which ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from evenspan._errors import InvalidArgumentError, UnsupportedError
+
+
+def _fsdp() -> Any:
+    """Return torch's FSDP, whose import takes a second that `import evenspan` need not."""
+    import torch.distributed.fsdp as fsdp
+
+    return fsdp
+
+
+def unwrapped(given: Any) -> Any:
+    """Return the model inside wrappers and compiled modules.
+
+    Raises:
+        UnsupportedError: DataParallel is among the wrappers.
+    """
+    while True:
+        if isinstance(given, DataParallel):
+            raise UnsupportedError(
+                "[attach] a model must run in one thread of a process, it is in a DataParallel; start a process a "
+                "device (torchrun) and use DistributedDataParallel or fully_shard"
+            )
+        if isinstance(given, (DistributedDataParallel, _fsdp().FullyShardedDataParallel)):
+            given = given.module
+        elif isinstance(given, torch._dynamo.OptimizedModule):
+            given = given._orig_mod
+        else:
+            return given
+
+
+@dataclasses.dataclass(frozen=True)
+class Averaging:
+    """Who averages a model's gradients in backward.
+
+    A rank's share of the loss is multiplied by `size`; with replicas (more ranks than share a batch), its divisor is
+    the weight of all their labels.
+    """
+
+    by: str  # "DistributedDataParallel", ...; "" for nobody
+    size: int = 1  # ranks that it averages over
+    replicas: tuple[dist.ProcessGroup, ...] = ()  # over which numbers of the groups are added, one after another
+    leads: bool = True  # whether this rank gives its group's number there
+    sums_group: bool = True  # whether the gradients must still be summed over the group that shares a batch
+    keeps: bool = True  # whether unreduced gradients are in `Parameter.grad`
+
+    def over_replicas(self, value: float, device: torch.device) -> float:
+        """Return the sum of a number that all ranks of a group know, over the groups of all replicas."""
+        if not self.replicas:
+            return value
+        total = torch.tensor([value if self.leads else 0.0], dtype=torch.float64, device=device)
+        for group in self.replicas:
+            dist.all_reduce(total, group=group)
+        return float(total)
+
+
+def _ranks_of(group: dist.ProcessGroup | None) -> list[int]:
+    if not (dist.is_available() and dist.is_initialized()):
+        return [0]
+    return list(dist.get_process_group_ranks(group if group is not None else dist.group.WORLD))
+
+
+def _over(
+    by: str, groups: tuple[dist.ProcessGroup, ...], ranks: list[int], own: dist.ProcessGroup | None, keeps: bool
+) -> Averaging:
+    """Relate a wrapper over these ranks to the group that shares a batch.
+
+    Raises:
+        UnsupportedError: It is neither over the group's ranks, nor over whole groups, nor over one rank of each.
+    """
+    mine = _ranks_of(own)
+    common = set(ranks) & set(mine)
+    if set(ranks) == set(mine):
+        return Averaging(by, len(ranks), sums_group=False, keeps=keeps)
+    leads = mine[0] == dist.get_rank()
+    if common == set(mine):
+        return Averaging(by, len(ranks), groups, leads, sums_group=False, keeps=keeps)
+    if len(common) == 1:
+        return Averaging(by, len(ranks), groups, keeps=keeps)
+    raise UnsupportedError(
+        f"[attention] {by} must average over the ranks that share a batch, over several such groups whole, or over one "
+        f"rank of each; it has ranks {ranks[:16]} and the group {mine[:16]}; wrap the model over other ranks"
+    )
+
+
+def _refuse_unsynchronised(by: str, ends_step: bool, synchronises: bool) -> None:
+    if ends_step and not synchronises:
+        raise InvalidArgumentError(
+            f"[attention] the last batch of a step must run with {by}'s gradient synchronisation, it runs without "
+            "(no_sync, set_requires_gradient_sync(False)); switch it off where step_ends will be false only"
+        )
+
+
+def _of_ddp(wrapper: DistributedDataParallel, own: dist.ProcessGroup | None, ends_step: bool) -> Averaging:
+    _refuse_unsynchronised("DistributedDataParallel", ends_step, wrapper.require_backward_grad_sync)
+    ignored = set(wrapper.parameters_to_ignore)
+    left_out = [name for name, p in wrapper.module.named_parameters() if p.requires_grad and name in ignored]
+    if left_out:
+        raise UnsupportedError(
+            f"[attention] DistributedDataParallel must average all gradients, it ignores {left_out[0]} and "
+            f"{len(left_out) - 1} more; do not set its parameters to ignore"
+        )
+    group: Any = wrapper.process_group
+    return _over("DistributedDataParallel", (group,), _ranks_of(group), own, keeps=True)
+
+
+def _of_fsdp1(wrapper: Any, own: dist.ProcessGroup | None, ends_step: bool) -> Averaging:
+    by = "FullyShardedDataParallel"
+    parts = _fsdp().FullyShardedDataParallel.fsdp_modules(wrapper)
+    _refuse_unsynchronised(by, ends_step, all(bool(part._sync_gradients) for part in parts))
+    groups = {tuple(_ranks_of(part.process_group)) for part in parts}
+    loose = [name for name, p in wrapper.named_parameters() if p.requires_grad and not _is_flat(p)]
+    if len(groups) > 1 or loose or any("HYBRID" in part.sharding_strategy.name for part in parts):
+        raise UnsupportedError(
+            f"[attention] {by} must shard all parameters over one group, it has {len(groups)} groups, strategy "
+            f"{wrapper.sharding_strategy.name} and leaves {len(loose)} parameters out; use fully_shard (FSDP2)"
+        )
+    group: Any = wrapper.process_group
+    return _over(by, (group,), list(groups.pop()), own, keeps=False)
+
+
+def _is_flat(parameter: torch.nn.Parameter) -> bool:
+    """Whether FSDP1 has made this parameter part of one of its own."""
+    return bool(getattr(parameter, "_fsdp_flattened", False))
+
+
+def _of_fsdp2(model: Any, own: dist.ProcessGroup | None, ends_step: bool) -> Averaging:
+    by = "fully_shard"
+    parts: list[Any] = []
+    for module in model.modules():
+        if isinstance(module, _fsdp().FSDPModule):
+            state = module._get_fsdp_state()
+            parts += getattr(state, "_fsdp_param_groups", None) or [
+                part for part in [getattr(state, "_fsdp_param_group", None)] if part is not None
+            ]
+    _refuse_unsynchronised(by, ends_step, all(part.reduce_grads and part.all_reduce_grads for part in parts))
+    meshes = {tuple(part.mesh_info.mesh.mesh.flatten().tolist()): part.mesh_info.mesh for part in parts}
+    held = sum(len(part.fsdp_params) for part in parts)
+    wanted = len(list(model.parameters()))
+    divided = any(part.gradient_divide_factor is not None for part in parts)
+    if len(meshes) != 1 or held != wanted or divided:
+        raise UnsupportedError(
+            f"[attention] {by} must hold all parameters on one mesh and average over it, it holds {held} of {wanted} "
+            f"on {len(meshes)} meshes"
+            + (", with a divide factor of its own" if divided else "")
+            + "; call fully_shard on the model itself too, without ignored_params and set_gradient_divide_factor"
+        )
+    ((ranks, mesh),) = meshes.items()
+    return _over(by, tuple(mesh.get_all_groups()), list(ranks), own, keeps=False)
+
+
+def averaging_of(
+    model: Any, given: Any, own: dist.ProcessGroup | None, *, ends_step: bool, by_others: bool
+) -> Averaging:
+    """Return who averages the gradients of the forward that runs now, inside the model.
+
+    Args:
+        model: The transformers model.
+        given: What was attached: the model, or a wrapper of it.
+        own: The group that shares a batch.
+        ends_step: Whether the batch that runs is its step's last.
+        by_others: Whether the caller says that a wrapper that is not known here averages over the group's ranks.
+
+    Raises:
+        UnsupportedError: A wrapper is over other ranks, or does not hold the whole model.
+        InvalidArgumentError: It does not synchronise gradients although the step ends, or was made after attach.
+    """
+    found = []
+    outer = DistributedDataParallel._active_ddp_module
+    if outer is not None and unwrapped(outer) is model:
+        found.append(_of_ddp(outer, own, ends_step))
+    inside = [m for m in model.modules() if isinstance(m, (DistributedDataParallel, _fsdp().FullyShardedDataParallel))]
+    sharded = any(isinstance(m, _fsdp().FSDPModule) for m in model.modules())
+    wrapper = given
+    while isinstance(wrapper, DistributedDataParallel) or hasattr(wrapper, "_orig_mod"):
+        wrapper = wrapper.module if isinstance(wrapper, DistributedDataParallel) else wrapper._orig_mod
+    if isinstance(wrapper, _fsdp().FullyShardedDataParallel):
+        found.append(_of_fsdp1(wrapper, own, ends_step))
+    elif any(map(_is_flat, model.parameters())):
+        raise InvalidArgumentError(
+            "[attention] a FullyShardedDataParallel must be made before attach, this one was made after; attach the "
+            "wrapper: evenspan.attach(FullyShardedDataParallel(model), group)"
+        )
+    elif inside or (hasattr(model, "set_requires_gradient_sync") and not sharded):
+        raise UnsupportedError(
+            "[attention] a wrapper must be around the whole model, "
+            f"{type(inside[0]).__name__ if inside else 'replicate()'} is inside it; use DistributedDataParallel(model) "
+            "or fully_shard"
+        )
+    if sharded:
+        found.append(_of_fsdp2(model, own, ends_step))
+    if by_others:
+        found.append(Averaging("average=True", len(_ranks_of(own)), sums_group=False, keeps=False))
+    if len(found) > 1:
+        raise InvalidArgumentError(
+            f"[attention] one wrapper must average the gradients, {' and '.join(a.by for a in found)} do; take one away"
+        )
+    return found[0] if found else Averaging("")

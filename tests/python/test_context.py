@@ -1,0 +1,288 @@
+"""The Context in one process: steps of several batches, what is refused, and how a model is let go."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import evenspan
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+
+BATCHES = [[[1, 2, 3, 4], [5, 6]], [[7, 8, 9]], [[3], [1, 2]], [[4, 4, 4, 4, 4]]]
+REFUSED = evenspan.InvalidArgumentError
+
+
+def llama() -> Any:
+    torch.manual_seed(2)
+    config = transformers.LlamaConfig(
+        vocab_size=11, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, initializer_range=0.3,
+    )  # fmt: skip
+    return transformers.AutoModelForCausalLM.from_config(config).double()
+
+
+def alone(model: Any, documents: list[list[int]]) -> tuple[torch.Tensor, int]:
+    """The sum of the losses of documents one by one, and how many there are."""
+    losses = [
+        F.cross_entropy(
+            model(input_ids=torch.tensor([d])).logits[0, :-1], torch.tensor(d[1:], dtype=torch.int64), reduction="sum"
+        )
+        for d in documents
+    ]
+    return torch.stack(losses).sum(), sum(len(d) - 1 for d in documents)
+
+
+def gradients(model: Any) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def train(context: evenspan.Context, model: Any, accumulate: int, batches: Any = BATCHES) -> Iterator[float]:
+    """Trains, and yields the loss of each step, with its gradients in place."""
+    for batch in context.shard(batches, accumulate=accumulate):
+        context.loss(model(**batch)).backward()
+        if context.step_ends:
+            context.reduce_gradients()
+            yield context.mean_loss()
+            model.zero_grad()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 4, 9])
+def test_the_batches_of_a_step_have_one_loss(accumulate: int) -> None:
+    reference, model = llama(), llama()
+    expected = []
+    for first in range(0, len(BATCHES), accumulate):
+        reference.zero_grad()
+        total, count = alone(reference, [d for batch in BATCHES[first : first + accumulate] for d in batch])
+        (total / count).backward()
+        expected.append((float(total.detach()) / count, gradients(reference)))
+    with evenspan.attach(model) as context:
+        found = [(loss, gradients(model)) for loss in train(context, model, accumulate)]
+    assert len(found) == len(expected)
+    for (loss, gradient), (right, right_gradient) in zip(found, expected, strict=True):
+        assert loss == pytest.approx(right, rel=1e-6)  # transformers rounds norms and rotary angles to float32
+        torch.testing.assert_close(gradient, right_gradient, rtol=0, atol=2e-6)
+
+
+def test_labels_weigh_what_they_are_given() -> None:
+    ids, weights = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[0.0, 2.0, 0.0, 0.5, 1.0]])
+    reference, model = llama(), llama()
+    each = F.cross_entropy(reference(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
+    total = (each * weights[0, 1:]).sum() / weights[0, 1:].sum()
+    total.backward()
+    halves = [{"input_ids": ids, "loss_weights": weights}, {"input_ids": ids, "loss_weights": weights * 3}]
+    with evenspan.attach(model) as context:
+        (loss,) = train(context, model, 1, halves[:1])
+        assert loss == pytest.approx(float(total.detach()), rel=1e-6)
+        (loss,) = [(x, gradients(model)) for x in train(context, model, 2, halves)]
+        assert loss[0] == pytest.approx(float(total.detach()), rel=1e-6)  # the same mean, of both batches
+        torch.testing.assert_close(loss[1], gradients(reference), rtol=0, atol=2e-6)
+        assert context.evaluate(halves) == pytest.approx(float(total.detach()), rel=1e-6)
+        model.zero_grad()
+        nothing = {"input_ids": ids, "loss_weights": weights * 0}
+        assert [(x, float(gradients(model).abs().max())) for x in train(context, model, 1, [nothing])] == [(0, 0)]
+
+
+def test_two_batches_in_hand() -> None:
+    """The loss of outputs takes the labels of their batch, whichever ran or was yielded last."""
+    model = llama()
+    first, second = [[1, 2, 3, 4]], [[5, 6, 7, 8]]
+    right = [float(total.detach()) / count for total, count in (alone(model, first), alone(model, second))]
+    context = evenspan.attach(model)
+    a, b = list(context.shard([first, second]))
+    outputs = [model(**b), model(**a)]
+    assert [float(context.loss(x).detach()) for x in reversed(outputs)] == pytest.approx(right, rel=1e-6)
+    with torch.no_grad():
+        outputs = [model(**b), model(**a)]
+        assert [float(context.loss(x)) for x in reversed(outputs)] == pytest.approx(right, rel=1e-6)
+        with pytest.raises(REFUSED, match=r"loss\(outputs, batch\)"):
+            context.loss(outputs[0].logits * 1)
+        assert float(context.loss(outputs[0].logits * 1, b)) == pytest.approx(right[1], rel=1e-6)
+        with pytest.raises(REFUSED, match="another batch's"):
+            context.loss(outputs[0], a)
+    (again,) = context.shard([first])  # logits that were computed from the model's lead back to them
+    assert float(context.loss(model(**again).logits.double() * 1).detach()) == pytest.approx(right[0], rel=1e-6)
+
+
+def test_gradients_are_reduced_once_a_step() -> None:
+    model = llama()
+    context = evenspan.attach(model)
+    with pytest.raises(REFUSED, match="there must be gradients to reduce, no loss ran"):
+        context.reduce_gradients()
+    with pytest.raises(REFUSED, match=r"at step 2 the parameters hold those of step 1; .*accumulate=n"):
+        for batch in context.shard(BATCHES):  # reduced after each batch, and never zeroed
+            (context.loss(model(**batch)) / 2).backward()
+            context.reduce_gradients()
+    with pytest.raises(REFUSED, match="those of step 1 are reduced already"):
+        context.reduce_gradients()
+    model.zero_grad()
+    with pytest.raises(REFUSED, match="the gradients of step 3 must be reduced before the backward of step 4"):
+        for batch in context.shard(BATCHES):
+            context.loss(model(**batch)).backward()
+    model.zero_grad(set_to_none=False)  # a step that is given up; zeros are no gradients
+    with pytest.raises(REFUSED, match=r"of the 3 of step 5 1 did; call it where step_ends"):
+        for batch in context.shard(BATCHES, accumulate=3):
+            context.loss(model(**batch)).backward()
+            assert not context.step_ends
+            context.reduce_gradients()
+    model.zero_grad()
+    with pytest.raises(REFUSED, match=r"the gradients of the 1 batches of step 6 that ran are gone"):
+        for batch in context.shard(BATCHES, accumulate=2):
+            context.loss(model(**batch)).backward()
+            model.zero_grad()
+    first, second = context.shard(BATCHES[:1]), context.shard(BATCHES[:1])
+    context.loss(model(**next(first))).backward()
+    with pytest.raises(REFUSED, match="the parameters hold those of"):  # two loops at once
+        context.loss(model(**next(second))).backward()
+
+
+def test_the_optimizer_waits_for_reduced_gradients() -> None:
+    model, other = llama(), torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    context = evenspan.attach(model)
+    batches = context.shard(BATCHES, accumulate=2)
+    for ran in (1, 2):
+        context.loss(model(**next(batches))).backward()
+        with pytest.raises(REFUSED, match=rf"step 1 are not reduced, of its 2 batches {ran} ran"):
+            optimizer.step()
+        torch.optim.SGD(other.parameters(), lr=0.1).step()
+    context.reduce_gradients()
+    optimizer.step()
+    optimizer.zero_grad()
+    context.loss(model(**next(batches))).backward()
+    context.detach()
+    optimizer.step()  # a detached model is its owner's
+
+
+def test_a_loss_is_taken_once() -> None:
+    model = llama()
+    context = evenspan.attach(model)
+    batches = context.shard(BATCHES, accumulate=2)
+    with pytest.raises(REFUSED, match="losses of all batches of a step must have been taken, none was"):
+        context.mean_loss()
+    outputs = model(**next(batches))
+    context.loss(outputs)
+    with pytest.raises(REFUSED, match="the loss of a batch must be taken once, that of batch 1 of step 1"):
+        context.loss(outputs)
+    with pytest.raises(REFUSED, match="1 of 2 were"):
+        context.mean_loss()
+    for wrong, text in ((torch.zeros(1, 3, 11), "must be what the attached model returned"), (3, "they are a int")):
+        with pytest.raises(REFUSED, match=text):
+            context.loss(wrong)
+    with pytest.raises(REFUSED, match="logits must be"):
+        context.loss(outputs.logits[:, :-1])
+
+
+@pytest.mark.parametrize("accumulate", [0, -1, 1.5, True])
+def test_accumulate_is_a_number_of_batches(accumulate: Any) -> None:
+    with pytest.raises(REFUSED, match="accumulate must be a whole number"):
+        next(evenspan.attach(llama()).shard(BATCHES, accumulate=accumulate))
+
+
+def test_what_a_loader_must_be() -> None:
+    context = evenspan.attach(llama())
+    for wrong in ({"input_ids": [[1, 2]]}, 3):
+        with pytest.raises(REFUSED, match=r"one batch is shard\(\[batch\]\)"):
+            next(context.shard(wrong))
+
+
+def test_num_items_in_batch_is_that_of_the_step() -> None:
+    context = evenspan.attach(llama())
+    right = [{"input_ids": [[1, 2, 3]], "num_items_in_batch": torch.tensor(3)}, {"input_ids": [[1, 2]]}]
+    assert len(list(context.shard(right, accumulate=2))) == 2
+    with pytest.raises(REFUSED, match="num_items_in_batch must be the 2 labels of the step's 1 batches, it is 3"):
+        list(context.shard(right))
+
+
+def test_a_step_is_taken_from_the_loader_while_the_one_before_runs() -> None:
+    taken = 0
+
+    def loader() -> Iterator[list[list[int]]]:
+        nonlocal taken
+        for taken in range(1, 8):
+            yield [[taken, 2, 3]]
+
+    context = evenspan.attach(llama())
+    assert [taken for _ in context.shard(loader(), accumulate=3)] == [4, 5, 6, 7, 7, 7, 7]
+
+
+def test_a_model_is_let_go() -> None:
+    model = llama()
+    prompt = torch.tensor([[1, 2, 3]])
+    expected = model.generate(prompt, max_new_tokens=4, do_sample=False)
+    with evenspan.attach(model) as context:
+        (batch,) = context.shard([[[1, 2, 3]]])
+        for call in (lambda: model(input_ids=prompt), lambda: model.generate(prompt, max_new_tokens=4)):
+            with pytest.raises(REFUSED, match=r"with context\.detached\(\)"):
+                call()
+        with context.detached():
+            assert torch.equal(model.generate(prompt, max_new_tokens=4, do_sample=False), expected)
+            with pytest.raises(REFUSED, match=r"\[loss\] the model must be attached, it was detached"):
+                context.loss(model(**batch))
+        context.loss(model(**batch))
+    assert torch.equal(model.generate(prompt, max_new_tokens=4, do_sample=False), expected)
+    assert not model._forward_hooks and not model._forward_pre_hooks
+    assert model.config._attn_implementation == "sdpa"
+    for call in (context.detach, context.reduce_gradients, lambda: list(context.shard(BATCHES))):
+        with pytest.raises(REFUSED, match="the model must be attached, it was detached"):
+            call()
+
+
+def test_the_last_attach_holds() -> None:
+    """As a notebook's cell that is run again."""
+    model = llama()
+    first = evenspan.attach(model)
+    (old,) = first.shard([[[1, 2, 3]]])
+    second = evenspan.attach(model)
+    with pytest.raises(REFUSED, match="attached by another context since"):
+        first.evaluate(BATCHES)
+    with pytest.raises(REFUSED, match="this one comes from another"):
+        model(**old)
+    assert second.evaluate(BATCHES) > 0
+    second.detach()
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_copies_and_forgotten_contexts() -> None:
+    model = llama()
+    context = evenspan.attach(model)
+    (batch,) = context.shard([[[1, 2, 3]]])
+    twin = copy.deepcopy(model)
+    with pytest.raises(REFUSED, match="a copy of an attached model"):
+        twin(**batch)
+    del context
+    gc.collect()
+    with pytest.raises(REFUSED, match="one whose Context is gone"):
+        model(**batch)
+    model.set_attn_implementation("sdpa")  # whoever sets it back has the model
+    assert model(input_ids=torch.tensor([[1, 2]])).logits.shape == (1, 2, 11)
+    assert evenspan.attach(model).evaluate(BATCHES) > 0
+
+
+def test_evaluation_stands_inside_training() -> None:
+    model = llama()
+    total, count = alone(model, [d for batch in BATCHES for d in batch])
+    with evenspan.attach(model) as context:
+        for batch in context.shard(BATCHES, accumulate=2):
+            context.loss(model(**batch)).backward()
+            ended = context.step_ends
+            assert context.evaluate(BATCHES) == pytest.approx(float(total.detach()) / count, rel=1e-6)
+            assert context.step_ends == ended and model.training
+            if ended:
+                context.reduce_gradients()
+                model.zero_grad()
+        with pytest.raises(REFUSED, match="must have labels that count, 1 batches have none"):
+            context.evaluate([[[1]]])
+
+
+def test_models_that_are_none() -> None:
+    with pytest.raises(REFUSED, match="one of transformers, it is a Linear"):
+        evenspan.attach(torch.nn.Linear(2, 2))
+    with pytest.raises(evenspan.UnsupportedError, match="DataParallel"):
+        evenspan.attach(torch.nn.DataParallel(llama()))
+    with pytest.raises(REFUSED, match="average must be True or False"):
+        evenspan.attach(llama(), average="ddp")
