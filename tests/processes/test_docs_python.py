@@ -33,13 +33,17 @@ def names() -> dict[str, Any]:
         vocab_size=31, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4
     )
     model = transformers.AutoModelForCausalLM.from_config(config)
-    loader = [[[1, 2, 3, 4, 5, 6, 7], [8, 9]], [[5, 4, 3, 2], [1, 2, 3, 4, 5, 6]]]
-    return {"group": dist.group.WORLD, "q": q, "k": k, "v": v, "model": model, "loader": loader}
+    return {
+        "group": dist.group.WORLD, "q": q, "k": k, "v": v,
+        "model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loader": [[[1, 2, 3, 4, 5, 6, 7], [8, 9]]],
+    }  # fmt: skip
 
 
 def run_blocks(path: Path) -> tuple[float, bool]:
-    """The largest error of `out` in the last document, and whether every parameter has a gradient."""
+    """The largest error of `out` in the last document, and whether every parameter has a gradient or was trained."""
     given = names()
+    before = [p.clone() for p in given["model"].parameters()]
     known = dict(given)
     for block in BLOCK.finditer(path.read_text()):
         if not block["exempt"]:
@@ -47,7 +51,8 @@ def run_blocks(path: Path) -> tuple[float, bool]:
     q, k, v = (given[name][-700:].transpose(0, 1) for name in "qkv")
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(0, 1)
     whole = evenspan.unshard(known["out"], known["plan"], dist.group.WORLD)
-    return (whole[-700:] - expected).abs().max().item(), all(p.grad is not None for p in given["model"].parameters())
+    after = zip(given["model"].parameters(), before, strict=True)
+    return (whole[-700:] - expected).abs().max().item(), all(p.grad is not None or not p.equal(old) for p, old in after)
 
 
 def test_there_are_blocks() -> None:
