@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -14,10 +15,10 @@ from evenspan.huggingface._attention import NAME
 from evenspan.huggingface._context import Context
 from evenspan.huggingface._hooks import attachment_of
 from evenspan.huggingface._interface import implementations, put_back, register, set_attention
-from evenspan.huggingface._models import check_windows, refuse_unsupported, shape_by_config, sizes_of, text_config_of
+from evenspan.huggingface._models import refuse_unsupported, shape_by_config, sizes_of, text_config_of
 from evenspan.huggingface._plans import Plans
-from evenspan.huggingface._probe import probe
-from evenspan.huggingface._wrappers import unwrapped
+from evenspan.huggingface._probe import prove
+from evenspan.huggingface._wrappers import runnable, unwrapped
 
 
 def attach(
@@ -37,6 +38,9 @@ def attach(
     """Make a Hugging Face causal language model train on packed documents that are spread over a group of ranks.
 
     Sets the model's attention function to "evenspan"; parameters are not touched. Every rank holds the same weights.
+    What cannot be proved of the model is refused: by its configuration, and by running it on 16 tokens, once with
+    torch's attention and once as a rank's part, without gradients and leaving nothing behind. Under FSDP all ranks
+    attach at once. A model on the meta device is run when its first batch is sharded.
 
     Args:
         model: A `transformers` causal language model whose attention goes through the attention interface, or a wrapper
@@ -53,12 +57,14 @@ def attach(
         ranks_per_group: As in `evenspan.plan`.
         token_slack: As in `evenspan.plan`.
         profile: As in `evenspan.plan`; without one, work is weighed by this model's operations.
-        dtype: Type of queries, keys and values, the model's by default; give it under autocast.
+        dtype: Type of queries, keys and values that the first batch is planned for, by default the one that they have
+            outside of autocast. From the second batch on plans follow what autocast makes of them.
 
     Raises:
         UnsupportedError: The model has dropout in attention, soft caps, sinks, rotary embeddings that depend on the
-            sequence length, layers other than attention, a loss over its router, or attention of its own that does
-            not go through the interface.
+            sequence length, layers other than attention, a loss over its router, attention of its own that does not go
+            through the interface, another mask than causal ones and windows, layers of different widths; or it does
+            not use the positions that it is given, mixes tokens outside of attention, or differs between the ranks.
         InvalidArgumentError: The model is none of transformers, or the profile does not suit it, as in `evenspan.plan`.
         Error: transformers is not installed.
     """
@@ -84,8 +90,8 @@ def attach(
     set_attention(model, config, NAME)
     try:
         there = not any(parameter.is_meta for parameter in model.parameters())
-        shape = probe(model, config) if there else shape_by_config(model, config)
-        check_windows(config, shape)
+        proof = functools.partial(prove, model, runnable(given), config, group)
+        shape = proof() if there else shape_by_config(model, config)
         options = {
             "strategy": strategy,
             "ranks_per_node": ranks_per_node,
@@ -94,7 +100,9 @@ def attach(
             "token_slack": token_slack,
             "profile": profile,
         }
-        plans = Plans(group, shape, sizes_of(config, needed=profile is not None), options, dtype or shape.dtype)
+        plans = Plans(
+            group, shape, sizes_of(config, needed=profile is not None), options, dtype, None if there else proof
+        )
         return Context(model, given, config, group, average, plans, before)
     except Exception:
         put_back(before)

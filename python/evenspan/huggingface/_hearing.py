@@ -13,6 +13,7 @@ import torch
 from evenspan.huggingface._interface import TRUTH
 from evenspan.huggingface._masks import CAUSAL, window_of
 from evenspan.huggingface._models import Shape, refusal
+from evenspan.huggingface._rows import epsilon
 
 
 @dataclasses.dataclass
@@ -130,13 +131,6 @@ def _check_meaning(
         )
 
 
-def epsilon(tensor: torch.Tensor) -> float:
-    """Return the step of the type that the tensor was computed in; norms and angles are float32 at best."""
-    step = max(torch.finfo(tensor.dtype).eps, torch.finfo(torch.float32).eps)
-    tf32 = tensor.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    return max(step, 2.0**-10) if tf32 else step
-
-
 def shape_of(calls: list[Call]) -> Shape:
     """Return what all calls have in common, and refuse what they have not."""
     if not calls:
@@ -162,4 +156,4 @@ def shape_of(calls: list[Call]) -> Shape:
                 f"{type(call.module).__name__} has {layer}",
                 "use another model",
             )
-    return Shape(heads, kv_heads, head_dim, windows, calls[0].query.dtype)
+    return Shape(heads, kv_heads, head_dim, windows, calls[0].query.dtype, len(calls))

@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from evenspan._errors import InvalidArgumentError
-from evenspan.huggingface._attention import NAME, Step
+from evenspan.huggingface._attention import NAME, Part, Step
 from evenspan.huggingface._interface import put_back
 from evenspan.huggingface._steps import ShardedBatch
 
@@ -108,11 +108,18 @@ def _listener(model: Any) -> Listener:
     return listener
 
 
+def _is_rehearsal(kwargs: dict[str, Any]) -> bool:
+    """Whether the model runs to be proved, after it was attached without weights."""
+    return isinstance(kwargs.get(NAME), Part) and not isinstance(kwargs.get(NAME), Step)
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _before(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     found = model.config.get_text_config()._attn_implementation
     if found != NAME and NAME not in kwargs:
         return  # a caller who set the attention back, and calls the model with something else than a batch
+    if _is_rehearsal(kwargs):
+        return
     listener = _listener(model)
     if found != NAME:
         raise InvalidArgumentError(
@@ -126,7 +133,7 @@ def _before(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _after(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Any:
-    if NAME not in kwargs:
+    if NAME not in kwargs or _is_rehearsal(kwargs):
         return outputs
     listener = _listener(model)
     batch = listener.batch_of(kwargs[NAME])

@@ -24,6 +24,7 @@ class Shape:
     head_dim: int
     windows: Mapping[int, int]  # of each layer by its layer_idx: tokens that a token sees, or CAUSAL
     dtype: torch.dtype
+    calls: int  # of attention in a forward pass
 
 
 def _rope_types(config: Any) -> set[str]:
@@ -128,11 +129,19 @@ def shape_by_config(model: Any, config: Any) -> Shape:
         head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
         windows={i: window if kind == "sliding_attention" else CAUSAL for i, kind in enumerate(kinds)},
         dtype=model.dtype,
+        calls=layers,
     )
 
 
-def check_windows(config: Any, shape: Shape) -> None:
-    """Refuse a model whose layers were heard with other windows than its configuration has for them."""
+def check_layers(config: Any, shape: Shape) -> None:
+    """Refuse a model of which not all layers were heard, or with other windows than its configuration has for them."""
+    layers = getattr(config, "decoder_layers", getattr(config, "num_hidden_layers", len(shape.windows)))
+    if layers not in (len(shape.windows), shape.calls):  # a layer may call twice, or be called many times
+        raise refusal(
+            "every layer's attention must go through transformers' AttentionInterface",
+            f"that of {len(shape.windows)} of {layers} layers does",
+            "use another model",
+        )
     window = getattr(config, "sliding_window", None) or CAUSAL
     kinds = _layer_types(config)
     for layer, heard in shape.windows.items():

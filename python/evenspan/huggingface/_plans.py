@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class Plans:
         shape: Shape,
         sizes: tuple[int, int, int, int] | None,
         options: dict[str, Any],
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
+        prove: Callable[[], Shape] | None = None,
     ) -> None:
         """Plan a batch at once, so that options which no plan has are refused here.
 
@@ -35,7 +37,8 @@ class Plans:
             shape: Of the model's attention.
             sizes: Of the model, for a profile.
             options: Of `evenspan.plan`.
-            dtype: Of queries, keys and values, until a batch has others, as autocast makes them.
+            dtype: Of queries, keys and values, until autocast makes others of them; by default the shape's.
+            prove: Returns the shape when the first batch is planned, where `shape` is what the configuration says.
 
         Raises:
             Error: As `evenspan.plan`.
@@ -44,9 +47,11 @@ class Plans:
         self._shape = shape
         self._sizes = sizes
         self._options = options
-        self._dtype = dtype
+        self._given = dtype
+        self._dtype = dtype or shape.dtype
+        self._prove = prove
         self._planners: dict[torch.dtype, _evenspan.Planner] = {}
-        self._make(dtype, capacity=1).plan([1], "causal")
+        self._make(self._dtype, capacity=1).plan([1], "causal")
 
     def _make(self, dtype: torch.dtype, capacity: int) -> _evenspan.Planner:
         return _sharding.planner(
@@ -61,6 +66,10 @@ class Plans:
         )
 
     def _planner(self) -> _evenspan.Planner:
+        if self._prove is not None:
+            self._shape = self._prove()
+            self._dtype = self._given or self._shape.dtype
+            self._prove = None
         if self._dtype not in self._planners:
             self._planners[self._dtype] = self._make(self._dtype, CACHED_PLANS)
         return self._planners[self._dtype]
@@ -68,8 +77,9 @@ class Plans:
     @property
     def counts(self) -> dict[str, int]:
         """Counts of the batches so far, see `Context.planning`."""
-        planners = self._planners.values()
-        return {name: sum(planner.counts[name] for planner in planners) for name in self._planner().counts}
+        counts = [planner.counts for planner in self._planners.values()]
+        names = ("made", "made_ahead", "hits", "ready", "waits")
+        return {name: sum(each[name] for each in counts) for name in names}
 
     def prefetch(self, lengths: list[int]) -> None:
         """Begin to plan a batch on a thread."""

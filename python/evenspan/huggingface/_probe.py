@@ -2,31 +2,62 @@
 
 Once two short documents run as any user would run them, with torch's attention, while the probe hears what reaches it.
 Then all their rows run as a rank's part would hold them, in an order of no meaning, with their positions. Both times
-each layer's attention must get the same queries, keys and values for a row, and the model must give it the same logits:
+each layer's attention must get the same queries, keys and values for a row, and every module must give it the same:
 then everything but attention depends on the token and its position alone, and attention goes through evenspan.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from evenspan._errors import Error, UnsupportedError
+from evenspan._errors import Error, InvalidArgumentError, UnsupportedError
+from evenspan._groups import communicator_of
 from evenspan.huggingface._attention import NAME, Part
-from evenspan.huggingface._hearing import Call, epsilon, hearing, shape_of
+from evenspan.huggingface._hearing import Call, hearing, shape_of
 from evenspan.huggingface._interface import TRUTH, implementations, put_back, set_attention
-from evenspan.huggingface._models import Shape, refusal, special_tokens
+from evenspan.huggingface._models import Shape, check_layers, refusal, special_tokens
+from evenspan.huggingface._rows import Rows, compare
 
 DOCUMENTS, LENGTH = 2, 8  # of the probe
 _STEP = 7  # the part has the documents' rows 0, 7, 14, ... modulo their number, of which it is no divisor
 _SMALL = 1 << 20  # elements of a buffer that a forward pass may write to, as caches of angles are; weights it reads
 
 
-def probe(model: Any, config: Any) -> Shape:
+def prove(model: Any, run: Any, config: Any, group: dist.ProcessGroup | None) -> Shape:
+    """Prove the model on every rank of the group, which all call; see `probe`.
+
+    Raises:
+        UnsupportedError: On every rank where one has it.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise refusal("weights must be there when a batch is sharded", "some are on the meta device", "load them first")
+    shape, error = None, None
+    try:
+        shape = probe(model, run, config)
+        check_layers(config, shape)
+    except UnsupportedError as refused:
+        error = refused
+    communicator = communicator_of(group)
+    refusing = torch.zeros(communicator.size, dtype=torch.int64, device=model.device)
+    refusing[communicator.rank] = error is not None
+    ranks = communicator.all_reduce(refusing).nonzero()[:, 0].tolist()
+    if error is not None:
+        raise error
+    if shape is None or ranks:
+        raise refusal(
+            "the model must be the same on every rank",
+            f"ranks {', '.join(map(str, ranks))} refuse it and rank {communicator.rank} does not",
+            "see their errors",
+        )
+    return shape
+
+
+def probe(model: Any, run: Any, config: Any) -> Shape:
     """Compute a few tokens twice, and refuse a model of which the two differ.
 
     Random state, modes, buffers and attention implementations are as before when it returns or raises; no gradients.
@@ -34,6 +65,7 @@ def probe(model: Any, config: Any) -> Shape:
 
     Args:
         model: The model with its weights; evenspan's attention function is registered.
+        run: The model, or the FullyShardedDataParallel around it.
         config: Its decoder's configuration.
 
     Returns:
@@ -46,28 +78,30 @@ def probe(model: Any, config: Any) -> Shape:
     ids = _tokens(config.vocab_size, special_tokens(model.config)).to(device)
     rows = torch.arange(ids.numel()) * _STEP % ids.numel()
     positions = torch.arange(LENGTH).repeat(DOCUMENTS)
-    with _as_before(model), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        model.eval()
+    with _as_before(run), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        run.eval()
         set_attention(model, config, TRUTH)
-        with hearing() as calls:
-            expected = _logits(model, input_ids=ids, use_cache=False)
+        outputs = Rows(run)
+        with hearing() as calls, outputs.kept(DOCUMENTS, LENGTH):
+            logits = _logits(run, input_ids=ids, use_cache=False)
+        if not torch.isfinite(logits).all():
+            raise refusal("weights must be there", "the model's logits are not finite", "load its weights first")
         shape = shape_of(calls)
         set_attention(model, config, NAME)
         for call in calls:  # dropout in attention would be heard; that of others stays off
             call.module.training = True
         rehearsal = Rehearsal(calls, rows.to(device))
-        found = _logits(
-            model,
-            input_ids=ids.flatten()[rows.to(device)][None],
-            position_ids=positions[rows][None].to(device),
-            shift_labels=torch.full((1, ids.numel()), -100, device=device),
-            use_cache=False,
-            **{NAME: rehearsal},
-        )
+        with outputs.compared(rehearsal.rows, lambda: rehearsal.num_calls):
+            again = _logits(
+                run,
+                input_ids=ids.flatten()[rehearsal.rows][None],
+                position_ids=positions[rows][None].to(device),
+                shift_labels=torch.full((1, ids.numel()), -100, device=device),
+                use_cache=False,
+                **{NAME: rehearsal},
+            )
     rehearsal.finish()
-    if not torch.isfinite(expected).all():
-        raise refusal("weights must be there", "the model's logits are not finite", "load its weights before attach")
-    _compare("logits", expected[rehearsal.rows], found, len(calls))
+    compare("logits", logits[rehearsal.rows], again, len(calls))
     return shape
 
 
@@ -87,6 +121,12 @@ def _logits(model: Any, **batch: Any) -> torch.Tensor:
     """Return the logits of all rows, [rows, vocabulary]; what goes wrong is a refusal."""
     try:
         logits: torch.Tensor = model(**batch).logits
+    except InvalidArgumentError as error:  # attention got no part, or has not its rows
+        raise refusal(
+            "the model must hand its keywords on to every layer's attention",
+            f"{type(model).__name__} does not",
+            "use another model",
+        ) from error
     except Error as error:
         raise UnsupportedError(str(error).replace("[attention]", "[attach]")) from error
     except torch.OutOfMemoryError:
@@ -110,9 +150,9 @@ def _as_before(model: Any) -> Iterator[None]:
     small = [b for held in buffers for b in held.values() if b is not None and b.numel() <= _SMALL]
     values = [(b, b.clone()) for b in small]
     before = implementations(model)
-    devices = [model.device] if model.device.type == "cuda" else []
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     try:
-        with torch.random.fork_rng(devices), torch.compiler.set_stance("force_eager"):
+        with torch.random.fork_rng(list(devices)), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         for module, mode, held in zip(modules, modes, buffers, strict=True):
@@ -135,7 +175,7 @@ class Rehearsal(Part):
         self.num_tokens = rows.numel()
         self.rows = rows
         self._calls = calls
-        self._next = 0
+        self.num_calls = 0
 
     def attend(
         self,
@@ -147,46 +187,25 @@ class Rehearsal(Part):
         sliding_window: int | None,
     ) -> torch.Tensor:
         """Return the output that torch's attention had for these rows."""
-        call = self._calls[self._next] if self._next < len(self._calls) else None
+        call = self._calls[self.num_calls] if self.num_calls < len(self._calls) else None
         if call is None or call.module is not module:
             raise self._other_calls()
-        layer = getattr(module, "layer_idx", self._next)
+        layer = getattr(module, "layer_idx", self.num_calls)
         for name, found, expected in (
             ("queries", query, call.query), ("keys", key, call.key), ("values", value, call.value),
         ):  # fmt: skip
-            _compare(f"{name} of layer {layer}", expected[self.rows], found, self._next)
-        self._next += 1
+            compare(f"{name} of layer {layer}", expected[self.rows], found, self.num_calls)
+        self.num_calls += 1
         return call.output[self.rows]
 
     def finish(self) -> None:
         """Check that all calls came."""
-        if self._next != len(self._calls):
+        if self.num_calls != len(self._calls):
             raise self._other_calls()
 
     def _other_calls(self) -> UnsupportedError:
         return refusal(
             "every layer's attention must go through transformers' AttentionInterface",
             f"other layers do with evenspan's than the {len(self._calls)} that do with {TRUTH}",
-            "use another model",
-        )
-
-
-def _compare(what: str, expected: torch.Tensor, found: torch.Tensor, depth: int) -> None:
-    """Refuse rows [rows, ...] that differ by more than rounding, relative to their norms.
-
-    Both are the same sums in another order: they differ by some steps of the type, and by the root of the number of
-    layers before them more. A model that is wrong is so by as much as the values are, and for most rows, since no row
-    stands where it stood: of 16 bits, where a router may choose another expert for single rows, half of them count.
-    """
-    step = epsilon(found)
-    a, b = expected.flatten(1).float(), found.flatten(1).float()
-    errors = (a - b).norm(dim=1) / a.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    half = step > torch.finfo(torch.float32).eps
-    error = (errors.median() if half else errors.max()).item()
-    bound = min((16 if half else 256) * step * math.sqrt(1 + depth), 0.25)
-    if not error <= bound:
-        raise refusal(
-            "everything but attention must depend on a token and its position alone, as position_ids has it",
-            f"{what} differ by {error:.2g} of their size where the rows stand in another order",
             "use another model",
         )

@@ -39,6 +39,13 @@ def unwrapped(given: Any) -> Any:
             return given
 
 
+def runnable(given: Any) -> Any:
+    """Return what computes as the given model does, without what DistributedDataParallel exchanges and compilers do."""
+    while isinstance(given, (DistributedDataParallel, torch._dynamo.OptimizedModule)):
+        given = given.module if isinstance(given, DistributedDataParallel) else given._orig_mod
+    return given
+
+
 @dataclasses.dataclass(frozen=True)
 class Averaging:
     """Who averages a model's gradients in backward.
@@ -181,9 +188,7 @@ def averaging_of(
         found.append(_of_ddp(outer, own, ends_step))
     inside = [m for m in model.modules() if isinstance(m, (DistributedDataParallel, _fsdp().FullyShardedDataParallel))]
     sharded = any(isinstance(m, _fsdp().FSDPModule) for m in model.modules())
-    wrapper = given
-    while isinstance(wrapper, DistributedDataParallel) or hasattr(wrapper, "_orig_mod"):
-        wrapper = wrapper.module if isinstance(wrapper, DistributedDataParallel) else wrapper._orig_mod
+    wrapper = runnable(given)
     if isinstance(wrapper, _fsdp().FullyShardedDataParallel):
         found.append(_of_fsdp1(wrapper, own, ends_step))
     elif any(map(_is_flat, model.parameters())):
