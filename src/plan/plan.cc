@@ -1,11 +1,11 @@
 #include "evenspan/plan/plan.h"
 
-#include <bit>
 #include <map>
 #include <span>
 #include <tuple>
 
 #include "evenspan/core/error.h"
+#include "evenspan/core/hash.h"
 #include "evenspan/plan/program.h"
 #include "plan/move_order.h"
 #include "plan/outputs.h"
@@ -173,28 +173,6 @@ bool keeps_operands(const Plan& plan, bool direct) {
       most_tokens * (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim * num_bytes(shape.element);
   return std::all_of(received.begin(), received.end(), [own](int64_t bytes) { return bytes <= own; });
 }
-
-class Hasher {
- public:
-  void add(uint64_t value) {
-    // The finaliser of splitmix64 over a running state.
-    state_ += value + 0x9e3779b97f4a7c15ULL;
-    state_ = (state_ ^ (state_ >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    state_ = (state_ ^ (state_ >> 27)) * 0x94d049bb133111ebULL;
-    state_ ^= state_ >> 31;
-  }
-  void add(int64_t value) { add(static_cast<uint64_t>(value)); }
-  void add(int32_t value) { add(static_cast<uint64_t>(static_cast<uint32_t>(value))); }
-  void add(double value) { add(std::bit_cast<uint64_t>(value)); }
-  void add(const std::string& text) {
-    for (const char c : text) add(static_cast<uint64_t>(static_cast<unsigned char>(c)));
-    add(static_cast<uint64_t>(text.size()));
-  }
-  uint64_t state() const { return state_; }
-
- private:
-  uint64_t state_ = 0;
-};
 
 // Plans of another version of the format are other plans.
 constexpr uint64_t kHashVersion = 2;
