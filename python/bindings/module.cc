@@ -356,12 +356,20 @@ void bind_run(py::module_& m) {
       .def(
           "all_reduce", [](const comm::Communicator& c, const at::Tensor& t) { return comm::all_reduce(c, t); },
           Unlocked(), py::arg("tensor"))
+      .def_property_readonly("call_hash", &comm::Communicator::call_hash)
       .def(
-          "abort",
-          [](const comm::Communicator& c, const std::string& operation, const std::string& reason) {
-            c.abort(operation, reason);
+          "compare",
+          [](const comm::Communicator& c, const std::vector<std::pair<std::string, uint64_t>>& parts,
+             const std::string& operation, const std::string& things, const std::string& remedy,
+             const std::string& device) {
+            std::vector<comm::Part> all;
+            for (const auto& [name, value] : parts) all.push_back({name, value});
+            comm::compare(c, all, {operation, things, remedy, at::Device(device)});
           },
-          Unlocked(), py::arg("operation"), py::arg("reason"));
+          Unlocked(), py::arg("parts"), py::kw_only(), py::arg("operation"), py::arg("things"), py::arg("remedy"),
+          py::arg("device") = "cpu")
+      .def("refuse", &comm::Communicator::refuse, Unlocked(), py::arg("operation"), py::arg("reason"))
+      .def("abort", &comm::Communicator::abort, Unlocked(), py::arg("operation"), py::arg("reason"));
   py::class_<run::Executable>(m, "Executable")
       .def(py::init([](const PlanHandle& plan, const comm::Communicator& communicator, const std::string& device) {
              return run::Executable(plan.plan, communicator, at::Device(device), throw_to_python);

@@ -79,7 +79,30 @@ class Communicator:
     def size(self) -> int: ...
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]: ...
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor: ...
-    def abort(self, operation: str, reason: str) -> None: ...
+    @property
+    def call_hash(self) -> int:
+        """Of all calls of this rank so far, in order: equal on ranks that made the same ones; below 2**63."""
+    def compare(
+        self,
+        parts: Sequence[tuple[str, int]],
+        *,
+        operation: str,
+        things: str,
+        remedy: str,
+        device: str = "cpu",
+    ) -> None:
+        """Raise CommunicationError on every rank, naming the parts, unless each part has one value on all ranks.
+
+        One small all-gather on `device`. Values are hashes, or numbers from 0; those below 2**31 are shown:
+        `[operation] ranks 0 and 1 hold different THINGS: they differ in PART, PART (3 on rank 0, 4 on rank 1); REMEDY`.
+        """
+    def refuse(self, operation: str, reason: str) -> None:
+        """Tell the other ranks that this one takes no part in its next call, and count that call.
+
+        Ranks that all refuse it go on; who waits in it or later raises CommunicationError.
+        """
+    def abort(self, operation: str, reason: str) -> None:
+        """Tell the other ranks that this one failed; the communicator stays failed on all."""
 
 class Executable:
     def __init__(self, plan: Plan, communicator: Communicator, device: str) -> None: ...

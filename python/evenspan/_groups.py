@@ -44,13 +44,17 @@ def communicator_of(group: dist.ProcessGroup | None, timeout: float | None = Non
 
 
 def tell_all(communicator: _evenspan.Communicator, operation: str, error: BaseException) -> None:
-    """Tell the other ranks that this one failed: whoever waits in evenspan raises CommunicationError with its rank.
+    """Tell the other ranks that this one does not go on: who waits for it in evenspan raises CommunicationError.
 
-    The communicator stays failed. An orderly end (`sys.exit(0)`, a closed generator) is no failure.
+    Ranks that all stop before the same call can go on with the group. An orderly end (`sys.exit(0)`, a closed
+    generator) is no failure.
     """
-    orderly = isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
-    if communicator.size > 1 and not orderly:
-        communicator.abort(operation, f"{type(error).__name__}: {error}")
+    if communicator.size > 1 and not _is_orderly(error):
+        communicator.refuse(operation, f"{type(error).__name__}: {error}")
+
+
+def _is_orderly(error: BaseException) -> bool:
+    return isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
 
 
 def _tell_of_uncaught_exceptions() -> None:
@@ -62,7 +66,8 @@ def _tell_of_uncaught_exceptions() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         for communicator in list(_communicators.values()):
-            tell_all(communicator, CALLER, error)
+            if communicator.size > 1 and not _is_orderly(error):
+                communicator.abort(CALLER, f"{type(error).__name__}: {error}")
         previous(kind, error, trace)
 
     sys.excepthook = hook

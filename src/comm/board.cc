@@ -12,10 +12,13 @@ namespace {
 
 constexpr const char* kFailureKey = "failure";
 constexpr const char* kSeenKey = "seen";
+constexpr const char* kRefusalsKey = "refusals";
 constexpr std::chrono::milliseconds kLongestStay{200};
 constexpr std::chrono::milliseconds kStayStep{20};
 
 std::string waiting_key(Rank rank) { return "waiting/" + std::to_string(rank); }
+
+std::string refusal_key(int64_t number) { return "refusal/" + std::to_string(number); }
 
 std::string first_line(const char* text) {
   const std::string all(text);
@@ -67,6 +70,24 @@ std::optional<Failure> Board::failure() {
   std::optional<std::string> text;
   ask([&] { text = get(kFailureKey); });
   return text ? read_failure(*text) : std::nullopt;
+}
+
+void Board::post(const Refusal& refusal) {
+  const std::lock_guard lock(mutex_);
+  ask([&] { store_->set(refusal_key(store_->add(kRefusalsKey, 1)), write_refusal(refusal)); });
+}
+
+std::vector<Refusal> Board::refusals() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Refusal> found;
+  ask([&] {
+    // One that is counted and not there yet is returned next time, with all after it.
+    while (const auto text = get(refusal_key(num_refusals_ + 1))) {
+      ++num_refusals_;
+      if (const auto refusal = read_refusal(*text)) found.push_back(*refusal);
+    }
+  });
+  return found;
 }
 
 void Board::publish(Rank rank, const std::optional<Waiting>& waiting) {

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "comm/failure.h"
 #include "evenspan/core/ids.h"
@@ -23,6 +24,10 @@ class Board {
   // Leaves the failure unless there is one; returns the one that stands, which is the given one without a store.
   Failure post(const Failure& failure);
   std::optional<Failure> failure();
+
+  // Leaves the refusal for all; `refusals` returns those that came since its last call, of all ranks, the oldest first.
+  void post(const Refusal& refusal);
+  std::vector<Refusal> refusals();
 
   // What `rank` waits for, seen by all until it is replaced; nothing: it does not wait.
   void publish(Rank rank, const std::optional<Waiting>& waiting);
@@ -44,6 +49,7 @@ class Board {
   c10::intrusive_ptr<c10d::Store> store_;  // null if there is none or it failed
   std::string trouble_;
   bool acknowledged_ = false;
+  int64_t num_refusals_ = 0;  // returned
 };
 
 }  // namespace evenspan::comm

@@ -1,9 +1,10 @@
 // Ranks as the processes of a c10d process group, whatever its backend.
 //
-// Messages travel as bytes by send and recv. Gloo matches them by tag, so the tag holds the message's number, which
-// keeps the order, and a hash of its size, so that two ends with different sizes never meet (Gloo would end the process
-// or leave a part of the buffer as it was); NCCL ignores tags and keeps the order by itself. A backend that can
-// coalesce gets the transfers of an exchange as one group.
+// Messages travel as bytes by send and recv. Gloo matches them by tag and, of one tag, in order. So the tag is a hash
+// of the message's number, of its size, so that two ends with different sizes never meet (Gloo would end the process or
+// leave a part of the buffer as it was), and of the calls so far, so that messages of different calls never meet. NCCL
+// ignores tags and keeps the order by itself. A backend that can coalesce gets the transfers of an exchange as one
+// group.
 //
 // On devices with streams `wait` orders the current stream after the transfers, as c10d does; the watcher then follows
 // them until the device is done, with the same time-out.
@@ -23,6 +24,7 @@
 #include "comm/watcher.h"
 #include "evenspan/comm/communicator.h"
 #include "evenspan/core/error.h"
+#include "evenspan/core/hash.h"
 
 namespace evenspan::comm {
 namespace {
@@ -36,10 +38,12 @@ struct Item {
   at::Tensor bytes;
 };
 
-int tag_of(const Message& message) {
-  const auto hash = static_cast<uint64_t>(message.num_bytes) * 0x9E3779B97F4A7C15u >> 48;
-  const auto number = static_cast<uint64_t>(message.number) & 0x3FFF;
-  return static_cast<int>(uint64_t{1} << 30 | number << 16 | hash);
+int tag_of(const Message& message, const Call& call) {
+  Hasher hasher;
+  hasher.add(call.hash);
+  hasher.add(message.number);
+  hasher.add(message.num_bytes);
+  return static_cast<int>(uint64_t{1} << 30 | hasher.state() >> 34);
 }
 
 // Ends the waits for `work`, on a device's communicator those of everybody.
@@ -100,7 +104,7 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
         num_received_(size_),
         board_(group_->getStore()),
         canaries_(*group_),
-        watcher_(rank_, timeout, board_, [this](Rank peer) { return canaries_.ask(peer); }) {
+        watcher_(rank_, timeout, board_, calls_, [this](Rank peer) { return canaries_.ask(peer); }) {
     if (uses_gloo(*group_)) calm_gloo_loops();
   }
 
@@ -114,6 +118,11 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
     watcher_.settle({rank_, operation, reason});
     board_.acknowledge(rank_, size_);
   }
+  void refuse(const std::string& operation, const std::string& reason) noexcept override {
+    calls_.refuse();
+    if (!watcher_.failure()) board_.post(Refusal{{rank_, operation, reason}, calls_.current()->number});
+  }
+  Calls& calls() override { return calls_; }
 
   void complete(const std::shared_ptr<Watched>& watched);
   void throw_if_failed(const std::string& operation);
@@ -122,8 +131,8 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
   using Items = std::vector<Item>;
 
   c10::intrusive_ptr<c10d::Backend> backend_for(c10::DeviceType device, const std::string& operation) const;
-  c10::intrusive_ptr<c10d::Work> start(Item& item) const;
-  std::vector<Pending> start_group(Items& items, c10::DeviceType device, const std::string& operation);
+  c10::intrusive_ptr<c10d::Work> start(Item& item, const Call& call) const;
+  std::vector<Pending> start_group(Items& items, c10::DeviceType device, const Watched& watched);
   [[noreturn]] void report(const Failure& failure, const std::string& operation);
   [[noreturn]] void lose(const std::string& operation, const std::vector<Message>& messages, const std::string& error);
 
@@ -133,6 +142,7 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
   const std::chrono::milliseconds timeout_;
   std::vector<int64_t> num_sent_;      // by destination
   std::vector<int64_t> num_received_;  // by source
+  Calls calls_;
   Board board_;
   const Canaries canaries_;
   Watcher watcher_;
@@ -185,8 +195,10 @@ std::unique_ptr<Work> C10dBackend::exchange(std::vector<Transfer> sends, std::ve
   add(sends, Message::Direction::send, num_sent_);
   auto watched = std::make_shared<Watched>();
   watched->operation = operation;
+  watched->call = calls_.current();
+  if (!items.empty()) calls_.start_transfers();
   for (auto& [device, group] : items) {
-    for (Pending& pending : start_group(group, device, operation)) watched->pendings.push_back(std::move(pending));
+    for (Pending& pending : start_group(group, device, *watched)) watched->pendings.push_back(std::move(pending));
   }
   return std::make_unique<C10dWork>(shared_from_this(), std::move(watched), std::move(tensors));
 }
@@ -205,15 +217,15 @@ c10::intrusive_ptr<c10d::Backend> C10dBackend::backend_for(c10::DeviceType devic
   return backend;
 }
 
-c10::intrusive_ptr<c10d::Work> C10dBackend::start(Item& item) const {
+c10::intrusive_ptr<c10d::Work> C10dBackend::start(Item& item, const Call& call) const {
   std::vector<at::Tensor> tensors{item.bytes};
-  return item.message.direction == Message::Direction::send
-             ? group_->send(tensors, item.message.peer, tag_of(item.message))
-             : group_->recv(tensors, item.message.peer, tag_of(item.message));
+  const int tag = tag_of(item.message, call);
+  return item.message.direction == Message::Direction::send ? group_->send(tensors, item.message.peer, tag)
+                                                            : group_->recv(tensors, item.message.peer, tag);
 }
 
-std::vector<Pending> C10dBackend::start_group(Items& items, c10::DeviceType device, const std::string& operation) {
-  const auto backend = backend_for(device, operation);
+std::vector<Pending> C10dBackend::start_group(Items& items, c10::DeviceType device, const Watched& watched) {
+  const auto backend = backend_for(device, watched.operation);
   const bool coalesced = backend && backend->supportsCoalescing();
   // With a limit, NCCL's wait would block the thread instead of ordering the stream.
   const auto limit = device == c10::DeviceType::CPU ? timeout_ + kBackendGrace : kNoTimeout;
@@ -226,12 +238,12 @@ std::vector<Pending> C10dBackend::start_group(Items& items, c10::DeviceType devi
     if (coalesced) group_->startCoalescing(device);
     for (Item& item : items) {
       messages.push_back(item.message);
-      const auto work = start(item);
+      const auto work = start(item, *watched.call);
       if (!coalesced) add(work, std::exchange(messages, {}));
     }
     if (coalesced) add(group_->endCoalescing(device), messages);
   } catch (const std::exception& e) {
-    lose(operation, messages, e.what());
+    lose(watched.operation, messages, e.what());
   }
   return pendings;
 }

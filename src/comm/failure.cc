@@ -21,6 +21,17 @@ bool read_text(std::istream& in, std::string& text) {
   return static_cast<bool>(in.read(text.data(), static_cast<std::streamsize>(length)));
 }
 
+void write_failure(std::ostream& out, const Failure& failure) {
+  out << failure.rank << ' ';
+  write_text(out, failure.operation);
+  write_text(out, failure.reason);
+}
+
+bool read_failure(std::istream& in, Failure& failure) {
+  return static_cast<bool>(in >> failure.rank.value) && read_text(in, failure.operation) &&
+         read_text(in, failure.reason);
+}
+
 std::string ranks_text(const std::set<Rank>& ranks) {
   std::string text = ranks.size() == 1 ? "rank " : "ranks ";
   const char* separator = "";
@@ -84,23 +95,50 @@ std::string describe_mismatch(Rank rank, const std::string& operation, const Mes
                    end(peer, peer_operation, peer_message), "; give the same sizes at both ends");
 }
 
+std::string describe_parting(Rank rank, const Call& call, Rank peer, const Call& peer_call) {
+  if (call.hash == peer_call.hash) return {};
+  const bool by_rank = rank < peer;
+  const Call& first = by_rank ? call : peer_call;
+  const Call& second = by_rank ? peer_call : call;
+  const bool look_alike = to_string(first) == to_string(second);
+  return join_text("all ranks make the same calls in the same order, but rank ", std::min(rank, peer), " made ",
+                   to_string(first), ", where rank ", std::max(rank, peer), " made ", to_string(second),
+                   look_alike ? ", after other calls" : "",
+                   "; look for a layer, batch or collective that one of them leaves out, repeats or calls earlier");
+}
+
 std::string write_failure(const Failure& failure) {
   std::ostringstream out;
-  out << failure.rank << ' ';
-  write_text(out, failure.operation);
-  write_text(out, failure.reason);
+  write_failure(out, failure);
   return out.str();
 }
 
 std::optional<Failure> read_failure(const std::string& text) {
   std::istringstream in(text);
   Failure failure;
-  if (!(in >> failure.rank.value) || !read_text(in, failure.operation) || !read_text(in, failure.reason)) return {};
+  if (!read_failure(in, failure)) return {};
   return failure;
+}
+
+std::string write_refusal(const Refusal& refusal) {
+  std::ostringstream out;
+  out << refusal.call << ' ';
+  write_failure(out, refusal.failure);
+  return out.str();
+}
+
+std::optional<Refusal> read_refusal(const std::string& text) {
+  std::istringstream in(text);
+  Refusal refusal;
+  if (!(in >> refusal.call) || !read_failure(in, refusal.failure)) return {};
+  return refusal;
 }
 
 std::string write_waiting(const Waiting& waiting) {
   std::ostringstream out;
+  out << waiting.call.number << ' ' << waiting.call.hash << ' ';
+  write_text(out, waiting.call.operation);
+  write_text(out, waiting.call.subject);
   write_text(out, waiting.operation);
   out << waiting.messages.size();
   for (const Message& message : waiting.messages) {
@@ -114,7 +152,11 @@ std::optional<Waiting> read_waiting(const std::string& text) {
   std::istringstream in(text);
   Waiting waiting;
   size_t num_messages = 0;
-  if (!read_text(in, waiting.operation) || !(in >> num_messages)) return {};
+  Call& call = waiting.call;
+  if (!(in >> call.number >> call.hash) || !read_text(in, call.operation) || !read_text(in, call.subject) ||
+      !read_text(in, waiting.operation) || !(in >> num_messages)) {
+    return {};
+  }
   for (size_t i = 0; i < num_messages; ++i) {
     char direction = 0;
     Message message;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "evenspan/comm/calls.h"
 #include "evenspan/core/ids.h"
 
 namespace evenspan::comm {
@@ -17,6 +18,12 @@ struct Failure {
   Rank rank;              // the one that aborted or noticed first
   std::string operation;  // what it was doing
   std::string reason;     // names the peer where one is to blame
+};
+
+// That a rank did not take part in a call of its own.
+struct Refusal {
+  Failure failure;   // of whoever waits for it
+  int64_t call = 0;  // Call::number
 };
 
 // Throws communication with the text `[operation] rank 2 failed in "attention backward": reason`; `operation` is what
@@ -36,6 +43,7 @@ struct Message {
 struct Waiting {
   std::string operation;
   std::vector<Message> messages;
+  Call call;  // that the messages are of
 };
 
 // What the given rank waits for; nothing when it does not wait.
@@ -50,9 +58,14 @@ std::string describe_stall(Rank rank, const Waiting& waiting, std::chrono::milli
 std::string describe_mismatch(Rank rank, const std::string& operation, const Message& message, Rank peer,
                               const std::string& peer_operation, const Message& peer_message);
 
+// The reason of two ranks that are in different calls, both named; empty when the hashes agree.
+std::string describe_parting(Rank rank, const Call& call, Rank peer, const Call& peer_call);
+
 // One line of text each, for a store; nothing for text that is not of this form.
 std::string write_failure(const Failure& failure);
 std::optional<Failure> read_failure(const std::string& text);
+std::string write_refusal(const Refusal& refusal);
+std::optional<Refusal> read_refusal(const std::string& text);
 std::string write_waiting(const Waiting& waiting);
 std::optional<Waiting> read_waiting(const std::string& text);
 

@@ -29,6 +29,10 @@ class RecordingBackend : public Backend {
   void abort(const std::string& operation, const std::string& reason) noexcept override {
     inner_.abort(operation, reason);
   }
+  void refuse(const std::string& operation, const std::string& reason) noexcept override {
+    inner_.backend()->refuse(operation, reason);
+  }
+  Calls& calls() override { return inner_.backend()->calls(); }
 
  private:
   const Communicator inner_;

@@ -26,6 +26,7 @@ namespace {
 struct Parcel {
   enum class State { posted, copying, consumed };
   std::string operation;
+  std::shared_ptr<const Call> call;
   Message message;
   at::Tensor data;
   State state = State::posted;
@@ -36,6 +37,7 @@ struct Parcel {
 // One message, seen from its receiver. Guarded by the world's mutex.
 struct Slot {
   std::string operation;
+  std::shared_ptr<const Call> call;
   Message message;
   at::Tensor data;
   bool arrived = false;
@@ -51,6 +53,7 @@ struct Mailbox {
 // The transfers of one exchange.
 struct Flight {
   std::string operation;
+  std::shared_ptr<const Call> call;
   std::vector<std::shared_ptr<Parcel>> parcels;
   std::vector<std::shared_ptr<Slot>> slots;
 };
@@ -74,13 +77,14 @@ class World {
   // Numbers the transfers, posts the sends and opens the receives.
   Flight start(Rank rank, std::vector<Transfer> sends, std::vector<Transfer> receives, const std::string& operation) {
     check_transfers(rank, size_, sends, receives, operation);
-    Flight flight{operation, {}, {}};
+    Flight flight{operation, calls(rank).current(), {}, {}};
     const std::lock_guard lock(mutex_);
     if (failure_) throw_failure(*failure_, operation);
     for (Transfer& transfer : receives) {
       if (transfer.data.numel() == 0) continue;
       auto slot = std::make_shared<Slot>();
       slot->operation = operation;
+      slot->call = flight.call;
       slot->message = {Message::Direction::receive, transfer.peer, mailbox(transfer.peer, rank).num_received++,
                        num_bytes(transfer.data)};
       slot->data = std::move(transfer.data);
@@ -91,6 +95,7 @@ class World {
       if (transfer.data.numel() == 0) continue;
       auto parcel = std::make_shared<Parcel>();
       parcel->operation = operation;
+      parcel->call = flight.call;
       parcel->message = {Message::Direction::send, transfer.peer, mailbox(rank, transfer.peer).num_sent++,
                          num_bytes(transfer.data)};
       parcel->sent.record(transfer.data.device());
@@ -99,6 +104,7 @@ class World {
       changed_[transfer.peer].notify_all();
       flight.parcels.push_back(std::move(parcel));
     }
+    if (!flight.slots.empty() || !flight.parcels.empty()) calls(rank).start_transfers();
     return flight;
   }
 
@@ -115,7 +121,9 @@ class World {
       if (take_one(lock, rank)) continue;
       const Waiting waiting = open_messages(flight);
       if (waiting.messages.empty()) break;
-      if (const std::optional<Rank> gone = first_ended(waiting)) {
+      if (const Refusal* refusal = refusal_for(rank, *flight.call)) {
+        fail_locked(refusal->failure);
+      } else if (const std::optional<Rank> gone = first_ended(waiting)) {
         fail_locked({rank, flight.operation,
                      join_text("rank ", *gone, " has ended and does not come; let every rank do its part of \"",
                                flight.operation, "\" before it returns")});
@@ -136,6 +144,16 @@ class World {
     fail_locked(failure);
   }
 
+  // The rank takes no part in its current call: whoever waits in it, or later, and does take part fails.
+  void refuse(const Failure& failure) {
+    calls(failure.rank).refuse();
+    const std::lock_guard lock(mutex_);
+    refusals_.push_back({failure, calls(failure.rank).current()->number});
+    notify_all();
+  }
+
+  Calls& calls(Rank rank) { return ranks_[rank].calls; }
+
   // The rank starts nothing any more: whoever waits for something that it has not sent fails at once.
   void end(Rank rank) {
     const std::lock_guard lock(mutex_);
@@ -153,6 +171,8 @@ class World {
     std::list<std::shared_ptr<Slot>> open;  // started, not arrived
     std::optional<Waiting> waiting;
     bool ended = false;
+    Calls calls;                     // guards itself
+    size_t num_shared_refusals = 0;  // of calls that this rank refused too, at the front of all refusals
   };
 
   Mailbox& mailbox(Rank source, Rank destination) {
@@ -189,6 +209,11 @@ class World {
 
   void receive(std::unique_lock<std::mutex>& lock, Rank rank, Slot& slot, Parcel& parcel) {
     const Rank source = slot.message.peer;
+    if (const std::string parting = describe_parting(source, *parcel.call, rank, *slot.call); !parting.empty()) {
+      const Refusal* refusal = refusal_for(rank, *slot.call);
+      if (!refusal) refusal = refusal_for(source, *parcel.call);
+      return fail_locked(refusal ? refusal->failure : Failure{rank, slot.operation, parting});
+    }
     const std::string mismatch =
         describe_mismatch(source, parcel.operation, parcel.message, rank, slot.operation, slot.message);
     if (!mismatch.empty()) return fail_locked({rank, slot.operation, mismatch});
@@ -212,7 +237,7 @@ class World {
   }
 
   Waiting open_messages(const Flight& flight) const {
-    Waiting waiting{flight.operation, {}};
+    Waiting waiting{flight.operation, {}, *flight.call};
     for (const auto& slot : flight.slots) {
       if (!slot->arrived) waiting.messages.push_back(slot->message);
     }
@@ -220,6 +245,16 @@ class World {
       if (parcel->state != Parcel::State::consumed) waiting.messages.push_back(parcel->message);
     }
     return waiting;
+  }
+
+  // The first refusal of a call that the rank has come to and did not refuse itself; null if there is none.
+  const Refusal* refusal_for(Rank rank, const Call& call) {
+    size_t& first = ranks_[rank].num_shared_refusals;
+    while (first < refusals_.size() && calls(rank).refused(refusals_[first].call)) ++first;
+    const auto open =
+        std::find_if(refusals_.begin() + static_cast<int64_t>(first), refusals_.end(),
+                     [&](const auto& r) { return r.call <= call.number && !calls(rank).refused(r.call); });
+    return open == refusals_.end() ? nullptr : &*open;
   }
 
   // Whatever the peer was sent or has sent is open here: a peer that ended will not change that.
@@ -248,6 +283,7 @@ class World {
   std::vector<std::condition_variable> changed_;  // by rank: something happened that it may wait for
   std::vector<Mailbox> mailboxes_;                // by source, then destination
   std::vector<PerRank> ranks_;
+  std::vector<Refusal> refusals_;  // the oldest first
   std::optional<Failure> failure_;
 };
 
@@ -263,6 +299,10 @@ class ThreadsBackend : public Backend, public std::enable_shared_from_this<Threa
   void abort(const std::string& operation, const std::string& reason) noexcept override {
     world_->fail({rank_, operation, reason});
   }
+  void refuse(const std::string& operation, const std::string& reason) noexcept override {
+    world_->refuse({rank_, operation, reason});
+  }
+  Calls& calls() override { return world_->calls(rank_); }
   void complete(const Flight& flight) { world_->complete(rank_, flight); }
 
  private:

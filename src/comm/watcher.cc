@@ -13,7 +13,9 @@ using Clock = std::chrono::steady_clock;
 // Of a group with very many messages the first few are compared with what their peers wait for.
 constexpr size_t kMostCompared = 8;
 
-Waiting waiting_of(const Watched& watched) { return {watched.operation, watched.pendings[watched.current].messages}; }
+Waiting waiting_of(const Watched& watched) {
+  return {watched.operation, watched.pendings[watched.current].messages, *watched.call};
+}
 
 // True when the device has got there, be it with an error.
 bool is_over(const Watched& watched) {
@@ -45,11 +47,12 @@ std::string describe_break(const std::vector<Message>& messages, const std::stri
                    "); the process there has probably died, see its log");
 }
 
-Watcher::Watcher(Rank rank, std::chrono::milliseconds timeout, Board& board, Probe probe)
+Watcher::Watcher(Rank rank, std::chrono::milliseconds timeout, Board& board, const Calls& calls, Probe probe)
     : rank_(rank),
       timeout_(timeout),
       interval_(std::clamp(timeout / 50, std::chrono::milliseconds(1), kInterval)),
       board_(board),
+      calls_(calls),
       probe_(std::move(probe)),
       thread_([this] { run(); }) {}
 
@@ -144,9 +147,22 @@ void Watcher::look_after(const Watched& watched) {
   board_.publish(rank_, waiting);
   published_ = true;
   if (const auto heard = board_.failure()) return fall(*heard);
+  if (const auto refusal = refusal_for(*watched.call)) {
+    settle(*refusal);
+    return;
+  }
   if (const std::string trouble = trouble_with(watched, waiting); !trouble.empty()) {
     settle({rank_, watched.operation, trouble});
   }
+}
+
+// Of a call up to this one, which others may wait for in vain; nothing if this rank refused it too.
+std::optional<Failure> Watcher::refusal_for(const Call& call) {
+  for (Refusal& refusal : board_.refusals()) refusals_.push_back(std::move(refusal));
+  std::erase_if(refusals_, [this](const Refusal& refusal) { return calls_.refused(refusal.call); });
+  const auto at = std::find_if(refusals_.begin(), refusals_.end(),
+                               [&](const Refusal& refusal) { return refusal.call <= call.number; });
+  return at == refusals_.end() ? std::nullopt : std::optional(at->failure);
 }
 
 // Why the wait will not end well; empty while it may.
@@ -176,6 +192,10 @@ std::string Watcher::mismatch_of(const Waiting& waiting) {
     const Message& mine = waiting.messages[i];
     const std::optional<Waiting> theirs = board_.waiting(mine.peer);
     if (!theirs) continue;
+    // A rank that waits in an earlier call is only late if that call was the same here.
+    if (const auto call = calls_.find(theirs->call.number)) {
+      if (std::string text = describe_parting(rank_, *call, mine.peer, theirs->call); !text.empty()) return text;
+    }
     for (const Message& message : theirs->messages) {
       std::string text = describe_mismatch(rank_, waiting.operation, mine, mine.peer, theirs->operation, message);
       if (!text.empty()) return text;

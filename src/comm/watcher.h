@@ -35,6 +35,7 @@ struct Pending {
 // The wait for one exchange.
 struct Watched {
   std::string operation;
+  std::shared_ptr<const Call> call;
   std::vector<Pending> pendings;                // never empty while it is watched
   std::chrono::steady_clock::time_point start;  // of the wait
   std::atomic<size_t> current = 0;              // index of the pending that is waited for; all before it are done
@@ -53,8 +54,8 @@ class Watcher {
  public:
   static constexpr std::chrono::milliseconds kInterval{200};
 
-  // `board` outlives the watcher. `probe` is called by the watcher's thread.
-  Watcher(Rank rank, std::chrono::milliseconds timeout, Board& board, Probe probe);
+  // `board` and `calls`, the rank's own, outlive the watcher. `probe` is called by the watcher's thread.
+  Watcher(Rank rank, std::chrono::milliseconds timeout, Board& board, const Calls& calls, Probe probe);
   ~Watcher();
   Watcher(const Watcher&) = delete;
   Watcher& operator=(const Watcher&) = delete;
@@ -75,6 +76,7 @@ class Watcher {
 
   void run();
   void look_after(const Watched& watched);
+  std::optional<Failure> refusal_for(const Call& call);
   std::string trouble_with(const Watched& watched, const Waiting& waiting);
   std::string break_of(const Watched& watched, const Waiting& waiting);
   std::string mismatch_of(const Waiting& waiting);
@@ -84,10 +86,12 @@ class Watcher {
   const std::chrono::milliseconds timeout_;
   const std::chrono::milliseconds interval_;  // kInterval, less for a short time-out
   Board& board_;
+  const Calls& calls_;
   const Probe probe_;
 
   // The thread's own.
-  bool published_ = false;  // others can read what this rank waits for
+  bool published_ = false;         // others can read what this rank waits for
+  std::vector<Refusal> refusals_;  // of calls that this rank has not refused, or not come to
   std::optional<std::pair<std::chrono::steady_clock::time_point, size_t>> suspect_;  // wait whose connection broke
 
   std::mutex mutex_;  // guards all below

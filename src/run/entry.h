@@ -37,8 +37,17 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   Gradients backward(const at::Tensor& grad_output, const at::Tensor& query, const at::Tensor& key,
                      const at::Tensor& value, const at::Tensor& output, const at::Tensor& saved);
 
-  // Of a linear layer, as linear_attention takes them; gate and beta in the accumulation type. `shape` and `options`
-  // are of all ranks.
+  // A linear layer on the plan.
+  struct LinearProgram {
+    plan::AttentionShape shape;
+    plan::StateOptions options;
+    std::string kind;  // its shape and options, to tell it from others
+    plan::RankProgram program;
+  };
+  // Made at its first use, which every rank comes to at once: they compare the layer. Valid as long as the entry.
+  const LinearProgram& linear_program(const plan::AttentionShape& shape, const plan::StateOptions& options);
+
+  // Of a linear layer, as linear_attention takes them; gate and beta in the accumulation type.
   struct LinearForwardResult {
     at::Tensor output;
     at::Tensor final_state;  // undefined unless the shape has one
@@ -46,20 +55,23 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   };
   // With `saved` of an earlier call with the same inputs it computes from its states and sends nothing.
   LinearForwardResult linear_forward(const LinearOperands& operands, const at::Tensor& initial_state,
-                                     const at::Tensor& saved, const plan::AttentionShape& shape,
-                                     const plan::StateOptions& options, const LinearKernel& kernel);
+                                     const at::Tensor& saved, const LinearProgram& layer, const LinearKernel& kernel);
   struct LinearBackwardResult {
     LinearGradients operands;
     at::Tensor initial_state;  // undefined unless the shape has one
   };
   LinearBackwardResult linear_backward(const LinearOperands& operands, const at::Tensor& grad_output,
                                        const at::Tensor& grad_final_state, const at::Tensor& initial_state,
-                                       const at::Tensor& saved, const plan::AttentionShape& shape,
-                                       const plan::StateOptions& options, const LinearKernel& kernel);
+                                       const at::Tensor& saved, const LinearProgram& layer, const LinearKernel& kernel);
 
-  // Runs `body`; when it throws, the other ranks hear of it before it goes on.
+  // Runs `body` as one call of all ranks (Communicator::call). `kind` is what they must agree on beside the operation
+  // and the plan.
   template <class Body>
-  auto told_to_all(const char* operation, Body&& body) const;
+  auto call(const char* operation, const std::string& kind, Body&& body) const;
+
+  // Runs `body`, which sends nothing; when it throws, this rank has refused a call.
+  template <class Body>
+  auto check(const char* operation, Body&& body) const;
 
   // Of this rank, made at the first convolution of the width.
   const plan::Halos& halos(int32_t width);
@@ -71,10 +83,8 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
 
  private:
   void compare_hashes() const;
-  // The program of a linear layer, made at its first use, which every rank comes to at once.
-  const plan::RankProgram& linear_program(const plan::AttentionShape& shape, const plan::StateOptions& options);
   // Throws unless the tensor has this rank's rows and the plan's heads, type and device.
-  void check(const char* name, const at::Tensor& tensor, int32_t num_heads) const;
+  void check_rows(const char* name, const at::Tensor& tensor, int32_t num_heads) const;
   at::Tensor make_saved(int64_t num_bytes);
   at::Tensor saved_buffer(const at::Tensor& saved) const;
   at::Tensor arena(int64_t num_bytes);
@@ -83,12 +93,8 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   comm::Communicator communicator_;
   at::Device device_;
   Rethrow rethrow_;
+  std::string plan_name_;  // "plan " and its hash
   plan::RankProgram program_;
-  struct LinearProgram {
-    plan::AttentionShape shape;
-    plan::StateOptions options;
-    plan::RankProgram program;
-  };
   std::list<LinearProgram> linear_programs_;
   std::map<int32_t, plan::Halos> halos_;  // by width
   at::Tensor arena_;                      // of both directions
@@ -98,11 +104,21 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
 };
 
 template <class Body>
-auto Executable::Entry::told_to_all(const char* operation, Body&& body) const {
+auto Executable::Entry::call(const char* operation, const std::string& kind, Body&& body) const {
+  try {
+    return communicator_.call(operation, plan_name_ + kind, body);
+  } catch (const Error& error) {
+    if (rethrow_) rethrow_(error);
+    throw;
+  }
+}
+
+template <class Body>
+auto Executable::Entry::check(const char* operation, Body&& body) const {
   try {
     return body();
   } catch (const std::exception& error) {
-    communicator_.abort(operation, error.what());
+    communicator_.refuse(operation, error.what());
     if (const auto* own = dynamic_cast<const Error*>(&error); own && rethrow_) rethrow_(*own);
     throw;
   }

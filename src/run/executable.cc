@@ -3,7 +3,8 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/tensor.h>
+
+#include <sstream>
 
 #include "evenspan/core/error.h"
 #include "run/entry.h"
@@ -37,30 +38,21 @@ Executable::Entry::Entry(std::shared_ptr<const plan::Plan> plan, comm::Communica
     fail_invalid("[bind] the plan is for ", plan_->request.num_ranks(), " ranks, the communicator has ",
                  communicator_.size(), "; plan for the communicator's size");
   }
-  program_ = plan::lower(*plan_, communicator_.rank());
+  std::ostringstream name;
+  name << "plan " << std::hex << plan_->hash.combined();
+  plan_name_ = name.str();
+  program_ = call("bind", "", [this] { return plan::lower(*plan_, communicator_.rank()); });
 }
 
 void Executable::Entry::compare_hashes() const {
-  if (communicator_.size() == 1) return;
-  const auto& parts = plan_->hash.parts;
-  const at::Tensor own =
-      at::from_blob(const_cast<uint64_t*>(parts.data()), {static_cast<int64_t>(parts.size())}, at::kLong).clone();
-  // The exchange of hashes does not go through torch's devices.
-  const std::vector<at::Tensor> all = comm::all_gather(communicator_, own.to(device_), "plan check");
-  for (size_t r = 1; r < all.size(); ++r) {
-    const at::Tensor different = all[r].ne(all[0]).cpu();
-    if (!different.any().item<bool>()) continue;
-    std::string names;
-    for (size_t i = 0; i < parts.size(); ++i) {
-      if (!different[static_cast<int64_t>(i)].item<bool>()) continue;
-      names += (names.empty() ? "" : ", ") + std::string(plan::PlanHash::kParts[i]);
-    }
-    fail(ErrorKind::communication, "[plan check] ranks 0 and ", r, " hold different plans: they differ in ", names,
-         "; give every rank the same batch and options");
+  std::vector<comm::Part> parts;
+  for (size_t i = 0; i < plan_->hash.parts.size(); ++i) {
+    parts.push_back({plan::PlanHash::kParts[i], plan_->hash.parts[i]});
   }
+  comm::compare(communicator_, parts, {"plan check", "plans", "give every rank the same batch and options", device_});
 }
 
-void Executable::Entry::check(const char* name, const at::Tensor& tensor, int32_t num_heads) const {
+void Executable::Entry::check_rows(const char* name, const at::Tensor& tensor, int32_t num_heads) const {
   const int64_t rows = plan_->placement.num_tokens(communicator_.rank());
   const auto& shape = plan_->request.shape;
   if (!tensor.defined() || tensor.dim() != 3 || tensor.size(0) != rows || tensor.size(1) != num_heads ||
@@ -112,10 +104,10 @@ Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, c
                                                       const at::Tensor& value) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   const auto& shape = plan_->request.shape;
-  return told_to_all("attention forward", [&] {
-    check("query", query, shape.num_heads);
-    check("key", key, shape.num_kv_heads);
-    check("value", value, shape.num_kv_heads);
+  return call("attention forward", "", [&] {
+    check_rows("query", query, shape.num_heads);
+    check_rows("key", key, shape.num_kv_heads);
+    check_rows("value", value, shape.num_kv_heads);
     Memory memory;
     memory.home_of(TensorName::query) = rows_contiguous(query);
     memory.home_of(TensorName::key) = rows_contiguous(key);
@@ -134,8 +126,8 @@ Executable::Entry::Gradients Executable::Entry::backward(const at::Tensor& grad_
                                                          const at::Tensor& output, const at::Tensor& saved) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   const auto& shape = plan_->request.shape;
-  return told_to_all("attention backward", [&] {
-    check("gradient of the output", grad_output, shape.num_heads);
+  return call("attention backward", "", [&] {
+    check_rows("gradient of the output", grad_output, shape.num_heads);
     Memory memory;
     memory.home_of(TensorName::query) = rows_contiguous(query);
     memory.home_of(TensorName::key) = rows_contiguous(key);

@@ -15,6 +15,7 @@ using std::chrono::milliseconds;
 std::shared_ptr<Watched> endless_wait(std::atomic<bool>& aborted) {
   auto watched = std::make_shared<Watched>();
   watched->operation = "step";
+  watched->call = std::make_shared<Call>();
   const Message message{Message::Direction::receive, Rank(1), 0, 4};
   watched->pendings.push_back({{}, {message}, kNoTimeout, [&] { aborted = true; }});
   return watched;
@@ -24,9 +25,10 @@ std::shared_ptr<Watched> endless_wait(std::atomic<bool>& aborted) {
 TEST(Watcher, BelievesInABrokenConnectionAtTheSecondLook) {
   for (const bool persists : {false, true}) {
     Board board(nullptr);
+    const Calls calls;
     std::atomic<bool> aborted = false;
     std::atomic<int> num_looks = 0;
-    Watcher watcher(Rank(0), milliseconds(5000), board, [&](Rank peer) {
+    Watcher watcher(Rank(0), milliseconds(5000), board, calls, [&](Rank peer) {
       EXPECT_EQ(peer, 1);
       const bool broken = num_looks++ % 2 == 0 || persists;
       return std::string(broken ? "[pair.cc:1] Connection closed by peer. And more" : "");
@@ -48,8 +50,9 @@ TEST(Watcher, BelievesInABrokenConnectionAtTheSecondLook) {
 
 TEST(Watcher, KeepsTheFirstFailureAndRefusesLaterWaits) {
   Board board(nullptr);
+  const Calls calls;
   std::atomic<bool> aborted = false;
-  Watcher watcher(Rank(0), milliseconds(5000), board, [](Rank) { return std::string(); });
+  Watcher watcher(Rank(0), milliseconds(5000), board, calls, [](Rank) { return std::string(); });
   EXPECT_FALSE(watcher.begin(endless_wait(aborted)));
   EXPECT_EQ(watcher.settle({Rank(0), "first", "a"}).operation, "first");
   EXPECT_EQ(watcher.settle({Rank(0), "second", "b"}).operation, "first");
@@ -69,7 +72,8 @@ TEST(Failure, SurvivesTheStore) {
 
   const Waiting waiting{
       "step 4",
-      {{Message::Direction::send, Rank(3), 5, int64_t{1} << 40}, {Message::Direction::receive, Rank(0), 6, 7}}};
+      {{Message::Direction::send, Rank(3), 5, int64_t{1} << 40}, {Message::Direction::receive, Rank(0), 6, 7}},
+      {9, uint64_t{1} << 62, "attention forward", "plan 5f"}};
   const auto waits = read_waiting(write_waiting(waiting));
   ASSERT_TRUE(waits);
   EXPECT_EQ(waits->operation, "step 4");
@@ -78,9 +82,17 @@ TEST(Failure, SurvivesTheStore) {
   EXPECT_EQ(waits->messages[0].num_bytes, int64_t{1} << 40);
   EXPECT_EQ(waits->messages[1].direction, Message::Direction::receive);
   EXPECT_EQ(waits->messages[1].number, 6);
+  EXPECT_EQ(to_string(waits->call), "call 9, \"attention forward\" of plan 5f");
+  EXPECT_EQ(waits->call.hash, uint64_t{1} << 62);
+
+  const auto refusal = read_refusal(write_refusal({failure, 9}));
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->call, 9);
+  EXPECT_EQ(refusal->failure.reason, failure.reason);
 
   for (const char* text : {"", "-", "3", "3 5:ab", "x 1:a 1:b", "9999999999999:a"}) {
     EXPECT_FALSE(read_failure(text)) << text;
+    EXPECT_FALSE(read_refusal(text)) << text;
     EXPECT_FALSE(read_waiting(text)) << text;
   }
 }

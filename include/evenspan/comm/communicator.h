@@ -1,20 +1,27 @@
 // Ranks that talk to each other: a value handle over a narrow backend.
 //
-// Errors. What the caller did wrong is invalid_argument or unsupported, thrown before anything starts. What goes wrong
-// between ranks is communication: the first failure of any rank is the failure of all, every waiting and every later
-// call of every rank throws it, with the text `[own operation] rank 2 failed in "its operation": reason`, and the
-// communicator stays failed.
+// Errors. What the caller did wrong is invalid_argument or unsupported, thrown before anything starts: the rank refuses
+// the call. Ranks that all refuse a call go on; one that waits in this call or in a later one, and did not refuse it
+// too, fails. What goes wrong between ranks is communication: the first failure of any rank is the failure of all,
+// every waiting and every later call of every rank throws it, with the text `[own operation] rank 2 failed in "its
+// operation": reason`, and the communicator stays failed.
+//
+// Order. All ranks make the same calls in the same order (evenspan/comm/calls.h). Messages of different calls do not
+// meet on threads and Gloo, where ranks that part get an error that names the calls of both; NCCL knows no tags, so
+// there `call_hash` tells, compared wherever the ranks gather something anyway.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "evenspan/comm/calls.h"
 #include "evenspan/core/ids.h"
 
 namespace evenspan::comm {
@@ -50,6 +57,10 @@ class Backend {
   // Tells every rank that this one failed; their pending and later calls throw communication with rank and reason.
   // Never throws, never blocks for long.
   virtual void abort(const std::string& operation, const std::string& reason) noexcept = 0;
+  // Tells every rank that this one does not take part in its current call; see above. Never throws.
+  virtual void refuse(const std::string& operation, const std::string& reason) noexcept = 0;
+  // Of this rank.
+  virtual Calls& calls() = 0;
 };
 
 // A value: copies share the backend. Never global; passed where it is needed.
@@ -68,11 +79,39 @@ class Communicator {
   void abort(const std::string& operation, const std::string& reason) const noexcept {
     backend_->abort(operation, reason);
   }
+  // Runs `body` as one call of all ranks and returns what it returns. When it throws, the others hear of it before it
+  // goes on: this rank has refused the call if it had started no transfer, and has failed otherwise. `subject` says
+  // what the operation is of; ranks that differ in it make different calls.
+  template <class Body>
+  auto call(const std::string& operation, const std::string& subject, Body&& body) const;
+  // Counts as a call that this rank refuses.
+  void refuse(const std::string& operation, const std::string& reason) const noexcept;
+  // Of all calls so far, in order: equal on ranks that made the same ones; below 2^63.
+  uint64_t call_hash() const { return backend_->calls().current()->hash; }
   const std::shared_ptr<Backend>& backend() const { return backend_; }
 
  private:
+  // The current call has thrown.
+  void fail_call(const std::string& operation, const std::string& reason) const noexcept;
+
   std::shared_ptr<Backend> backend_;
 };
+
+template <class Body>
+auto Communicator::call(const std::string& operation, const std::string& subject, Body&& body) const {
+  struct End {
+    Calls& calls;
+    ~End() { calls.end(); }
+  };
+  const bool counts = backend_->calls().begin(operation, subject);
+  const End end{backend_->calls()};
+  try {
+    return body();
+  } catch (const std::exception& error) {
+    if (counts) fail_call(operation, error.what());
+    throw;
+  }
+}
 
 // Collectives, built on exchange: the same bits on every backend and every rank. Every rank calls them in the same
 // order. Inputs may be strided and are not changed; results are contiguous and outside autograd. Sums have the type of
@@ -101,6 +140,20 @@ at::Tensor all_reduce(const Communicator& communicator, const at::Tensor& tensor
 // Writes `tensor` of rank `root` into `tensor` on all others.
 void broadcast(const Communicator& communicator, Rank root, at::Tensor tensor,
                const std::string& operation = "broadcast");
+
+// Throws communication on every rank, naming the parts, unless every part has the same value on all ranks. One small
+// all_gather.
+struct Part {
+  std::string name;    // "document lengths"
+  uint64_t value = 0;  // a hash, or a number: one below 2^31 on both ranks is shown in the error
+};
+struct Comparison {
+  std::string operation;         // "plan check"
+  std::string things;            // that ranks hold: "plans"
+  std::string remedy;            // what to do when they differ
+  at::Device device = at::kCPU;  // one that the communicator has a backend for
+};
+void compare(const Communicator& communicator, const std::vector<Part>& parts, const Comparison& comparison);
 
 struct CommunicatorOptions {
   std::chrono::milliseconds timeout{300'000};  // of a wait; a longer one is an error on every rank

@@ -18,12 +18,11 @@ using plan::Transition;
 
 // What a call has beside its tensors, from forward to backward.
 struct Layer : torch::CustomClassHolder {
-  AttentionShape shape;
-  plan::StateOptions options;
+  std::shared_ptr<Executable::Entry> entry;
+  const Executable::Entry::LinearProgram* program = nullptr;
   double scale = 1;
   std::shared_ptr<const LinearKernel> kernel;
   std::shared_ptr<SavedStates> states;
-  std::shared_ptr<Executable::Entry> entry;
 };
 
 void check_sizes(const char* name, const at::Tensor& tensor, at::IntArrayRef sizes, const char* what) {
@@ -141,16 +140,16 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const at::Tensor gate = gate_in.value_or(at::Tensor()), beta = beta_in.value_or(at::Tensor()),
                      initial_state = initial_in.value_or(at::Tensor());
-    auto result = layer->entry->told_to_all("linear attention forward", [&] {
+    auto result = layer->entry->call("linear attention forward", layer->program->kind, [&] {
       const at::Tensor known = layer->states ? layer->states->handle : at::Tensor();
       return layer->entry->linear_forward(operands_of(*layer, query, key, value, gate, beta), initial_state, known,
-                                          layer->shape, layer->options, *layer->kernel);
+                                          *layer->program, *layer->kernel);
     });
     if (layer->states) layer->states->handle = result.saved;
     context->save_for_backward({query, key, value, gate, beta, initial_state, result.saved});
     context->saved_data["layer"] = c10::IValue::make_capsule(layer);
     torch::autograd::variable_list outputs{result.output};
-    if (layer->shape.state.final) outputs.push_back(result.final_state);
+    if (layer->program->shape.state.final) outputs.push_back(result.final_state);
     return outputs;
   }
 
@@ -159,11 +158,11 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const auto saved = context->get_saved_variables();
     const auto capsule = context->saved_data["layer"].toCapsule();
     const auto* layer = static_cast<const Layer*>(capsule.get());
-    const at::Tensor grad_final = layer->shape.state.final ? gradients[1].contiguous() : at::Tensor();
-    auto result = layer->entry->told_to_all("linear attention backward", [&] {
+    const at::Tensor grad_final = layer->program->shape.state.final ? gradients[1].contiguous() : at::Tensor();
+    auto result = layer->entry->call("linear attention backward", layer->program->kind, [&] {
       return layer->entry->linear_backward(operands_of(*layer, saved[0], saved[1], saved[2], saved[3], saved[4]),
-                                           rows_contiguous(gradients[0]), grad_final, saved[5], saved[6], layer->shape,
-                                           layer->options, *layer->kernel);
+                                           rows_contiguous(gradients[0]), grad_final, saved[5], saved[6],
+                                           *layer->program, *layer->kernel);
     });
     auto& [query, key, value, gate, beta] = result.operands;
     return {query, key, value, gate, beta, result.initial_state, at::Tensor()};
@@ -174,7 +173,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 at::Tensor normalized(const at::Tensor& sums, const Executable::Entry& entry) {
   const int64_t width = sums.size(-1) - 1;
   const at::Tensor divisor = sums.narrow(-1, width, 1);
-  entry.told_to_all("linear attention normalisation", [&] {
+  entry.check("linear attention normalisation", [&] {
     const at::Tensor zero = divisor.detach().eq(0);
     if (!zero.any().item<bool>()) return;
     const at::Tensor place = zero.nonzero()[0];
@@ -189,21 +188,21 @@ at::Tensor normalized(const at::Tensor& sums, const Executable::Entry& entry) {
 
 LinearResult linear_attention(const LinearInput& input, const Executable& executable, const LinearOptions& options) {
   const auto& entry = executable.entry();
+  AttentionShape shape = entry->check("linear attention", [&] { return shape_of(input, *entry, options); });
+  if (options.normalize) ++shape.state.value_dim;
   auto layer = c10::make_intrusive<Layer>();
-  entry->told_to_all("linear attention", [&] { layer->shape = shape_of(input, *entry, options); });
-  layer->options = {options.transport, options.state_blocks};
+  layer->entry = entry;
+  layer->program = &entry->linear_program(shape, {options.transport, options.state_blocks});
   layer->scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(input.query.size(2)));
   static const std::shared_ptr<const LinearKernel> kDefault = make_chunked_kernel();
   layer->kernel = options.kernel ? options.kernel : kDefault;
   layer->states = options.states;
-  layer->entry = entry;
-  const at::ScalarType wide = scalar_type(plan::accumulation_type(layer->shape.element));
+  const at::ScalarType wide = scalar_type(plan::accumulation_type(shape.element));
   const auto widened = [wide](const at::Tensor& x) { return x.defined() ? x.to(wide).contiguous() : x; };
   at::Tensor value = input.value;
   if (options.normalize) {
     const at::Tensor ones = at::ones({value.size(0), value.size(1), 1}, value.options());
     value = at::cat({value, ones}, -1);
-    ++layer->shape.state.value_dim;
   }
   const at::Tensor initial = input.initial_state.defined() ? input.initial_state.contiguous() : input.initial_state;
   const auto outputs = LinearFunction::apply(input.query, input.key, value, optional(widened(input.gate)),

@@ -2,7 +2,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -17,23 +16,21 @@ using plan::TensorName;
 
 namespace {
 
-// What ranks must agree on, as numbers.
-std::vector<int64_t> fingerprint(const plan::AttentionShape& shape, const plan::StateOptions& options) {
+// What ranks must agree on.
+std::vector<comm::Part> fingerprint(const plan::AttentionShape& shape, const plan::StateOptions& options) {
   const auto& names = plan::transports();
   const auto at = std::find_if(names.begin(), names.end(), [&](const auto& t) { return t.name == options.transport; });
-  return {shape.num_heads,
-          shape.head_dim,
-          shape.state.value_dim,
-          static_cast<int64_t>(shape.element),
-          static_cast<int64_t>(shape.state.transition),
-          shape.state.initial ? 1 : 0,
-          shape.state.final ? 1 : 0,
-          at - names.begin(),
-          options.blocks};
+  const auto number = [](auto value) { return static_cast<uint64_t>(value); };
+  return {{"heads", number(shape.num_heads)},
+          {"key dimension", number(shape.head_dim)},
+          {"value dimension", number(shape.state.value_dim)},
+          {"element type", number(shape.element)},
+          {"kind of gate", number(shape.state.transition)},
+          {"initial state", shape.state.initial},
+          {"final state", shape.state.final},
+          {"transport", number(at - names.begin())},
+          {"state blocks", number(options.blocks)}};
 }
-constexpr const char* kFingerprintNames[] = {"heads",        "key dimension", "value dimension",
-                                             "element type", "kind of gate",  "initial state",
-                                             "final state",  "transport",     "state blocks"};
 
 std::vector<int64_t> state_sizes(const plan::Plan& plan, const plan::AttentionShape& shape) {
   return {plan.request.documents.size(), shape.num_heads, shape.head_dim, shape.state.value_dim};
@@ -47,26 +44,19 @@ at::Tensor fixed_decay(const LinearOperands& operands, const plan::AttentionShap
 
 }  // namespace
 
-const plan::RankProgram& Executable::Entry::linear_program(const plan::AttentionShape& shape,
-                                                           const plan::StateOptions& options) {
+const Executable::Entry::LinearProgram& Executable::Entry::linear_program(const plan::AttentionShape& shape,
+                                                                          const plan::StateOptions& options) {
   for (const LinearProgram& known : linear_programs_) {
-    if (known.shape == shape && known.options == options) return known.program;
+    if (known.shape == shape && known.options == options) return known;
   }
-  plan::validate(shape, options);
-  const std::vector<int64_t> own = fingerprint(shape, options);
-  const std::vector<at::Tensor> all =
-      comm::all_gather(communicator_, at::tensor(own, at::kLong).to(device_), "linear layer check");
-  for (size_t r = 0; r < all.size(); ++r) {
-    const at::Tensor other = all[r].cpu();
-    for (size_t i = 0; i < own.size(); ++i) {
-      const int64_t theirs = other.const_data_ptr<int64_t>()[i];
-      if (theirs == own[i]) continue;
-      fail(ErrorKind::communication, "[linear layer check] ranks ", communicator_.rank(), " and ", r, " differ in ",
-           kFingerprintNames[i], " (", own[i], " against ", theirs, "); give every rank the same layer");
-    }
-  }
-  linear_programs_.push_back({shape, options, plan::lower_linear(*plan_, shape, options, communicator_.rank())});
-  return linear_programs_.back().program;
+  const std::vector<comm::Part> parts = fingerprint(shape, options);
+  comm::compare(communicator_, parts, {"linear layer check", "layers", "give every rank the same layer", device_});
+  std::string kind = ", layer";
+  for (const comm::Part& part : parts) kind += join_text(" ", part.value);
+  linear_programs_.push_back({shape, options, std::move(kind), call("linear layer", "", [&] {
+                                return plan::lower_linear(*plan_, shape, options, communicator_.rank());
+                              })});
+  return linear_programs_.back();
 }
 
 const plan::Halos& Executable::Entry::halos(int32_t width) {
@@ -75,11 +65,13 @@ const plan::Halos& Executable::Entry::halos(int32_t width) {
   return halos_.emplace(width, plan::halos(plan_->placement, width, communicator_.rank())).first->second;
 }
 
-Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(
-    const LinearOperands& operands, const at::Tensor& initial_state, const at::Tensor& saved,
-    const plan::AttentionShape& shape, const plan::StateOptions& options, const LinearKernel& kernel) {
+Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(const LinearOperands& operands,
+                                                                         const at::Tensor& initial_state,
+                                                                         const at::Tensor& saved,
+                                                                         const LinearProgram& layer,
+                                                                         const LinearKernel& kernel) {
   const at::AutoDispatchBelowADInplaceOrView guard;
-  const plan::RankProgram& program = linear_program(shape, options);
+  const auto& [shape, options, kind, program] = layer;
   LinearForwardResult result;
   result.output = at::empty_like(operands.value, operands.value.options(), at::MemoryFormat::Contiguous);
   Memory memory;
@@ -104,10 +96,9 @@ Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(
 
 Executable::Entry::LinearBackwardResult Executable::Entry::linear_backward(
     const LinearOperands& operands, const at::Tensor& grad_output, const at::Tensor& grad_final_state,
-    const at::Tensor& initial_state, const at::Tensor& saved, const plan::AttentionShape& shape,
-    const plan::StateOptions& options, const LinearKernel& kernel) {
+    const at::Tensor& initial_state, const at::Tensor& saved, const LinearProgram& layer, const LinearKernel& kernel) {
   const at::AutoDispatchBelowADInplaceOrView guard;
-  const plan::RankProgram& program = linear_program(shape, options);
+  const auto& [shape, options, kind, program] = layer;
   LinearBackwardResult result;
   const auto like = [](const at::Tensor& x) {
     return x.defined() ? at::empty_like(x, x.options(), at::MemoryFormat::Contiguous) : at::Tensor();

@@ -54,6 +54,7 @@ void exchange_rows(const std::vector<HaloMove>& moves, bool back, const comm::Co
 struct Layer : torch::CustomClassHolder {
   std::shared_ptr<Executable::Entry> entry;  // keeps the halos
   const plan::Halos* halos = nullptr;
+  std::string kind;
 };
 
 // x [rows, channels] -> [padded rows, channels].
@@ -67,7 +68,7 @@ struct HaloFunction : torch::autograd::Function<HaloFunction> {
     for (const HaloSpan& span : halos.spans) {
       padded.narrow(0, span.padded_row, span.num_rows).copy_(x.narrow(0, span.home_row, span.num_rows));
     }
-    layer->entry->told_to_all("short convolution forward", [&] {
+    layer->entry->call("short convolution forward", layer->kind, [&] {
       exchange_rows(
           halos.moves, false, layer->entry->communicator(), "short convolution forward", x,
           [&](const HaloMove& move) { return x.narrow(0, move.home_row, move.num_rows); },
@@ -80,26 +81,30 @@ struct HaloFunction : torch::autograd::Function<HaloFunction> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
     const auto capsule = context->saved_data["layer"].toCapsule();
     const auto* layer = static_cast<const Layer*>(capsule.get());
-    const plan::Halos& halos = *layer->halos;
-    const at::Tensor& padded = gradients[0];
+    return {gradient(*layer, gradients[0]), at::Tensor()};
+  }
+
+ private:
+  static at::Tensor gradient(const Layer& layer, const at::Tensor& padded) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    const plan::Halos& halos = *layer.halos;
     int64_t num_rows = 0;
     for (const HaloSpan& span : halos.spans) num_rows += span.num_rows;
     const at::Tensor grad = at::empty({num_rows, padded.size(1)}, padded.options());
     for (const HaloSpan& span : halos.spans) {
       grad.narrow(0, span.home_row, span.num_rows).copy_(padded.narrow(0, span.padded_row, span.num_rows));
     }
-    layer->entry->told_to_all("short convolution backward", [&] {
+    layer.entry->call("short convolution backward", layer.kind, [&] {
       exchange_rows(
-          halos.moves, true, layer->entry->communicator(), "short convolution backward", padded,
+          halos.moves, true, layer.entry->communicator(), "short convolution backward", padded,
           [&](const HaloMove& move) { return padded.narrow(0, move.padded_row, move.num_rows); },
           [&](const HaloMove& move, const at::Tensor& rows) {
             grad.narrow(0, move.home_row, move.num_rows).add_(rows);
           });
     });
-    return {grad, at::Tensor()};
+    return grad;
   }
 };
 
@@ -128,10 +133,11 @@ void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias
 at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                              const Executable& executable) {
   const auto& entry = executable.entry();
-  entry->told_to_all("short convolution", [&] { check(x, weight, bias, *entry); });
+  entry->check("short convolution", [&] { check(x, weight, bias, *entry); });
   const int64_t width = weight.size(1);
   auto layer = c10::make_intrusive<Layer>();
   layer->entry = entry;
+  layer->kind = join_text(", width ", width, ", ", x.size(1), " channels");
   layer->halos = &entry->halos(static_cast<int32_t>(width));
   const at::Tensor padded = HaloFunction::apply(x, layer);
   // Row j of `sums` is the output at padded row j + width - 1.

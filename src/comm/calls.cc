@@ -1,0 +1,65 @@
+#include "evenspan/comm/calls.h"
+
+#include "evenspan/core/error.h"
+#include "evenspan/core/hash.h"
+
+namespace evenspan::comm {
+
+std::string to_string(const Call& call) {
+  if (call.number == 0) return "no call so far";
+  return join_text("call ", call.number, ", \"", call.operation, '"', call.subject.empty() ? "" : " of ", call.subject);
+}
+
+bool Calls::begin(const std::string& operation, const std::string& subject) {
+  const std::lock_guard lock(mutex_);
+  if (depth_++ > 0) return false;
+  Hasher hasher;
+  hasher.add(last_.back()->hash);
+  hasher.add(operation);
+  hasher.add(subject);
+  last_.push_back(std::make_shared<Call>(Call{last_.back()->number + 1, hasher.state() >> 1, operation, subject}));
+  if (last_.size() > kKept) last_.pop_front();
+  has_transfers_ = false;
+  return true;
+}
+
+void Calls::end() {
+  const std::lock_guard lock(mutex_);
+  --depth_;
+}
+
+std::shared_ptr<const Call> Calls::current() const {
+  const std::lock_guard lock(mutex_);
+  return last_.back();
+}
+
+std::shared_ptr<const Call> Calls::find(int64_t number) const {
+  const std::lock_guard lock(mutex_);
+  if (number < last_.front()->number || number > last_.back()->number || refused_.contains(number)) return nullptr;
+  return last_[static_cast<size_t>(number - last_.front()->number)];
+}
+
+void Calls::start_transfers() {
+  const std::lock_guard lock(mutex_);
+  has_transfers_ = true;
+}
+
+bool Calls::has_transfers() const {
+  const std::lock_guard lock(mutex_);
+  return has_transfers_;
+}
+
+void Calls::refuse() {
+  const std::lock_guard lock(mutex_);
+  Call call = *last_.back();
+  refused_.insert(call.number);
+  if (last_.size() > 1) call.hash = last_[last_.size() - 2]->hash;
+  last_.back() = std::make_shared<Call>(std::move(call));
+}
+
+bool Calls::refused(int64_t number) const {
+  const std::lock_guard lock(mutex_);
+  return refused_.contains(number);
+}
+
+}  // namespace evenspan::comm
