@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from evenspan import _evenspan
+from evenspan._arguments import described, whole_number, whole_numbers
 from evenspan._errors import InvalidArgumentError
 from evenspan._groups import communicator_of
 
@@ -62,18 +63,19 @@ def planner(
         if dtype not in DTYPES:
             raise InvalidArgumentError(f"[plan] dtype must be one of {', '.join(map(str, DTYPES))}, it is {dtype}")
         dtype = DTYPES[dtype]
+    heads = whole_number("plan", "heads", heads)
     return _evenspan.Planner(
-        ranks=ranks,
-        ranks_per_node=ranks_per_node,
+        ranks=whole_number("plan", "ranks", ranks),
+        ranks_per_node=whole_number("plan", "ranks_per_node", ranks_per_node),
         topology=None if topology is None else os.fspath(topology),
         strategy=strategy,
         heads=heads,
-        kv_heads=heads if kv_heads is None else kv_heads,
-        head_dim=head_dim,
+        kv_heads=heads if kv_heads is None else whole_number("plan", "kv_heads", kv_heads),
+        head_dim=whole_number("plan", "head_dim", head_dim),
         dtype=dtype,
         token_slack=token_slack,
-        ranks_per_group=ranks_per_group,
-        memory_budget=memory_budget,
+        ranks_per_group=whole_number("plan", "ranks_per_group", ranks_per_group),
+        memory_budget=whole_number("plan", "memory_budget", memory_budget, bits=64),
         profile=None if profile is None else os.fspath(profile),
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else model,
         capacity=capacity,
@@ -101,7 +103,7 @@ def plan(
     """Plan one batch of packed documents: deterministic, so that every rank makes the same plan from the same input.
 
     Args:
-        lengths: Tokens of each document, at least 1 each.
+        lengths: Tokens of each document, at least 1 each: whole numbers of Python, NumPy or torch, no other kind.
         ranks: Ranks that share the batch.
         heads: Query heads.
         kv_heads: Key and value heads, a divisor of `heads`; as many as `heads` by default.
@@ -145,7 +147,12 @@ def plan(
         profile=profile,
         model=model,
     )
-    made = made_by.plan([int(length) for length in lengths], mask if isinstance(mask, str) else list(mask))
+    masks = mask if isinstance(mask, str) else list(mask) if isinstance(mask, Sequence) else None
+    if masks is None or not all(isinstance(one, str) for one in masks):
+        raise InvalidArgumentError(
+            f"[plan] mask must be a text, or a list of one for each document, it is {described(mask)}"
+        )
+    made = made_by.plan(whole_numbers("plan", "lengths", lengths), masks)
     warn_of_choice(made_by)
     return made
 
