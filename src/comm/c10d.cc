@@ -134,7 +134,7 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
   c10::intrusive_ptr<c10d::Work> start(Item& item, const Call& call) const;
   std::vector<Pending> start_group(Items& items, c10::DeviceType device, const Watched& watched);
   [[noreturn]] void report(const Failure& failure, const std::string& operation);
-  [[noreturn]] void lose(const std::string& operation, const std::vector<Message>& messages, const std::string& error);
+  [[noreturn]] void lose(const Watched& watched, const std::vector<Message>& messages, const std::string& error);
 
   const c10::intrusive_ptr<c10d::ProcessGroup> group_;
   const Rank rank_;
@@ -243,7 +243,7 @@ std::vector<Pending> C10dBackend::start_group(Items& items, c10::DeviceType devi
     }
     if (coalesced) add(group_->endCoalescing(device), messages);
   } catch (const std::exception& e) {
-    lose(watched.operation, messages, e.what());
+    lose(watched, messages, e.what());
   }
   return pendings;
 }
@@ -264,7 +264,7 @@ void C10dBackend::complete(const std::shared_ptr<Watched>& watched) {
     }
     if (error.empty()) continue;
     watcher_.end(watched);
-    lose(watched->operation, pending.messages, error);
+    lose(*watched, pending.messages, error);
   }
   if (done) {
     watcher_.end(watched);
@@ -282,8 +282,8 @@ void C10dBackend::report(const Failure& failure, const std::string& operation) {
   throw_failure(failure, operation);
 }
 
-void C10dBackend::lose(const std::string& operation, const std::vector<Message>& messages, const std::string& error) {
-  report(watcher_.settle({rank_, operation, describe_break(messages, error)}), operation);
+void C10dBackend::lose(const Watched& watched, const std::vector<Message>& messages, const std::string& error) {
+  report(watcher_.settle(watched, describe_break(messages, error)), watched.operation);
 }
 
 }  // namespace

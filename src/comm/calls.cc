@@ -13,11 +13,13 @@ std::string to_string(const Call& call) {
 bool Calls::begin(const std::string& operation, const std::string& subject) {
   const std::lock_guard lock(mutex_);
   if (depth_++ > 0) return false;
+  const int64_t number = last_.back()->number + 1;
   Hasher hasher;
   hasher.add(last_.back()->hash);
+  hasher.add(number);
   hasher.add(operation);
   hasher.add(subject);
-  last_.push_back(std::make_shared<Call>(Call{last_.back()->number + 1, hasher.state() >> 1, operation, subject}));
+  last_.push_back(std::make_shared<Call>(Call{number, hasher.state() >> 1, operation, subject}));
   if (last_.size() > kKept) last_.pop_front();
   has_transfers_ = false;
   return true;

@@ -96,6 +96,12 @@ Failure Watcher::settle(Failure failure) {
   return *this->failure();
 }
 
+Failure Watcher::settle(const Watched& watched, const std::string& reason) {
+  if (const auto known = failure()) return *known;
+  if (const auto refusal = refusal_for(*watched.call)) return settle(*refusal);
+  return settle({rank_, watched.operation, reason});
+}
+
 void Watcher::fall(const Failure& failure) {
   Many watched;
   {
@@ -130,7 +136,7 @@ void Watcher::run() {
     const std::shared_ptr<Watched> oldest = watched_.empty() || failure_ ? nullptr : watched_.front();
     lock.unlock();
     for (const auto& watched : over) {
-      if (const std::string error = error_of(*watched); !error.empty()) settle({rank_, watched->operation, error});
+      if (const std::string error = error_of(*watched); !error.empty()) settle(*watched, error);
     }
     if (oldest && oldest->start + interval_ <= Clock::now()) {
       look_after(*oldest);
@@ -152,12 +158,13 @@ void Watcher::look_after(const Watched& watched) {
     return;
   }
   if (const std::string trouble = trouble_with(watched, waiting); !trouble.empty()) {
-    settle({rank_, watched.operation, trouble});
+    settle(watched, trouble);
   }
 }
 
 // Of a call up to this one, which others may wait for in vain; nothing if this rank refused it too.
 std::optional<Failure> Watcher::refusal_for(const Call& call) {
+  const std::lock_guard lock(refusals_mutex_);
   for (Refusal& refusal : board_.refusals()) refusals_.push_back(std::move(refusal));
   std::erase_if(refusals_, [this](const Refusal& refusal) { return calls_.refused(refusal.call); });
   const auto at = std::find_if(refusals_.begin(), refusals_.end(),

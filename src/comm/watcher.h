@@ -70,6 +70,9 @@ class Watcher {
   // Settles what the ranks call the failure: the one already known here or on the board, else the given one. From then
   // on `failure` returns it and all waits are aborted.
   Failure settle(Failure failure);
+  // The same of a wait of this rank that ends with the reason, which may follow from another rank's refusal of a call:
+  // then that is the failure.
+  Failure settle(const Watched& watched, const std::string& reason);
 
  private:
   using Many = std::list<std::shared_ptr<Watched>>;
@@ -90,9 +93,11 @@ class Watcher {
   const Probe probe_;
 
   // The thread's own.
-  bool published_ = false;         // others can read what this rank waits for
-  std::vector<Refusal> refusals_;  // of calls that this rank has not refused, or not come to
+  bool published_ = false;  // others can read what this rank waits for
   std::optional<std::pair<std::chrono::steady_clock::time_point, size_t>> suspect_;  // wait whose connection broke
+
+  std::mutex refusals_mutex_;
+  std::vector<Refusal> refusals_;  // of calls that this rank has not refused, or not come to
 
   std::mutex mutex_;  // guards all below
   std::condition_variable wake_;

@@ -37,8 +37,8 @@ void pass(const Communicator& c, const std::string& subject, bool wrong = false)
 TEST_P(Both, RanksThatAllRefuseACallGoOn) {
   const auto errors = errors_of(3, [](const Communicator& c) {
     pass(c, "plan a");
-    const uint64_t before = c.call_hash();
     for (int i = 0; i < 3; ++i) {
+      const uint64_t before = c.call_hash();
       expect_text(error_of([&] { pass(c, i == c.rank() ? "plan b" : "plan a", true); }), "query is Double");
       EXPECT_EQ(c.call_hash(), before);
       c.refuse("the caller's code", "ValueError");

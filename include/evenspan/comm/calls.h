@@ -38,8 +38,8 @@ class Calls {
   void start_transfers();
   bool has_transfers() const;
 
-  // The current call ended with an error before it started a transfer. It stays out of the hash, so that ranks that all
-  // refuse a call, for whatever reasons, go on alike.
+  // The current call ended with an error before it started a transfer. Of the hash it only has its number, so that ranks
+  // that all refuse a call, for whatever reasons, go on alike, and others do not.
   void refuse();
   bool refused(int64_t number) const;
 
