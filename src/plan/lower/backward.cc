@@ -253,7 +253,7 @@ class BackwardLowering {
                    Precision::input);
     }
     for (const Move* output : rank_.output_departures_[stage]) {
-      const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
+      const size_t group = rank_.group_of(*output);
       builder.receive(output->to, sub_block(grad_outputs_[group], output->rows, output->heads, shape_),
                       Precision::input, false);
     }
@@ -315,7 +315,7 @@ class BackwardLowering {
     }
     partials_.exchange(stage, query_sums_, &builder);
     for (const Move* output : query_departures_[stage]) {
-      const auto group = static_cast<size_t>(&rank_.group_of(*output) - rank_.groups_.data());
+      const size_t group = rank_.group_of(*output);
       builder.send(output->to, sub_block(query_sums_[group].first, output->rows, output->heads, shape_),
                    Precision::input);
     }

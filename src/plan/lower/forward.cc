@@ -64,7 +64,8 @@ void RankLowering::lower_forward() {
       }
     }
     for (const Move* move : output_departures_[s]) {
-      builder.send(move->to, sub_block(group_of(*move).output, move->rows, move->heads, shape_), Precision::input);
+      builder.send(move->to, sub_block(groups_[group_of(*move)].output, move->rows, move->heads, shape_),
+                   Precision::input);
     }
     for (const Move* move : output_arrivals_[s]) {
       builder.receive(move->from, home_block(TensorName::output, move->document, move->rows, move->heads),

@@ -200,26 +200,23 @@ void RankLowering::group_outputs() {
 }
 
 size_t RankLowering::group_of(const Partial& partial, bool leaves) const {
-  const auto middle = groups_.begin() + static_cast<std::ptrdiff_t>(num_staying_);
-  const auto [first, last] = leaves ? std::pair(middle, groups_.end()) : std::pair(groups_.begin(), middle);
-  auto group = std::upper_bound(first, last, partial, [](const Partial& p, const OutputGroup& g) {
-    return std::tie(p.document, p.heads, p.rows.begin) < std::tie(g.document, g.heads, g.rows.begin);
-  });
-  EVENSPAN_CHECK_EQ(group != first, true);
-  --group;
-  EVENSPAN_CHECK_EQ(
-      group->document == partial.document && group->heads == partial.heads && group->rows.contains(partial.rows), true);
-  return static_cast<size_t>(group - groups_.begin());
+  return group_of(partial.document, partial.heads, partial.rows, leaves);
 }
 
-const RankLowering::OutputGroup& RankLowering::group_of(const Move& output) const {
-  for (const OutputGroup& group : groups_) {
-    if (!group.leaves && group.document == output.document && group.heads == output.heads &&
-        group.rows.contains(output.rows)) {
-      return group;
-    }
-  }
-  fail(ErrorKind::unsupported, "[lower] rank ", rank_, " sends an output that it did not compute");
+size_t RankLowering::group_of(const Move& output) const {
+  return group_of(output.document, output.heads, output.rows, false);
+}
+
+size_t RankLowering::group_of(DocumentId document, HeadRange heads, Span rows, bool leaves) const {
+  const auto middle = groups_.begin() + static_cast<std::ptrdiff_t>(num_staying_);
+  const auto [first, last] = leaves ? std::pair(middle, groups_.end()) : std::pair(groups_.begin(), middle);
+  auto group = std::upper_bound(
+      first, last, std::tie(document, heads, rows.begin),
+      [](const auto& key, const OutputGroup& g) { return key < std::tie(g.document, g.heads, g.rows.begin); });
+  EVENSPAN_CHECK_EQ(group != first, true);
+  --group;
+  EVENSPAN_CHECK_EQ(group->document == document && group->heads == heads && group->rows.contains(rows), true);
+  return static_cast<size_t>(group - groups_.begin());
 }
 
 void RankLowering::append_operand_rows(const Task& task, OperandRows* rows) const {

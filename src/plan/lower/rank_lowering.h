@@ -64,10 +64,12 @@ class RankLowering {
   };
   // Common to both directions (rank_lowering.cc).
   void group_outputs();
-  std::vector<OutputGroup> own_groups() const;            // of tasks alone
-  const OutputGroup& group_of(const Move& output) const;  // REQUIRES: this rank finished the rows
+  std::vector<OutputGroup> own_groups() const;  // of tasks alone
+  // The group, as a number, that holds the rows. REQUIRES: this rank has finished, or computes, these rows.
+  size_t group_of(const Move& output) const;
   // The group that a partial comes from, on its sender, or is folded into, at home.
   size_t group_of(const Partial& partial, bool leaves) const;
+  size_t group_of(DocumentId document, HeadRange heads, Span rows, bool leaves) const;
   Block home_block(TensorName tensor, DocumentId document, Span rows, HeadRange heads) const;
   bool at_home(DocumentId document, Span rows) const { return placement_.row_of(rank_, document, rows) >= 0; }
   Block saved_block(TensorName tensor, Precision precision, DocumentId document, Span rows, HeadRange heads);
