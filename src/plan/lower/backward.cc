@@ -205,13 +205,19 @@ class BackwardLowering {
       sum.first = block(TensorName::grad_key);
       sum.second = block(TensorName::grad_value);
     }
-    for (auto& [holding, sum] : holding_sums_) {
-      if (sum.contributions.empty()) continue;
-      sum.combination = combine(sum.rows, sum.heads, sum.contributions);
-      const Precision precision = sum.combination.overlap ? rank_.accumulation() : Precision::input;
-      sum.first = emitter_.arena_block(TensorName::grad_key, precision, holding->document, sum.rows, sum.heads);
-      sum.second = emitter_.arena_block(TensorName::grad_value, precision, holding->document, sum.rows, sum.heads);
+    for (const auto& [key, list] : holdings().all()) {
+      if (key.first != Operand::key_value) continue;
+      for (const Holding& holding : list) open_sum(holding, &holding_sums_.at(&holding));
     }
+  }
+
+  void open_sum(const Holding& holding, Sum* of) {
+    Sum& sum = *of;
+    if (sum.contributions.empty()) return;
+    sum.combination = combine(sum.rows, sum.heads, sum.contributions);
+    const Precision precision = sum.combination.overlap ? rank_.accumulation() : Precision::input;
+    sum.first = emitter_.arena_block(TensorName::grad_key, precision, holding.document, sum.rows, sum.heads);
+    sum.second = emitter_.arena_block(TensorName::grad_value, precision, holding.document, sum.rows, sum.heads);
   }
 
   // Rows of holdings that came from the own home and that tiles read.
@@ -393,7 +399,7 @@ class BackwardLowering {
   std::vector<std::vector<BlockPair>> fills_;  // [stage], and copies from home
   std::vector<Sum> query_sums_;                // [group]
   std::map<HomeKey, Sum> home_sums_;
-  std::map<const Holding*, Sum> holding_sums_;
+  std::map<const Holding*, Sum> holding_sums_;             // in no order: addresses differ from run to run
   std::vector<Block> grad_outputs_;                        // [group]
   std::vector<std::vector<BlockPair>> grad_output_fills_;  // [stage], and copies from home
   // Numbers of contributions in their sums.

@@ -1,8 +1,11 @@
 #include "plan/solve/improve.h"
 
 #include <algorithm>
+#include <optional>
+#include <span>
 #include <utility>
 
+#include "plan/solve/rank_spans.h"
 #include "plan/solve/span_work.h"
 
 namespace evenspan::plan {
@@ -37,114 +40,55 @@ class Random {
   uint64_t state_ = 88172645463325252ULL;
 };
 
-// Joins the span with its neighbours.
-void add(PlacedSpan placed, Spans* spans) {
-  for (size_t i = 0; i < spans->size();) {
-    const PlacedSpan& other = (*spans)[i];
-    if (other.document == placed.document &&
-        (other.span.end == placed.span.begin || other.span.begin == placed.span.end)) {
-      placed.span.begin = std::min(placed.span.begin, other.span.begin);
-      placed.span.end = std::max(placed.span.end, other.span.end);
-      (*spans)[i] = spans->back();
-      spans->pop_back();
-      i = 0;
-    } else {
-      ++i;
-    }
-  }
-  spans->push_back(placed);
+// How many keys the spans' queries see, of one document.
+int64_t num_seen_keys(const Document& document, std::span<const Span> spans) {
+  if (spans.size() == 1) return needed_keys(document, spans.front()).size();
+  std::vector<Span> seen;
+  for (const Span& span : spans) seen.push_back(needed_keys(document, span));
+  int64_t keys = 0;
+  for (const Span& whole : union_of(std::move(seen))) keys += whole.size();
+  return keys;
 }
-
-void remove(size_t i, Spans* spans) {
-  (*spans)[i] = spans->back();
-  spans->pop_back();
-}
-
-// All spans but two; there may be no second one.
-Spans without(size_t first, size_t second, const Spans& spans) {
-  Spans rest;
-  rest.reserve(spans.size() + 1);
-  for (size_t i = 0; i < spans.size(); ++i) {
-    if (i != first && i != second) rest.push_back(spans[i]);
-  }
-  return rest;
-}
-
-// Takes a part out of a span.
-void take_out(size_t i, Span part, Spans* spans) {
-  const PlacedSpan placed = (*spans)[i];
-  remove(i, spans);
-  for (const Span rest : {Span{placed.span.begin, part.begin}, Span{part.end, placed.span.end}}) {
-    if (!rest.empty()) spans->push_back({placed.document, rest});
-  }
-}
-
-// Keys that the spans' queries see, their own among them.
-class SeenKeys {
- public:
-  explicit SeenKeys(const Documents& documents) : documents_(documents) {}
-
-  bool is_whole(const PlacedSpan& placed) const { return placed.span.size() == documents_[placed.document].length; }
-
-  int64_t count(const Spans& spans) const {
-    int64_t keys = 0;
-    for (size_t i = 0; i < spans.size(); ++i) {
-      const PlacedSpan& placed = spans[i];
-      keys += is_whole(placed) ? placed.span.size() : of_part(spans, i);
-    }
-    return keys;
-  }
-
- private:
-  // Of all parts of the document, at the first of them.
-  int64_t of_part(const Spans& spans, size_t first) const {
-    const DocumentId document = spans[first].document;
-    std::vector<Span> seen;
-    for (size_t i = 0; i < spans.size(); ++i) {
-      if (spans[i].document != document) continue;
-      if (i < first) return 0;
-      seen.push_back(needed_keys(documents_[document], spans[i].span));
-    }
-    int64_t keys = 0;
-    for (const Span span : union_of(std::move(seen))) keys += span.size();
-    return keys;
-  }
-
-  const Documents& documents_;
-};
 
 // What a rank has.
 struct Load {
   int64_t tokens = 0;
   double work = 0;
-  int64_t keys = 0;  // that are seen
+  int64_t keys = 0;  // that are seen, the rank's own among them
 };
 
-Load load_of(const Request& request, const SeenKeys& seen_keys, const Spans& spans) {
+Load load_of(const Request& request, Spans spans) {
   Load load;
   for (const PlacedSpan& placed : spans) {
     load.tokens += placed.span.size();
     load.work += span_work(request, placed);
   }
-  load.keys = seen_keys.count(spans);
+  std::sort(spans.begin(), spans.end());
+  std::vector<Span> of_document;
+  for (size_t i = 0; i < spans.size(); ++i) {
+    of_document.push_back(spans[i].span);
+    if (i + 1 < spans.size() && spans[i + 1].document == spans[i].document) continue;
+    load.keys += num_seen_keys(request.documents[spans[i].document], of_document);
+    of_document.clear();
+  }
   return load;
 }
 
+// Spans that a rank gives away and gets.
+struct Edit {
+  Spans without, with;
+};
+
 class Search {
  public:
-  Search(const Request& request, const PlacementGoal& goal, std::vector<Spans>* ranks)
+  Search(const Request& request, const PlacementGoal& goal, const std::vector<Spans>& ranks)
       : request_(request),
         goal_(goal),
         mean_tokens_(static_cast<double>(request.documents.total_tokens()) / request.num_ranks()),
-        seen_keys_(request.documents),
-        ranks_(*ranks),
-        loads_(ranks->size()) {
+        ranks_(request.documents.size(), ranks) {
     double work = 0;
-    for (size_t r = 0; r < ranks_.size(); ++r) {
-      Spans joined;
-      for (const PlacedSpan& placed : ranks_[r]) add(placed, &joined);
-      ranks_[r] = std::move(joined);
-      loads_[r] = load_of(request_, seen_keys_, ranks_[r]);
+    for (size_t r = 0; r < ranks_.num_ranks(); ++r) {
+      loads_.push_back(load_of(request_, ranks_.in_order(r)));
       keys_ += loads_[r].keys;
       work += loads_[r].work;
     }
@@ -157,19 +101,19 @@ class Search {
       if (move % kStep == 0) {
         if (start_step(static_cast<double>(move) / static_cast<double>(moves))) return;
       }
-      const size_t a = worst_excess_ > 0 && random_.unit() < kFromWorst ? worst_ : random_.below(ranks_.size());
-      if (ranks_[a].empty()) continue;
+      const size_t a = worst_excess_ > 0 && random_.unit() < kFromWorst ? worst_ : random_.below(ranks_.num_ranks());
+      if (ranks_.size(a) == 0) continue;
       const double kind = random_.unit();
       if (kind >= kExchanges + kGifts + kParts) {
         shift(a);
         continue;
       }
-      const size_t b = random_.below(ranks_.size());
+      const size_t b = random_.below(ranks_.num_ranks());
       if (a == b) continue;
-      const size_t given = random_.below(ranks_[a].size());
-      Span part = ranks_[a][given].span;
+      const Place given = random_place(a);
+      Span part = ranks_[given].span;
       if (kind < kExchanges) {
-        if (!ranks_[b].empty()) exchange(a, given, part, b, random_.below(ranks_[b].size()));
+        if (ranks_.size(b) > 0) exchange(given, part, b, random_place(b));
         continue;
       }
       if (kind < kExchanges + kParts) {  // of any size, small ones more often
@@ -177,11 +121,19 @@ class Search {
             1, static_cast<int64_t>(static_cast<double>(part.size()) * random_.unit() * random_.unit()));
         part = random_.next() % 2 == 0 ? Span{part.end - size, part.end} : Span{part.begin, part.begin + size};
       }
-      exchange(a, given, part, b, ranks_[b].size());
+      exchange(given, part, b, std::nullopt);
     }
   }
 
+  std::vector<Spans> spans() const {
+    std::vector<Spans> spans;
+    for (size_t r = 0; r < ranks_.num_ranks(); ++r) spans.push_back(ranks_.in_order(r));
+    return spans;
+  }
+
  private:
+  using Place = RankSpans::Place;
+
   struct Change {
     int64_t tokens = 0;
     double work = 0;
@@ -197,7 +149,7 @@ class Search {
     temperature_ = mean_tokens_ * (kTemperature[1] + (kTemperature[0] - kTemperature[1]) * left * left * left);
     token_price_ = kTokenPrice[0] + (kTokenPrice[1] - kTokenPrice[0]) * progress;
     worst_excess_ = 0;
-    for (size_t r = 0; r < ranks_.size(); ++r) {
+    for (size_t r = 0; r < loads_.size(); ++r) {
       const double here = excess(loads_[r].tokens, loads_[r].work);
       if (here > worst_excess_) {
         worst_excess_ = here;
@@ -215,97 +167,135 @@ class Search {
 
   // The most keys that giving a part of the span away saves.
   int64_t most_saved(const PlacedSpan& placed, Span part) const {
-    return seen_keys_.is_whole(placed) ? 0 : needed_keys(request_.documents[placed.document], part).size();
+    const Document& document = request_.documents[placed.document];
+    return placed.span.size() == document.length ? 0 : needed_keys(document, part).size();
   }
 
   // Whether a change of the sum to be lowered is taken: if it is below a threshold drawn from 0 to twice the
   // temperature. No exponential, as that of Metropolis: all ranks plan alike, whatever their mathematical library.
   bool accepts(double change) const { return change <= 2 * chance_ * temperature_; }
 
-  // Does what `build` writes to after_a_ and after_b_ if that is accepted. `change` is that of a,
-  // and b's the opposite. Most moves are refused without having been built, by what they save at most.
-  template <class Build>
-  void propose(size_t a, size_t b, const Change& change, int64_t most_saved, Build&& build) {
+  Place random_place(size_t rank) { return ranks_.place(rank, random_.below(ranks_.size(rank))); }
+
+  // What the edit changes of the keys that the rank sees.
+  int64_t change_of_keys(size_t rank, const Edit& edit) {
+    int64_t change = 0;
+    const auto count = [&](const PlacedSpan& edited) {
+      const DocumentId document = edited.document;
+      before_.clear();
+      after_.clear();
+      for (const Place& place : ranks_.places_of(document)) {
+        if (place.rank != rank) continue;
+        before_.push_back(ranks_[place].span);
+        if (std::find(edit.without.begin(), edit.without.end(), ranks_[place]) == edit.without.end()) {
+          after_.push_back(before_.back());
+        }
+      }
+      for (const PlacedSpan& placed : edit.with) {
+        if (placed.document == document) after_.push_back(placed.span);
+      }
+      const auto keys = [&](const std::vector<Span>& spans) {
+        return spans.empty() ? 0 : num_seen_keys(request_.documents[document], spans);
+      };
+      change += keys(after_) - keys(before_);
+    };
+    // Each document once.
+    for (const Spans* spans : {&edit.without, &edit.with}) {
+      for (size_t i = 0; i < spans->size(); ++i) {
+        const auto same = [&](const PlacedSpan& other) { return other.document == (*spans)[i].document; };
+        const auto end = spans->begin() + static_cast<int64_t>(i);
+        if (std::any_of(spans->begin(), end, same)) continue;
+        if (spans == &edit.with && std::any_of(edit.without.begin(), edit.without.end(), same)) continue;
+        count((*spans)[i]);
+      }
+    }
+    return change;
+  }
+
+  // Whether edits of a and b are accepted, which `edit` writes to edit_a_ and edit_b_. `change` is that of a, and b's
+  // the opposite. Most moves are refused by what they save at most.
+  template <class Write>
+  bool accepts(size_t a, size_t b, const Change& change, int64_t most_saved, Write&& write) {
     Load &of_a = loads_[a], &of_b = loads_[b];
     const double above = token_price_ * (excess(of_a.tokens + change.tokens, of_a.work + change.work) +
                                          excess(of_b.tokens - change.tokens, of_b.work - change.work) -
                                          excess(of_a.tokens, of_a.work) - excess(of_b.tokens, of_b.work));
     chance_ = random_.unit();
-    if (!accepts(above - static_cast<double>(most_saved))) return;
-    build();
-    const int64_t keys_a = seen_keys_.count(after_a_), keys_b = seen_keys_.count(after_b_);
-    const int64_t keys = keys_a + keys_b - of_a.keys - of_b.keys;
-    if (!accepts(above + static_cast<double>(keys))) return;
-    ranks_[a].swap(after_a_);
-    ranks_[b].swap(after_b_);
-    of_a = {of_a.tokens + change.tokens, of_a.work + change.work, keys_a};
-    of_b = {of_b.tokens - change.tokens, of_b.work - change.work, keys_b};
-    keys_ += keys;
+    if (!accepts(above - static_cast<double>(most_saved))) return false;
+    for (Spans* spans : {&edit_a_.without, &edit_a_.with, &edit_b_.without, &edit_b_.with}) spans->clear();
+    write();
+    const int64_t keys_a = change_of_keys(a, edit_a_), keys_b = change_of_keys(b, edit_b_);
+    if (!accepts(above + static_cast<double>(keys_a + keys_b))) return false;
+    of_a = {of_a.tokens + change.tokens, of_a.work + change.work, of_a.keys + keys_a};
+    of_b = {of_b.tokens - change.tokens, of_b.work - change.work, of_b.keys + keys_b};
+    keys_ += keys_a + keys_b;
+    return true;
   }
 
-  // A part of a's span for a whole one of b's, or for nothing, if b has no span of this number.
-  void exchange(size_t a, size_t given, Span part, size_t b, size_t got) {
-    const PlacedSpan from_a = ranks_[a][given];
+  // A part of a rank's span for a whole one of b's, or for nothing.
+  void exchange(Place given, Span part, size_t b, std::optional<Place> got) {
+    const size_t a = given.rank;
+    const PlacedSpan from_a = ranks_[given];
     Change change;
     change.add(request_, {from_a.document, part}, -1);
     int64_t saved = most_saved(from_a, part);
-    const bool returns = got < ranks_[b].size();
     PlacedSpan from_b;
-    if (returns) {
-      from_b = ranks_[b][got];
+    if (got) {
+      from_b = ranks_[*got];
       change.add(request_, from_b, 1);
       saved += most_saved(from_b, from_b.span);
     }
-    propose(a, b, change, saved, [&] {
-      after_a_ = ranks_[a];
-      after_b_ = ranks_[b];
-      take_out(given, part, &after_a_);
-      if (returns) {
-        remove(got, &after_b_);
-        add(from_b, &after_a_);
+    const Span rests[] = {{from_a.span.begin, part.begin}, {part.end, from_a.span.end}};
+    const bool accepted = accepts(a, b, change, saved, [&] {
+      edit_a_.without = {from_a};
+      for (const Span& rest : rests) {
+        if (!rest.empty()) edit_a_.with.push_back({from_a.document, rest});
       }
-      add({from_a.document, part}, &after_b_);
+      edit_b_.with = {{from_a.document, part}};
+      if (!got) return;
+      edit_a_.with.push_back(from_b);
+      edit_b_.without = {from_b};
     });
-  }
-
-  // Where a span of the document ends, on any rank but one; {ranks, 0} if there is none.
-  std::pair<size_t, size_t> ending_at(DocumentId document, int64_t end, size_t but) const {
-    for (size_t r = 0; r < ranks_.size(); ++r) {
-      if (r == but) continue;
-      for (size_t i = 0; i < ranks_[r].size(); ++i) {
-        if (ranks_[r][i].span.end == end && ranks_[r][i].document == document) return {r, i};
-      }
+    if (!accepted) return;
+    ranks_.replace_by_last(given);
+    for (const Span& rest : rests) {
+      if (!rest.empty()) ranks_.push(a, {from_a.document, rest});
     }
-    return {ranks_.size(), 0};
+    if (got) {
+      ranks_.replace_by_last(*got);
+      ranks_.add(a, from_b);
+    }
+    ranks_.add(b, {from_a.document, part});
   }
 
   // One of the rank's spans below which other ranks have some of the document.
-  size_t random_upper(size_t rank) {
-    const Spans& spans = ranks_[rank];
-    size_t found = spans.size(), count = 0;
-    for (size_t i = 0; i < spans.size(); ++i) {
-      if (spans[i].span.begin > 0 && random_.below(++count) == 0) found = i;
+  std::optional<Place> random_upper(size_t rank) {
+    std::optional<Place> found;
+    size_t count = 0;
+    for (const size_t slot : ranks_.upper_slots(rank)) {
+      if (random_.below(++count) == 0) found = Place{rank, slot};
     }
     return found;
   }
 
   void shift(size_t a) {
-    const size_t upper = random_upper(a);
-    if (upper == ranks_[a].size()) return;
-    const PlacedSpan above = ranks_[a][upper];
-    const std::pair<size_t, size_t> found = ending_at(above.document, above.span.begin, a);
-    const size_t b = found.first, lower = found.second;
-    if (b == ranks_.size()) return;
-    const PlacedSpan below = ranks_[b][lower];
-    const size_t given = random_.below(ranks_[a].size()), got = random_.below(ranks_[b].size() + 1);
-    const bool returns = got < ranks_[b].size();
-    const PlacedSpan from_a = ranks_[a][given], from_b = returns ? ranks_[b][got] : PlacedSpan{};
-    if (from_a.document == above.document || (returns && from_b.document == above.document)) return;
+    const std::optional<Place> upper = random_upper(a);
+    if (!upper) return;
+    const PlacedSpan above = ranks_[*upper];
+    const std::optional<Place> lower = ranks_.ending_at(above.document, above.span.begin, a);
+    if (!lower) return;
+    const size_t b = lower->rank;
+    const PlacedSpan below = ranks_[*lower];
+    const Place given = random_place(a);
+    const size_t number = random_.below(ranks_.size(b) + 1);
+    const std::optional<Place> got = number < ranks_.size(b) ? std::optional(ranks_.place(b, number)) : std::nullopt;
+    const PlacedSpan from_a = ranks_[given], from_b = got ? ranks_[*got] : PlacedSpan{};
+    if (from_a.document == above.document || (got && from_b.document == above.document)) return;
 
     Change change;
     change.add(request_, from_a, -1);
     int64_t saved = most_saved(from_a, from_a.span);
-    if (returns) {
+    if (got) {
       change.add(request_, from_b, 1);
       saved += most_saved(from_b, from_b.span);
     }
@@ -317,14 +307,24 @@ class Search {
       change.add(request_, {above.document, Span{above.span.begin, cut}}, -1);
     }
     saved += std::max<int64_t>(0, above.span.begin - cut);
-    propose(a, b, change, saved, [&] {
-      after_a_ = without(upper, given, ranks_[a]);
-      after_b_ = without(lower, got, ranks_[b]);
-      after_a_.push_back({above.document, Span{cut, above.span.end}});
-      after_b_.push_back({below.document, Span{below.span.begin, cut}});
-      if (returns) add(from_b, &after_a_);
-      add(from_a, &after_b_);
+    const PlacedSpan new_above{above.document, Span{cut, above.span.end}};
+    const PlacedSpan new_below{below.document, Span{below.span.begin, cut}};
+    const bool accepted = accepts(a, b, change, saved, [&] {
+      edit_a_ = {{above, from_a}, {new_above}};
+      edit_b_ = {{below}, {new_below, from_a}};
+      if (!got) return;
+      edit_a_.with.push_back(from_b);
+      edit_b_.without.push_back(from_b);
     });
+    if (!accepted) return;
+    ranks_.erase(*upper);
+    ranks_.erase(given);
+    ranks_.erase(*lower);
+    if (got) ranks_.erase(*got);
+    ranks_.push(a, new_above);
+    ranks_.push(b, new_below);
+    if (got) ranks_.add(a, from_b);
+    ranks_.add(b, from_a);
   }
 
   // Where the upper span begins if it takes up so much work from the lower one, or gives as much if that is negative.
@@ -345,8 +345,7 @@ class Search {
   const PlacementGoal goal_;
   const double mean_tokens_;
   double token_work_ = 0;  // of a mean token
-  SeenKeys seen_keys_;
-  std::vector<Spans>& ranks_;
+  RankSpans ranks_;
   std::vector<Load> loads_;  // [rank]
   int64_t keys_ = 0;         // that travel
   Random random_;
@@ -354,16 +353,16 @@ class Search {
   double temperature_ = 0, token_price_ = 0;
   size_t worst_ = 0;  // rank
   double worst_excess_ = 0;
-  Spans after_a_, after_b_;
+  Edit edit_a_, edit_b_;
+  std::vector<Span> before_, after_;  // of change_of_keys()
 };
 
 }  // namespace
 
 PlacementState state_of(const Request& request, const std::vector<Spans>& ranks) {
   PlacementState state;
-  const SeenKeys seen_keys(request.documents);
   for (const Spans& spans : ranks) {
-    const Load load = load_of(request, seen_keys, spans);
+    const Load load = load_of(request, spans);
     state.most_work = std::max(state.most_work, load.work);
     state.most_tokens = std::max(state.most_tokens, load.tokens);
     state.keys += load.keys - load.tokens;
@@ -372,7 +371,9 @@ PlacementState state_of(const Request& request, const std::vector<Spans>& ranks)
 }
 
 void improve(const Request& request, const PlacementGoal& goal, int64_t moves, std::vector<Spans>* ranks) {
-  Search(request, goal, ranks).run(moves);
+  Search search(request, goal, *ranks);
+  search.run(moves);
+  *ranks = search.spans();
 }
 
 }  // namespace evenspan::plan

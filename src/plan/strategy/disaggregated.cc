@@ -4,6 +4,8 @@
 #include <array>
 #include <map>
 #include <numeric>
+#include <set>
+#include <tuple>
 
 #include "plan/strategy/parts.h"
 #include "plan/strategy/table.h"
@@ -24,22 +26,28 @@ int64_t pairs_of(const Request& request, const PlacedSpan& queries) {
   return num_pairs(request.documents[queries.document], queries.span);
 }
 
-// Moves shards from ranks with more than most_ pairs to ranks with less than the mean, the emptiest first.
+// Moves shards from ranks with more than most_ pairs to ranks with less than the mean, the emptiest first. Shards that
+// are alike, of which a rank that is filled has no keys, are looked at once for all.
 class Balancer {
  public:
   Balancer(const Request& request, const Placement& placement)
-      : request_(request), placement_(placement), pairs_(static_cast<size_t>(placement.num_ranks()), 0) {
+      : request_(request),
+        placement_(placement),
+        pairs_(static_cast<size_t>(placement.num_ranks()), 0),
+        shards_of_(static_cast<size_t>(request.documents.size())) {
     const AttentionShape& shape = request.shape;
     row_bytes_ = int64_t{2} * shape.num_heads * shape.head_dim * num_bytes(shape.element);
     key_bytes_ = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
     for (int32_t r = 0; r < placement.num_ranks(); ++r) {
       for (const PlacedSpan& placed : placement.spans(Rank(r))) {
+        shards_of_[static_cast<size_t>(placed.document.value)].push_back(at_home_.size());
         at_home_.push_back(Shard{placed, Rank(r)});
         pairs_[static_cast<size_t>(r)] += pairs_of(request, placed);
       }
     }
     mean_ = std::accumulate(pairs_.begin(), pairs_.end(), int64_t{0}) / placement.num_ranks();
     most_ = mean_ + mean_ / 100 * kTolerancePercent;
+    for (size_t s = 0; s < at_home_.size(); ++s) alike_[kind_of(at_home_[s])].insert(s);
   }
 
   std::vector<Shard> run() {
@@ -56,6 +64,9 @@ class Balancer {
   }
 
  private:
+  // What a shard's pairs and bytes depend on.
+  using Kind = std::tuple<Rank, int64_t, MaskKind, int64_t, Span>;
+
   struct Candidate {
     size_t shard = 0;  // in at_home_
     Span rows;         // an end of it, or all
@@ -65,30 +76,64 @@ class Balancer {
 
   int64_t& pairs(int32_t rank) { return pairs_[static_cast<size_t>(rank)]; }
 
-  void fill(int32_t to) {
-    present_.clear();
-    while (pairs(to) < mean_) {
-      const Candidate best = best_candidate(to);
-      if (best.pairs == 0) return;
-      move(best, to);
+  Kind kind_of(const Shard& shard) const {
+    const Document& document = request_.documents[shard.queries.document];
+    return {shard.rank, document.length, document.mask.kind, document.mask.extent, shard.queries.span};
+  }
+
+  void leave_alike(size_t s) {
+    const auto kind = alike_.find(kind_of(at_home_[s]));
+    if (kind == alike_.end()) return;
+    kind->second.erase(s);
+    if (kind->second.empty()) alike_.erase(kind);
+  }
+
+  // From now on until the rank is filled, the document's shards differ from others like them.
+  void look_at_each(DocumentId document) {
+    for (const size_t s : shards_of_[static_cast<size_t>(document.value)]) {
+      if (at_home_[s].queries.span.empty()) continue;
+      leave_alike(s);
+      each_.insert(s);
     }
   }
 
+  void fill(int32_t to) {
+    if (pairs(to) >= mean_) return;
+    for (const PlacedSpan& placed : placement_.spans(Rank(to))) {
+      if (shards_of_[static_cast<size_t>(placed.document.value)].size() > 1) look_at_each(placed.document);
+    }
+    while (pairs(to) < mean_) {
+      const Candidate best = best_candidate(to);
+      if (best.pairs == 0) break;
+      look_at_each(at_home_[best.shard].queries.document);
+      move(best, to);
+      if (at_home_[best.shard].queries.span.empty()) each_.erase(best.shard);
+    }
+    for (const size_t s : each_) alike_[kind_of(at_home_[s])].insert(s);
+    each_.clear();
+    present_.clear();
+  }
+
+  // The first of the best.
   Candidate best_candidate(int32_t to) {
     Candidate best;
-    for (size_t s = 0; s < at_home_.size(); ++s) {
-      const auto& [queries, from] = at_home_[s];
-      const int64_t most = std::min(most_ - pairs(to), pairs(from.value) - most_);
-      if (most <= 0 || queries.span.empty()) continue;
-      for (const Span& rows : ends(queries, most)) {
-        if (rows.empty()) continue;
-        const PlacedSpan part{queries.document, rows};
-        const int64_t pairs = pairs_of(request_, part);
-        const double per_byte = static_cast<double>(pairs) / static_cast<double>(bytes(part, to));
-        if (per_byte > best.pairs_per_byte) best = Candidate{s, rows, pairs, per_byte};
-      }
-    }
+    for (const auto& [kind, shards] : alike_) consider(*shards.begin(), to, &best);
+    for (const size_t s : each_) consider(s, to, &best);
     return best;
+  }
+
+  void consider(size_t s, int32_t to, Candidate* best) {
+    const auto& [queries, from] = at_home_[s];
+    const int64_t most = std::min(most_ - pairs(to), pairs(from.value) - most_);
+    if (most <= 0) return;
+    for (const Span& rows : ends(queries, most)) {
+      if (rows.empty()) continue;
+      const PlacedSpan part{queries.document, rows};
+      const int64_t pairs = pairs_of(request_, part);
+      const double per_byte = static_cast<double>(pairs) / static_cast<double>(bytes(part, to));
+      const bool earlier = per_byte == best->pairs_per_byte && s < best->shard;
+      if (per_byte > best->pairs_per_byte || earlier) *best = Candidate{s, rows, pairs, per_byte};
+    }
   }
 
   // The largest parts of the queries, from either end, that have no more pairs.
@@ -144,6 +189,9 @@ class Balancer {
   int64_t mean_ = 0, most_ = 0;  // pairs of a rank
   std::vector<int64_t> pairs_;   // [rank]
   std::vector<Shard> at_home_, moved_;
+  std::vector<std::vector<size_t>> shards_of_;       // [document], in at_home_
+  std::map<Kind, std::set<size_t>> alike_;           // of at_home_, with queries, whose keys are not at the rank
+  std::set<size_t> each_;                            // of at_home_: the others
   std::map<DocumentId, std::vector<Span>> present_;  // of the rank that is being filled
 };
 
