@@ -32,6 +32,7 @@
 #endif
 #ifdef EVENSPAN_WITH_MACHINE
 #include "evenspan/machine/machine_files.h"
+#include "evenspan/machine/run_scenario.h"
 #endif
 #ifdef EVENSPAN_WITH_TRAIN
 #include <malloc.h>
@@ -141,18 +142,6 @@ simulate::Model make_model(const ModelArgument& argument, const plan::AttentionS
   return model;
 }
 
-simulate::Scenario read_scenario([[maybe_unused]] const simulate::Model& model, const std::string& profile_name,
-                                 [[maybe_unused]] const std::string& topology, [[maybe_unused]] int32_t ranks,
-                                 [[maybe_unused]] int32_t ranks_per_node) {
-#ifdef EVENSPAN_WITH_MACHINE
-  const simulate::Profile profile = machine::read_profile(profile_name);
-  return simulate::scenario_of_run(profile, model, machine::machine_of_run(topology, profile, ranks, ranks_per_node));
-#else
-  fail(ErrorKind::unsupported, "[plan] this build reads no profiles, ", profile_name,
-       " was given; build evenspan with nlohmann-json");
-#endif
-}
-
 // Plans batches that differ in their documents only, and the next one in the background.
 class Planner {
  public:
@@ -160,9 +149,7 @@ class Planner {
           const std::string& strategy, int32_t heads, int32_t kv_heads, int32_t head_dim, const std::string& dtype,
           double token_slack, int32_t ranks_per_group, int64_t memory_budget, const std::optional<std::string>& profile,
           const ModelArgument& model, int64_t capacity)
-      : scenario_(make_scenario(profile, model, {heads, kv_heads, head_dim, plan::parse_element_type(dtype)}, topology,
-                                ranks, ranks_per_node)),
-        cache_([this](const plan::Request& request) { return make(request); },
+      : cache_([this](const plan::Request& request) { return make(request); },
                static_cast<size_t>(std::max<int64_t>(capacity, 1))) {
     request_.shape = {heads, kv_heads, head_dim, plan::parse_element_type(dtype)};
     request_.topology = plan::make_topology(ranks, ranks_per_node);
@@ -170,6 +157,7 @@ class Planner {
     request_.options.token_slack = token_slack;
     request_.options.ranks_per_group = ranks_per_group;
     request_.options.memory_budget_bytes = memory_budget;
+    read_scenario(profile, model, topology, ranks_per_node);
     if (model && !scenario_) request_.cost = simulate::cost_model(make_model(model, request_.shape));
   }
 
@@ -194,15 +182,22 @@ class Planner {
   }
 
  private:
-  static std::optional<simulate::Scenario> make_scenario(const std::optional<std::string>& profile,
-                                                         const ModelArgument& model, const plan::AttentionShape& shape,
-                                                         const std::optional<std::string>& topology, int32_t ranks,
-                                                         int32_t ranks_per_node) {
-    if (topology && !profile) {
-      fail_invalid("[plan] topology has no effect without a profile; leave it out, or give a profile");
+  // Sets the scenario, and a note where its profile is the default one.
+  void read_scenario(const std::optional<std::string>& profile, const ModelArgument& model,
+                     const std::optional<std::string>& topology, [[maybe_unused]] int32_t ranks_per_node) {
+#ifdef EVENSPAN_WITH_MACHINE
+    machine::RunScenario run = machine::scenario_of_run(
+        {request_.options.strategy, profile.value_or(""), topology.value_or(""), request_.num_ranks(), ranks_per_node},
+        make_model(model, request_.shape));
+    scenario_ = std::move(run.scenario);
+    note_ = std::move(run.note);
+#else
+    if (profile || topology || request_.options.strategy == simulate::kAuto) {
+      fail(ErrorKind::unsupported,
+           "[plan] this build reads no profiles, and a profile, a topology or the strategy auto was given; build "
+           "evenspan with nlohmann-json");
     }
-    if (!profile) return std::nullopt;
-    return read_scenario(make_model(model, shape), *profile, topology.value_or(""), ranks, ranks_per_node);
+#endif
   }
   plan::Request request_of(const std::vector<int64_t>& lengths, const MaskArgument& mask) const {
     plan::Request request = request_;
@@ -213,13 +208,13 @@ class Planner {
     simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr);
     if (!planned.note.empty()) {
       const std::lock_guard lock(note_mutex_);
-      note_ = std::move(planned.note);
+      note_ += (note_.empty() ? "" : "; ") + planned.note;
     }
     return std::move(planned.plan);
   }
 
-  plan::Request request_;  // without documents
-  const std::optional<simulate::Scenario> scenario_;
+  plan::Request request_;                       // without documents
+  std::optional<simulate::Scenario> scenario_;  // set by the constructor alone
   std::mutex note_mutex_;
   std::string note_;
   plan::PlanCache cache_;  // last: its thread uses the rest
@@ -237,6 +232,7 @@ std::vector<std::vector<std::tuple<int64_t, int64_t, int64_t>>> placement(const 
 }
 
 void bind_plan(py::module_& m) {
+  m.attr("DEFAULT_STRATEGY") = plan::kDefaultStrategy;
   py::class_<PlanHandle>(m, "Plan")
       .def_property_readonly("lengths",
                              [](const PlanHandle& p) {

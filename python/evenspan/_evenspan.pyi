@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+DEFAULT_STRATEGY: str
+
 class Plan:
     """Who holds which tokens and who computes what, for one batch on all ranks. Immutable; made by `evenspan.plan`."""
 

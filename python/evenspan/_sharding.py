@@ -32,7 +32,7 @@ def planner(
     head_dim: int,
     ranks_per_node: int = 0,
     topology: str | os.PathLike[str] | None = None,
-    strategy: str = "sequence_aware",
+    strategy: str = _evenspan.DEFAULT_STRATEGY,
     dtype: torch.dtype | str = torch.bfloat16,
     token_slack: float = 0.1,
     ranks_per_group: int = 0,
@@ -91,7 +91,7 @@ def plan(
     head_dim: int,
     ranks_per_node: int = 0,
     topology: str | os.PathLike[str] | None = None,
-    strategy: str = "sequence_aware",
+    strategy: str = _evenspan.DEFAULT_STRATEGY,
     dtype: torch.dtype | str = torch.bfloat16,
     mask: str | Sequence[str] = "causal",
     token_slack: float = 0.1,
@@ -110,10 +110,11 @@ def plan(
         head_dim: Elements of a head.
         ranks_per_node: Consecutive ranks on one machine, the last may have fewer; 0 puts all on one.
         topology: A JSON file (docs/simulator.md) with levels and links of its own, instead of `ranks_per_node`; goes
-            with a profile.
-        strategy: A name that `evenspan strategies` lists, or "auto": the one whose step is simulated shortest on the
-            machine of `profile`, for the sizes of `model`; `Plan.strategy` names it. Beyond 64 ranks some are
-            modelled by a formula and not planned; a warning says when the shortest step is theirs.
+            with a profile or "auto".
+        strategy: A name that `evenspan strategies` lists, "mixed" by default, or "auto": the one whose step is
+            simulated shortest on the machine of `profile` (h100-sxm if none is named, and a warning says so), for the
+            sizes of `model`; `Plan.strategy` names it. Beyond 64 ranks some are modelled by a formula and not planned;
+            a warning says when the shortest step is theirs.
         dtype: Element type of queries, keys and values: a torch type, its name (float32), or bf16, f16, f32, f64.
         mask: "causal", "full", "window:W" or "prefix:N"; one for all documents or one for each.
         token_slack: A planned placement keeps tokens max / mean at most 1 + token_slack where possible.
@@ -127,9 +128,8 @@ def plan(
             one by operations, or by FlexSP's times of a 7B model if none is given.
 
     Raises:
-        InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; "auto" has no
-            profile, or the profile was not measured for the shape; `model` has other heads; `topology` has no profile,
-            or other ranks.
+        InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; the profile was
+            not measured for the shape; `model` has other heads; `topology` has no profile, or other ranks.
         ResourceError: No plan keeps the memory budget.
     """
     made_by = planner(
@@ -158,7 +158,7 @@ def plan(
 
 
 def warn_of_choice(made_by: _evenspan.Planner) -> None:
-    """Warn when "auto" planned another strategy than the one with the shortest step, of which no plan is written."""
+    """Warn when "auto" chose for a profile that nobody named, or planned another strategy than the shortest one."""
     if note := made_by.take_note():
         warnings.warn(f"[plan] {note}", stacklevel=3)
 

@@ -26,7 +26,7 @@ constexpr const char* kSummary =
 constexpr const char* kExamples = R"(Examples:
   seq 100 100 2000 | evenspan plan --lengths - --ranks 4
   evenspan plan --lengths lengths.txt.gz --ranks 64 --ranks-per-node 8 --strategy hierarchical --json plan.json
-  evenspan plan --lengths lengths.txt --ranks 16 --ranks-per-node 8 --strategy auto --profile h100-sxm
+  evenspan plan --lengths lengths.txt --ranks 16 --ranks-per-node 8 --strategy auto --profile a100-40gb-ib
   evenspan plan --lengths lengths.txt --topology cluster.json --strategy auto --profile mine.json
   evenspan plan --lengths lengths.txt --ranks 8 --mask window:4096 --text plan.txt --verify
 
@@ -38,7 +38,7 @@ Exit code: 0 planned, 1 --verify refused the plan, 2 bad arguments or input.)";
 
 struct PlanArguments {
   RequestArguments request;
-  std::string profile = kDefaultProfile, topology, json, text, html;
+  std::string profile = machine::kDefaultProfile, topology, json, text, html;
   bool verify = false;
 };
 
@@ -48,11 +48,12 @@ void declare(Options* options, PlanArguments* arguments) {
                    &arguments->request.ranks_per_node);
   declare_topology(options, &arguments->topology);
   options->text("--strategy", "NAME",
-                "One of " + strategy_names() + ", auto; evenspan strategies describes them; auto needs --profile",
+                "One of " + strategy_names() +
+                    ", auto; evenspan strategies describes them; auto takes the one with the shortest step simulated",
                 &arguments->request.knobs.strategy);
   options->text("--profile", "NAME|FILE",
                 "The machine's profile, shipped or as JSON, for auto, for the work of a pair and a token, and for the "
-                "modelled seconds of --json; only these last have a default",
+                "modelled seconds of --json; where none is named, the work is FlexSP's",
                 &arguments->profile);
   declare_attention(options, &arguments->request);
   declare_knobs(options, &arguments->request);
@@ -61,12 +62,6 @@ void declare(Options* options, PlanArguments* arguments) {
   options->text("--html", "OUT", "Write a page with pictures: placement, tokens, work, bytes; - is standard output",
                 &arguments->html);
   options->flag("--verify", "Prove the plan before a file is written", &arguments->verify);
-}
-
-std::string shipped_names() {
-  std::string names;
-  for (const auto& [name, text] : machine::shipped_profiles()) names += (names.empty() ? "" : ", ") + name;
-  return names;
 }
 
 // What --topology describes.
@@ -103,13 +98,8 @@ int plan_command(const Arguments& words) {
   if (!options.parse(words)) return kDone;
   refuse_same_output({{"--json", arguments.json}, {"--text", arguments.text}, {"--html", arguments.html}});
   const RequestArguments& wanted = arguments.request;
-  const bool has_profile = options.given("--profile");
-  if (wanted.knobs.strategy != simulate::kAuto) {
-    plan::find_strategy(wanted.knobs.strategy);  // before the lengths, which may come from a terminal
-  } else if (!has_profile) {
-    fail_invalid("[options] --strategy auto simulates the machine and needs its --profile; name a shipped one (",
-                 shipped_names(), ") or a file");
-  }
+  const bool is_auto = wanted.knobs.strategy == simulate::kAuto, has_profile = options.given("--profile");
+  if (!is_auto) plan::find_strategy(wanted.knobs.strategy);  // before the lengths, which may come from a terminal
   check_topology(options, "evenspan plan");
   check_idle_knobs(options, {wanted.knobs.strategy}, "evenspan plan");
   const plan::Mask mask = plan::parse_mask(wanted.mask);
@@ -122,7 +112,8 @@ int plan_command(const Arguments& words) {
   request.topology = described ? described->topology : plan::make_topology(wanted.ranks, wanted.ranks_per_node);
   plan::validate(request);
   std::optional<simulate::Scenario> scenario;
-  if (has_profile) scenario = make_scenario(profile, described, request);
+  if (is_auto && !has_profile) std::cerr << "evenspan plan: note: " << machine::note_of_default_profile() << "\n";
+  if (has_profile || is_auto) scenario = make_scenario(profile, described, request);
 
   // What a rank spends: the plan, and its own program.
   const auto start = std::chrono::steady_clock::now();

@@ -4,14 +4,13 @@
 #include <string>
 
 #include "cli/request_options.h"
+#include "evenspan/machine/run_scenario.h"
 #include "evenspan/simulate/prediction.h"
 
 namespace evenspan::cli {
 
-constexpr const char* kDefaultProfile = "h100-sxm";
-
 struct ScenarioArguments {
-  std::string topology, profile = kDefaultProfile, model, transport = "all_gather";
+  std::string topology, profile = machine::kDefaultProfile, model, transport = "all_gather";
 };
 
 // --profile.

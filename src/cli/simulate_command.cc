@@ -36,7 +36,8 @@ using simulate::kAuto;
 struct SimulateArguments {
   RequestArguments request;
   ScenarioArguments scenario;
-  std::string strategies = "auto,sequence_aware,hierarchical", json, trace, html;
+  std::string strategies = std::string(kAuto) + "," + plan::kDefaultStrategy + ",sequence_aware,hierarchical";
+  std::string json, trace, html;
 };
 
 void declare(Options* options, SimulateArguments* arguments) {
@@ -110,7 +111,7 @@ int simulate_command(const Arguments& words) {
   }
   if (plans.empty() && !arguments.html.empty()) {
     fail_invalid("[options] --html needs a plan, and ", arguments.strategies, " on ", request.num_ranks(),
-                 " ranks is predicted by a formula; add sequence_aware or hierarchical");
+                 " ranks is predicted by a formula; add ", plan::kDefaultStrategy);
   }
   const SimulationTitle title{request.documents.size(), request.documents.total_tokens(), to_string(mask),
                               simulate::step_lower_bound(request, scenario)};

@@ -195,10 +195,6 @@ void validate(const Config& c) {
   require(c.optimizer.decay_steps == 0 || c.optimizer.warmup_steps <= c.optimizer.decay_steps,
           "optimizer.warmup_steps must be at most optimizer.decay_steps, they are ", c.optimizer.warmup_steps, " and ",
           c.optimizer.decay_steps);
-  require(
-      c.parallel.strategy != "auto" || !c.parallel.profile.empty(),
-      "parallel.strategy = \"auto\" simulates the machine, and parallel.profile is empty; name a shipped profile or a "
-      "file");
   require(c.run.checkpoint_interval == 0 || !c.run.folder.empty(), "run.checkpoint_interval is ",
           c.run.checkpoint_interval, "; checkpoints need run.folder");
   require(c.run.resume != "latest" || !c.run.folder.empty(),

@@ -66,9 +66,9 @@ std::vector<Key> bind_keys(Config& c) {
   path(
       "parallel.profile", &c.parallel.profile,
       "the machine's profile, a shipped name or a JSON file, by which work is weighed and auto chooses; empty: work is "
-      "counted in operations");
+      "counted in operations, and auto takes h100-sxm and says so");
   path("parallel.topology", &c.parallel.topology,
-       "the machine's nodes and links as a JSON file, instead of ranks_per_node; needs a profile");
+       "the machine's nodes and links as a JSON file, instead of ranks_per_node; needs a profile or auto");
   number("parallel.ranks_per_node", &c.parallel.ranks_per_node, 0, 1e6, "ranks that share a fast link; 0: all of them");
   number("parallel.ranks_per_group", &c.parallel.ranks_per_group, 0, 1e6,
          "mixed, hierarchical, usp: ranks that split heads; 0: as many as divide the ranks and share a node");

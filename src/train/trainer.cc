@@ -15,7 +15,7 @@
 #include <thread>
 
 #include "evenspan/core/error.h"
-#include "evenspan/machine/machine_files.h"
+#include "evenspan/machine/run_scenario.h"
 #include "evenspan/nn/decoder.h"
 #include "evenspan/nn/loss.h"
 #include "evenspan/nn/safetensors.h"
@@ -46,21 +46,17 @@ plan::ElementType element_type(at::ScalarType type) {
                                  : plan::ElementType::f32;
 }
 
-// What `auto` simulates; none without a profile.
+// What `auto` simulates; none without a profile. The leader says which profile it took by itself.
 std::optional<simulate::Scenario> load_scenario(const ParallelConfig& parallel, const nn::ModelConfig& m,
-                                                plan::ElementType element, int32_t num_ranks) {
-  if (parallel.profile.empty()) {
-    if (!parallel.topology.empty()) {
-      fail_invalid("[train] parallel.topology has no effect without parallel.profile; leave it out, or give a profile");
-    }
-    return std::nullopt;
-  }
+                                                plan::ElementType element, const comm::Communicator& communicator) {
   simulate::Model model = simulated_model(m, element);
   model.states.transport = parallel.transport;
-  const simulate::Profile profile = machine::read_profile(parallel.profile);
-  return simulate::scenario_of_run(
-      profile, model,
-      machine::machine_of_run(parallel.topology, profile, num_ranks, static_cast<int32_t>(parallel.ranks_per_node)));
+  machine::RunScenario run =
+      machine::scenario_of_run({parallel.strategy, parallel.profile, parallel.topology, communicator.size(),
+                                static_cast<int32_t>(parallel.ranks_per_node)},
+                               model);
+  if (!run.note.empty() && communicator.rank() == 0) std::printf("note: %s\n", run.note.c_str());
+  return std::move(run.scenario);
 }
 
 // Training batches seldom come again, so few of their plans are kept; those of the evaluation come again each time.
@@ -147,7 +143,7 @@ Run::Run(const Config& config, const comm::Communicator& communicator)
       type_(compute_type(config.model.dtype)),
       optimizer_(nn::parameter_specs(model_), type_, config.optimizer, communicator_),
       decoder_(model_, optimizer_.parameters()),
-      scenario_(load_scenario(config.parallel, model_, element_type(type_), communicator_.size())),
+      scenario_(load_scenario(config.parallel, model_, element_type(type_), communicator_)),
       plans_(planner(), kTrainingPlans),
       evaluation_plans_(planner(), std::min(kMostEvaluationPlans, static_cast<size_t>(config.run.eval_batches))) {
   start();

@@ -171,6 +171,21 @@ def test_auto_is_the_choice_of_simulate(evenspan: Run, tmp_path: Path) -> None:
     assert again["hash"] == got["hash"]
 
 
+def test_auto_has_a_default_profile_and_says_which(evenspan: Run, tmp_path: Path) -> None:
+    note = "evenspan plan: note: auto chooses for the machine of the profile h100-sxm, since none is named"
+    words = ["--lengths", "-", "--ranks", 2, "--strategy", "auto", "--json", "-"]
+    done = evenspan("plan", *words, stdin="9000\n3000\n700\n")
+    named = evenspan("plan", *words, "--profile", "h100-sxm", stdin="9000\n3000\n700\n")
+    assert done.returncode == named.returncode == 0
+    assert json.loads(done.stdout)["hash"] == json.loads(named.stdout)["hash"]
+    assert done.stderr.startswith(note)
+    assert "note" not in named.stderr
+    done = evenspan("plan", *words, "--dtype", "f32", stdin="9000\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith(note)
+    assert "h100-sxm has no attention times of head dimension 128 in f32" in done.stderr
+
+
 def test_a_topology_is_planned_for(evenspan: Run, tmp_path: Path) -> None:
     lengths, words = [9000, 3000, 700, 64], ["--strategy", "auto", "--profile", "h100-sxm"]
     machine = {"ranks": 8, "levels": [{"group_size": 2}, {"group_size": 4}, {"group_size": 8, "bytes_per_second": 1e3}]}
@@ -230,7 +245,7 @@ def test_table(evenspan: Run) -> None:
     done = evenspan("plan", "--lengths", PROLONG, "--ranks", 8, "--ranks-per-node", 4)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("sequence_aware: 100 documents, ")
+    assert lines[0].startswith("mixed: 100 documents, ")
     assert lines[2].split() == ["rank", "tokens", "/", "mean", "work", "s", "/", "mean", "sent", "bytes"]
     assert [line.split()[0] for line in lines[3:12]] == [*"01234567", "all"]
     assert "bytes of a ring" in done.stdout
@@ -263,7 +278,7 @@ def test_spaces_comments_and_blank_lines_at_the_end(evenspan: Run) -> None:
     done = evenspan("plan", "--lengths", "-", "--ranks", 2, "--json", "-", stdin="# ProLong\n 5 \r\n\t7\n\n \n")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["documents"] == [5, 7]
-    assert done.stderr.startswith("sequence_aware: 2 documents, 12 tokens on 2 ranks")
+    assert done.stderr.startswith("mixed: 2 documents, 12 tokens on 2 ranks")
 
 
 @pytest.mark.parametrize(
@@ -308,10 +323,6 @@ def test_bad_lengths(evenspan: Run, lengths: str | bytes, message: str) -> None:
         (["--lengths", "-", "--ranks", 2, "--strategy", "rign"], "did you mean 'ring'?"),
         (["--lengths", "-", "--ranks", 2, "--strategy", "sequence-awar"], "did you mean 'sequence_aware'?"),
         (["--lengths", "-", "--ranks", 2, "--strategy", ""], 'no strategy ""'),
-        (
-            ["--lengths", "-", "--ranks", 2, "--strategy", "auto"],
-            "--strategy auto simulates the machine and needs its --p",
-        ),
         (["--lengths", "-", "--ranks", 2, "--profile", "h100"], "did you mean 'h100-sxm'?"),
         (["--lengths", "-", "--ranks", 2, "--profile", "h100-sxm", "--dtype", "f32"], "of head dimension 128 in f32"),
         (["--lengths", "-", "--ranks", 2, "--heads", 7], "8 kv heads do not divide 7 heads"),
@@ -321,8 +332,11 @@ def test_bad_lengths(evenspan: Run, lengths: str | bytes, message: str) -> None:
         (["--lengths", "-", "--ranks", 2, "--dtype", "fp16"], 'element type is "fp16"; use bf16, f16, f32 or f64'),
         (["--lengths", "-", "--ranks", 2, "--mask", "casual"], 'mask is "casual"; use causal, full, window:W'),
         (["--lengths", "-", "--ranks", 2, "--mask", "window:0"], 'mask is "window:0"'),
-        (["--lengths", "-", "--ranks", 2, "--token-slack", -1], "token slack is -1"),
-        (["--lengths", "-", "--ranks", 2, "--token-slack", "nan"], "token slack is nan"),
+        (["--lengths", "-", "--ranks", 2, "--strategy", "hierarchical", "--token-slack", -1], "token slack is -1"),
+        (
+            ["--lengths", "-", "--ranks", 2, "--strategy", "hierarchical", "--token-slack", "nan"],
+            "token slack is nan",
+        ),
         (["--lengths", "-", "--ranks", 2, "--token-slack", "much"], '--token-slack is "much"; give a number'),
         (["--lengths", "-", "--ranks", 4, "--ranks-per-group", 3, "--strategy", "usp"], "do not divide 4 ranks"),
         (

@@ -209,7 +209,10 @@ def test_flexsp_reproduces_its_cost_model(evenspan: Run, tmp_path: Path) -> None
         (["--lengths", "-", "--ranks", 2, "--strategy", "ring,rign"], "did you mean 'ring'?"),
         (["--lengths", "-", "--ranks", 2, "--strategy", "ring,"], 'no strategy ""'),
         (["--lengths", "-", "--ranks", 2, "--strategy", "ring,ring"], "--strategy names ring twice"),
-        (["--lengths", "-", "--ranks", 2, "--stripe-tokens", 8], "no effect with auto, sequence_aware, hierarchical"),
+        (
+            ["--lengths", "-", "--ranks", 2, "--stripe-tokens", 8],
+            "no effect with auto, mixed, sequence_aware",
+        ),
         (
             ["--lengths", "-", "--ranks", 2, "--head-dim", 64],
             "h100-sxm has no attention times of head dimension 64 in bf16",

@@ -111,8 +111,12 @@ struct CostModel {
   double whole_tiles_slowdown(int64_t length) const;
 };
 
+// The strategy where none is named: it evens tokens and attention, each for itself, so that no cost model has to be right
+// (docs/algorithms.md compares it with others).
+constexpr const char* kDefaultStrategy = "mixed";
+
 struct Options {
-  std::string strategy = "sequence_aware";  // a name of the strategy table
+  std::string strategy = kDefaultStrategy;  // a name of the strategy table
   double token_slack = 0.1;         // a planned placement keeps tokens max/mean at most 1 + token_slack where possible
   int32_t ranks_per_group = 0;      // mixed, hierarchical, usp: ranks of a group; divides num_ranks. 0: the largest
                                     // divisor of num_ranks not above the ranks of a node

@@ -9,6 +9,8 @@
 #include <variant>
 #include <vector>
 
+#include "evenspan/plan/request.h"
+
 namespace evenspan::train {
 
 // The meaning of every field, with its unit and range, stands in the table of keys (config.cc), which `--help` prints.
@@ -45,7 +47,7 @@ struct OptimizerConfig {
 };
 
 struct ParallelConfig {
-  std::string strategy = "sequence_aware";
+  std::string strategy = plan::kDefaultStrategy;
   std::string profile;
   std::string topology;
   int64_t ranks_per_node = 0;

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from evenspan import _evenspan
 from evenspan._errors import InvalidArgumentError
 from evenspan._groups import communicator_of
 from evenspan.huggingface._attention import NAME
@@ -27,7 +28,7 @@ def attach(
     *,
     average: bool = False,
     timeout: float | None = None,
-    strategy: str = "sequence_aware",
+    strategy: str = _evenspan.DEFAULT_STRATEGY,
     ranks_per_node: int = 0,
     topology: str | os.PathLike[str] | None = None,
     ranks_per_group: int = 0,
@@ -100,9 +101,8 @@ def attach(
             "token_slack": token_slack,
             "profile": profile,
         }
-        plans = Plans(
-            group, shape, sizes_of(config, needed=profile is not None), options, dtype, None if there else proof
-        )
+        sizes = sizes_of(config, needed=profile is not None or strategy == "auto")
+        plans = Plans(group, shape, sizes, options, dtype, None if there else proof)
         return Context(model, given, config, group, average, plans, before)
     except Exception:
         put_back(before)

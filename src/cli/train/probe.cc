@@ -23,12 +23,12 @@ constexpr const char* kUsage =
     --tokens   safetensors with `ids` (int64, documents one after another) and `lengths` (int64, one for each)
     --out      safetensors: `logits` [tokens, vocabulary], `loss`, and `grad.NAME` for every parameter
     --ranks    default 1
-    --strategy default sequence_aware
+    --strategy default mixed
     --dtype    float32 (default), bfloat16 or float64
 )";
 
 struct Options {
-  std::string model, tokens, out, strategy = "sequence_aware";
+  std::string model, tokens, out, strategy = plan::kDefaultStrategy;
   at::ScalarType type = at::kFloat;
   plan::ElementType element = plan::ElementType::f32;
   int32_t ranks = 1;

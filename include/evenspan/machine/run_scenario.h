@@ -1,0 +1,35 @@
+// The machine by which the plans of a run are weighed, as its user names it.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "evenspan/simulate/prediction.h"
+
+namespace evenspan::machine {
+
+// The shipped profile that is simulated where nobody names one.
+constexpr const char* kDefaultProfile = "h100-sxm";
+
+// What a user should know when `auto` chose by kDefaultProfile; the same words everywhere.
+std::string note_of_default_profile();
+
+struct RunMachine {
+  std::string strategy;        // of the table, or simulate::kAuto
+  std::string profile;         // a shipped name or a file; empty: none is named
+  std::string topology;        // a file; empty: nodes of ranks_per_node
+  int32_t num_ranks = 0;       // >= 1
+  int32_t ranks_per_node = 0;  // 0: all ranks on one node, or as the topology says
+};
+
+struct RunScenario {
+  std::optional<simulate::Scenario> scenario;  // none where no profile is named and the strategy needs none
+  std::string note;                            // note_of_default_profile(), or empty
+};
+
+// Reads the files that the run names. Throws invalid_argument for a topology without a profile, for a machine of other
+// ranks, for a profile that was not measured for the model's attention, and for an invalid model; resource for a file
+// that cannot be read.
+RunScenario scenario_of_run(const RunMachine& run, const simulate::Model& model);
+
+}  // namespace evenspan::machine
