@@ -76,5 +76,36 @@ TEST(ShortConvolution, EveryWidthPlacementAndNumberOfRanks) {
   }
 }
 
+// Every document's part of the gradient was a tensor of all rows: the backward pass took the square of the documents,
+// here minutes.
+TEST(ShortConvolution, ManyDocuments) {
+  constexpr int64_t kDocuments = 40'000, kTokens = 4, kChannels = 2, kWidth = 4;
+  at::manual_seed(4);
+  const auto f64 = at::TensorOptions().dtype(at::kDouble);
+  const at::Tensor x = at::randn({kDocuments * kTokens, kChannels}, f64).requires_grad_(),
+                   weight = at::randn({kChannels, kWidth}, f64).requires_grad_(), grad = at::randn_like(x);
+  const at::Tensor zeros = at::zeros({kDocuments, kWidth - 1, kChannels}, f64);
+  const at::Tensor padded = at::cat({zeros, x.view({kDocuments, kTokens, kChannels})}, 1);
+  at::Tensor expected = at::zeros({kDocuments, kTokens, kChannels}, f64);
+  for (int64_t i = 0; i < kWidth; ++i) expected = expected + padded.narrow(1, i, kTokens) * weight.select(1, i);
+  const auto gradients = torch::autograd::grad({expected.view_as(x)}, {x, weight}, {grad});
+  const auto plan = plan_for(std::vector<int64_t>(kDocuments, kTokens), 2, "ring", plan::ElementType::f64);
+  std::mutex mutex;
+  at::Tensor weight_sum = at::zeros_like(weight);
+  comm::run_threads(2, [&](const comm::Communicator& communicator) {
+    const run::Executable executable(plan, communicator);
+    const at::Tensor rows = home_rows(*plan, communicator.rank());
+    const at::Tensor own = x.detach().index_select(0, rows).requires_grad_();
+    const at::Tensor w = weight.detach().clone().requires_grad_();
+    const at::Tensor y = run::short_convolution(own, w, at::Tensor(), executable);
+    const auto found = torch::autograd::grad({y}, {own, w}, {grad.index_select(0, rows)});
+    const std::lock_guard lock(mutex);
+    EXPECT_LE(distance(y.detach(), expected.detach().view_as(x).index_select(0, rows)), 1e-12);
+    EXPECT_LE(distance(found[0], gradients[0].index_select(0, rows)), 1e-12);
+    weight_sum += found[1];
+  });
+  EXPECT_LE(distance(weight_sum, gradients[1]), 1e-12);
+}
+
 }  // namespace
 }  // namespace evenspan

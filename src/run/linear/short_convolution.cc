@@ -1,7 +1,9 @@
-// Short convolutions: the rows before each span are fetched, and the taps are sums of shifted rows.
+// Short convolutions: the rows before each span are fetched, and the taps are sums of shifted rows. Rows are gathered
+// for all spans at once, so that many short documents cost what their tokens do.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -14,97 +16,158 @@ namespace {
 
 using plan::HaloMove;
 using plan::HaloSpan;
+using Rows = std::vector<int64_t>;
 
-// Sends rows of one tensor along the moves, or back, with one message for each pair of ranks. `take(move, rows)` gets
-// what arrives, in the order of the moves, and what stays on the rank.
-template <class RowsOf, class Take>
-void exchange_rows(const std::vector<HaloMove>& moves, bool back, const comm::Communicator& communicator,
-                   const std::string& operation, const at::Tensor& like, RowsOf&& rows_of, Take&& take) {
-  const auto sender = [back](const HaloMove& m) { return back ? m.to : m.from; };
-  const auto receiver = [back](const HaloMove& m) { return back ? m.from : m.to; };
-  const Rank own = communicator.rank();
-  std::vector<comm::Transfer> sends, receives;
-  for (Rank peer(0); peer < communicator.size(); ++peer.value) {
-    if (peer == own) continue;
-    std::vector<at::Tensor> parts;
-    int64_t incoming = 0;
-    for (const HaloMove& move : moves) {
-      if (sender(move) == own && receiver(move) == peer) parts.push_back(rows_of(move));
-      if (sender(move) == peer && receiver(move) == own) incoming += move.num_rows;
-    }
-    if (!parts.empty()) sends.push_back({peer, at::cat(parts, 0)});
-    if (incoming > 0) receives.push_back({peer, at::empty({incoming, like.size(1)}, like.options())});
-  }
-  std::vector<comm::Transfer> arrived = receives;
-  communicator.exchange(std::move(sends), std::move(receives), operation)->wait();
-  std::vector<int64_t> taken(arrived.size(), 0);
-  for (const HaloMove& move : moves) {
-    if (receiver(move) != own) continue;
-    if (sender(move) == own) {
-      take(move, rows_of(move));
-      continue;
-    }
-    size_t from = 0;
-    while (arrived[from].peer != sender(move)) ++from;
-    take(move, arrived[from].data.narrow(0, taken[from], move.num_rows));
-    taken[from] += move.num_rows;
-  }
+void append_rows(int64_t first, int64_t count, Rows* rows) {
+  for (int64_t row = first; row < first + count; ++row) rows->push_back(row);
 }
 
-struct Layer : torch::CustomClassHolder {
-  std::shared_ptr<Executable::Entry> entry;  // keeps the halos
-  const plan::Halos* halos = nullptr;
-  std::string kind;
+at::Tensor index_of(const Rows& rows, const at::Tensor& of) { return at::tensor(rows, at::kLong).to(of.device()); }
+
+at::Tensor gather(const at::Tensor& from, const Rows& rows) { return from.index_select(0, index_of(rows, from)); }
+
+// [rows + 1, channels], the last row 0.
+at::Tensor with_zeros(const at::Tensor& x) { return at::cat({x, at::zeros({1, x.size(1)}, x.options())}, 0); }
+
+// The halos of a rank, row by row.
+class HaloRows {
+ public:
+  HaloRows(const plan::Halos& halos, const comm::Communicator& communicator)
+      : communicator_(communicator), at_home_(peers()), in_halo_(peers()) {
+    for (const HaloSpan& span : halos.spans) append_rows(span.padded_row, span.num_rows, &own_);
+    own_or_zeros_.assign(static_cast<size_t>(halos.num_padded_rows), num_rows());
+    for (size_t row = 0; row < own_.size(); ++row) {
+      own_or_zeros_[static_cast<size_t>(own_[row])] = static_cast<int64_t>(row);
+    }
+    const Rank own = communicator.rank();
+    for (const HaloMove& move : halos.moves) {
+      if (move.from == own) append_rows(move.home_row, move.num_rows, &at_home_[index(move.to)]);
+      if (move.to == own) append_rows(move.padded_row, move.num_rows, &in_halo_[index(move.from)]);
+    }
+  }
+
+  int64_t num_rows() const { return static_cast<int64_t>(own_.size()); }
+  int64_t num_padded_rows() const { return static_cast<int64_t>(own_or_zeros_.size()); }
+  // [row]: where it is in the tensor with halos.
+  const Rows& own() const { return own_; }
+  // [padded row]: the own row that it is, or num_rows() in halos.
+  const Rows& own_or_zeros() const { return own_or_zeros_; }
+
+  // x [rows, channels] -> [padded rows, channels].
+  at::Tensor pad(const at::Tensor& x) const {
+    const std::vector<at::Tensor> arrived = exchange(x, at_home_, in_halo_, "short convolution forward");
+    std::vector<at::Tensor> parts{with_zeros(x)};
+    Rows rows = own_or_zeros_;
+    int64_t next = num_rows() + 1;  // what arrived lies behind the own rows and the zeros
+    for (size_t peer = 0; peer < peers(); ++peer) {
+      for (const int64_t row : in_halo_[peer]) rows[static_cast<size_t>(row)] = next++;
+      if (!in_halo_[peer].empty()) parts.push_back(arrived[peer]);
+    }
+    return gather(at::cat(parts, 0), rows);
+  }
+
+  // The transpose: what halos got goes back to its home and is added there, rank by rank.
+  at::Tensor unpad(const at::Tensor& padded) const {
+    const std::vector<at::Tensor> arrived = exchange(padded, in_halo_, at_home_, "short convolution backward");
+    at::Tensor x = gather(padded, own_);
+    for (size_t peer = 0; peer < peers(); ++peer) {
+      if (at_home_[peer].empty()) continue;
+      x.index_put_({index_of(at_home_[peer], x)}, arrived[peer], /*accumulate=*/true);
+    }
+    return x;
+  }
+
+ private:
+  static size_t index(Rank rank) { return static_cast<size_t>(rank.value); }
+  size_t peers() const { return static_cast<size_t>(communicator_.size()); }
+
+  // Sends rows of x, [peer], in a message for each peer, and returns what arrives from each, and what stays on the
+  // rank.
+  std::vector<at::Tensor> exchange(const at::Tensor& x, const std::vector<Rows>& sent,
+                                   const std::vector<Rows>& received, const std::string& operation) const {
+    std::vector<comm::Transfer> sends, receives;
+    std::vector<at::Tensor> arrived(peers());
+    for (size_t peer = 0; peer < peers(); ++peer) {
+      const Rank rank(static_cast<int64_t>(peer));
+      if (rank == communicator_.rank()) {
+        arrived[peer] = gather(x, sent[peer]);
+        continue;
+      }
+      if (!sent[peer].empty()) sends.push_back({rank, gather(x, sent[peer])});
+      if (received[peer].empty()) continue;
+      arrived[peer] = at::empty({static_cast<int64_t>(received[peer].size()), x.size(1)}, x.options());
+      receives.push_back({rank, arrived[peer]});
+    }
+    communicator_.exchange(std::move(sends), std::move(receives), operation)->wait();
+    return arrived;
+  }
+
+  comm::Communicator communicator_;
+  Rows own_, own_or_zeros_;
+  std::vector<Rows> at_home_, in_halo_;  // [peer]: rows of moves to it, and from it; itself among them
 };
 
-// x [rows, channels] -> [padded rows, channels].
-struct HaloFunction : torch::autograd::Function<HaloFunction> {
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+struct Layer : torch::CustomClassHolder {
+  Layer(std::shared_ptr<Executable::Entry> of, int64_t taps, int64_t channels)
+      : entry(std::move(of)),
+        width(taps),
+        kind(join_text(", width ", taps, ", ", channels, " channels")),
+        rows(entry->halos(static_cast<int32_t>(taps)), entry->communicator()) {}
+
+  // Row j of the sums is the output at padded row j + width - 1.
+  int64_t num_sums() const { return std::max<int64_t>(0, rows.num_padded_rows() - (width - 1)); }
+
+  std::shared_ptr<Executable::Entry> entry;
+  int64_t width;
+  std::string kind;  // what ranks must agree on
+  HaloRows rows;
+};
+
+// x [rows, channels], weight [channels, width] -> [rows, channels].
+struct ConvolutionFunction : torch::autograd::Function<ConvolutionFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const c10::intrusive_ptr<Layer>& layer) {
     const at::AutoDispatchBelowADInplaceOrView guard;
+    const at::Tensor padded =
+        layer->entry->call("short convolution forward", layer->kind, [&] { return layer->rows.pad(x); });
+    context->save_for_backward({padded, weight});
     context->saved_data["layer"] = c10::IValue::make_capsule(layer);
-    const plan::Halos& halos = *layer->halos;
-    const at::Tensor padded = at::zeros({halos.num_padded_rows, x.size(1)}, x.options());
-    for (const HaloSpan& span : halos.spans) {
-      padded.narrow(0, span.padded_row, span.num_rows).copy_(x.narrow(0, span.home_row, span.num_rows));
+    const int64_t num_sums = layer->num_sums();
+    const at::Tensor sums = padded.narrow(0, 0, num_sums) * weight.select(1, 0);
+    for (int64_t i = 1; i < layer->width && num_sums > 0; ++i) {
+      sums.addcmul_(padded.narrow(0, i, num_sums), weight.select(1, i));
     }
-    layer->entry->call("short convolution forward", layer->kind, [&] {
-      exchange_rows(
-          halos.moves, false, layer->entry->communicator(), "short convolution forward", x,
-          [&](const HaloMove& move) { return x.narrow(0, move.home_row, move.num_rows); },
-          [&](const HaloMove& move, const at::Tensor& rows) {
-            padded.narrow(0, move.padded_row, move.num_rows).copy_(rows);
-          });
-    });
-    return padded;
+    Rows rows = layer->rows.own();
+    for (int64_t& row : rows) row -= layer->width - 1;
+    return gather(sums, rows);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &padded = saved[0], &weight = saved[1];
     const auto capsule = context->saved_data["layer"].toCapsule();
     const auto* layer = static_cast<const Layer*>(capsule.get());
-    return {gradient(*layer, gradients[0]), at::Tensor()};
-  }
-
- private:
-  static at::Tensor gradient(const Layer& layer, const at::Tensor& padded) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    const plan::Halos& halos = *layer.halos;
-    int64_t num_rows = 0;
-    for (const HaloSpan& span : halos.spans) num_rows += span.num_rows;
-    const at::Tensor grad = at::empty({num_rows, padded.size(1)}, padded.options());
-    for (const HaloSpan& span : halos.spans) {
-      grad.narrow(0, span.home_row, span.num_rows).copy_(padded.narrow(0, span.padded_row, span.num_rows));
+    const int64_t num_sums = layer->num_sums();
+    const Rows& all = layer->rows.own_or_zeros();
+    const at::Tensor sums = gather(with_zeros(gradients[0]), Rows(all.end() - num_sums, all.end()));
+    at::Tensor grad_x, grad_weight;
+    if (context->needs_input_grad(1)) {
+      grad_weight = at::zeros(weight.sizes(), weight.options());
+      for (int64_t i = 0; i < layer->width && num_sums > 0; ++i) {
+        grad_weight.select(1, i).copy_((padded.narrow(0, i, num_sums) * sums).sum(0));
+      }
     }
-    layer.entry->call("short convolution backward", layer.kind, [&] {
-      exchange_rows(
-          halos.moves, true, layer.entry->communicator(), "short convolution backward", padded,
-          [&](const HaloMove& move) { return padded.narrow(0, move.padded_row, move.num_rows); },
-          [&](const HaloMove& move, const at::Tensor& rows) {
-            grad.narrow(0, move.home_row, move.num_rows).add_(rows);
-          });
-    });
-    return grad;
+    if (context->needs_input_grad(0)) {
+      const at::Tensor grad_padded = at::zeros(padded.sizes(), padded.options());
+      for (int64_t i = 0; i < layer->width && num_sums > 0; ++i) {
+        grad_padded.narrow(0, i, num_sums).addcmul_(sums, weight.select(1, i));
+      }
+      grad_x =
+          layer->entry->call("short convolution backward", layer->kind, [&] { return layer->rows.unpad(grad_padded); });
+    }
+    return {grad_x, grad_weight, at::Tensor()};
   }
 };
 
@@ -134,21 +197,8 @@ at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, cons
                              const Executable& executable) {
   const auto& entry = executable.entry();
   entry->check("short convolution", [&] { check(x, weight, bias, *entry); });
-  const int64_t width = weight.size(1);
-  auto layer = c10::make_intrusive<Layer>();
-  layer->entry = entry;
-  layer->kind = join_text(", width ", width, ", ", x.size(1), " channels");
-  layer->halos = &entry->halos(static_cast<int32_t>(width));
-  const at::Tensor padded = HaloFunction::apply(x, layer);
-  // Row j of `sums` is the output at padded row j + width - 1.
-  const int64_t num_sums = std::max<int64_t>(0, padded.size(0) - (width - 1));
-  at::Tensor sums = padded.narrow(0, 0, num_sums) * weight.select(1, 0);
-  for (int64_t i = 1; i < width && num_sums > 0; ++i) sums = sums + padded.narrow(0, i, num_sums) * weight.select(1, i);
-  std::vector<at::Tensor> spans;
-  for (const HaloSpan& span : layer->halos->spans) {
-    spans.push_back(sums.narrow(0, span.padded_row - (width - 1), span.num_rows));
-  }
-  const at::Tensor y = spans.empty() ? sums.narrow(0, 0, 0) : at::cat(spans, 0);
+  const at::Tensor y =
+      ConvolutionFunction::apply(x, weight, c10::make_intrusive<Layer>(entry, weight.size(1), x.size(1)));
   return bias.defined() ? y + bias : y;
 }
 
