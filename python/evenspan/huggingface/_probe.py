@@ -21,7 +21,7 @@ from evenspan.huggingface._attention import NAME, Part
 from evenspan.huggingface._hearing import Call, hearing, shape_of
 from evenspan.huggingface._interface import TRUTH, implementations, put_back, set_attention
 from evenspan.huggingface._models import Shape, check_layers, refusal, special_tokens
-from evenspan.huggingface._rows import Rows, compare
+from evenspan.huggingface._rows import Rows, close, compare, features
 
 DOCUMENTS, LENGTH = 2, 8  # of the probe
 _STEP = 7  # the part has the documents' rows 0, 7, 14, ... modulo their number, of which it is no divisor
@@ -33,12 +33,13 @@ def prove(model: Any, run: Any, config: Any, group: dist.ProcessGroup | None) ->
 
     Raises:
         UnsupportedError: On every rank where one has it.
+        InvalidArgumentError: The ranks hold other weights.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise refusal("weights must be there when a batch is sharded", "some are on the meta device", "load them first")
-    shape, error = None, None
+    error = None
     try:
-        shape = probe(model, run, config)
+        shape, logits = probe(model, run, config)
         check_layers(config, shape)
     except UnsupportedError as refused:
         error = refused
@@ -48,16 +49,23 @@ def prove(model: Any, run: Any, config: Any, group: dist.ProcessGroup | None) ->
     ranks = communicator.all_reduce(refusing).nonzero()[:, 0].tolist()
     if error is not None:
         raise error
-    if shape is None or ranks:
+    if ranks:
         raise refusal(
             "the model must be the same on every rank",
             f"ranks {', '.join(map(str, ranks))} refuse it and rank {communicator.rank} does not",
             "see their errors",
         )
+    for rank, theirs in enumerate(communicator.all_gather(logits)):
+        if not close(logits, theirs, shape.calls):
+            raise InvalidArgumentError(
+                f"[attach] weights must be the same on every rank, those of ranks {communicator.rank} and {rank} give "
+                "other logits; load them from one file, call torch.manual_seed before they are made, or attach the "
+                "DistributedDataParallel or fully_shard of the model"
+            )
     return shape
 
 
-def probe(model: Any, run: Any, config: Any) -> Shape:
+def probe(model: Any, run: Any, config: Any) -> tuple[Shape, torch.Tensor]:
     """Compute a few tokens twice, and refuse a model of which the two differ.
 
     Random state, modes, buffers and attention implementations are as before when it returns or raises; no gradients.
@@ -69,7 +77,7 @@ def probe(model: Any, run: Any, config: Any) -> Shape:
         config: Its decoder's configuration.
 
     Returns:
-        What every layer's attention is.
+        What every layer's attention is, and logits [rows, features].
 
     Raises:
         UnsupportedError: With what differs.
@@ -102,7 +110,7 @@ def probe(model: Any, run: Any, config: Any) -> Shape:
             )
     rehearsal.finish()
     compare("logits", logits[rehearsal.rows], again, len(calls))
-    return shape
+    return shape, features(logits)
 
 
 def _tokens(vocabulary: int, special: dict[str, int]) -> torch.Tensor:

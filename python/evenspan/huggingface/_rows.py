@@ -78,9 +78,14 @@ def _features(output: Any, documents: int, length: int) -> list[torch.Tensor]:
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.dim() < 3:
             continue
         if tensor.shape[:2] == (documents, length):
-            rows = tensor.flatten(0, 1).flatten(1)
-            found.append(rows[:, :: -(-rows.size(1) // _FEATURES)].detach().clone())
+            found.append(features(tensor.flatten(0, 1)))
     return found
+
+
+def features(rows: torch.Tensor) -> torch.Tensor:
+    """Return some of the values of each row, [rows, features]."""
+    flat = rows.detach().flatten(1)
+    return flat[:, :: -(-flat.size(1) // _FEATURES)].clone()
 
 
 def epsilon(tensor: torch.Tensor) -> float:
@@ -90,8 +95,25 @@ def epsilon(tensor: torch.Tensor) -> float:
     return max(step, 2.0**-10) if tf32 else step
 
 
+def close(expected: torch.Tensor, found: torch.Tensor, depth: int) -> bool:
+    """Whether rows [rows, ...] differ by rounding alone."""
+    error, bound = _error(expected, found, depth)
+    return error <= bound  # false for no number
+
+
 def compare(what: str, expected: torch.Tensor, found: torch.Tensor, depth: int) -> None:
-    """Refuse rows [rows, ...] that differ by more than rounding, relative to their norms.
+    """Refuse rows [rows, ...] that differ by more than rounding."""
+    error, bound = _error(expected, found, depth)
+    if not error <= bound:
+        raise refusal(
+            "everything but attention must depend on a token and its position alone, as position_ids has it",
+            f"{what} differ by {error:.2g} of their size where the rows stand in another order",
+            "use another model",
+        )
+
+
+def _error(expected: torch.Tensor, found: torch.Tensor, depth: int) -> tuple[float, float]:
+    """Return by how much rows differ relative to their norms, and how much rounding may do.
 
     Both are the same sums in another order: they differ by some steps of the type, and by the root of the number of
     layers before them more. A model that is wrong is so by as much as the values are, and for most rows, since no row
@@ -102,10 +124,4 @@ def compare(what: str, expected: torch.Tensor, found: torch.Tensor, depth: int) 
     errors = (a - b).norm(dim=1) / a.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
     half = step > torch.finfo(torch.float32).eps
     error = (errors.median() if half else errors.max()).item()
-    bound = min((16 if half else 256) * step * math.sqrt(1 + depth), 0.25)
-    if not error <= bound:
-        raise refusal(
-            "everything but attention must depend on a token and its position alone, as position_ids has it",
-            f"{what} differ by {error:.2g} of their size where the rows stand in another order",
-            "use another model",
-        )
+    return error, min((16 if half else 256) * step * math.sqrt(1 + depth), 0.25)
