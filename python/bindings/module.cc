@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -25,6 +26,7 @@
 #include "evenspan/plan/text.h"
 #include "evenspan/run/executable.h"
 #include "evenspan/run/linear.h"
+#include "evenspan/simulate/layers.h"
 #include "evenspan/simulate/planner.h"
 #ifdef EVENSPAN_WITH_CALIBRATE
 #include "evenspan/calibrate/command.h"
@@ -123,8 +125,58 @@ simulate::Model read_model(const std::string& file) {
 using ModelSizes = std::tuple<int32_t, int64_t, int64_t, int64_t>;  // layers, hidden, intermediate, vocabulary
 using ModelArgument = std::optional<std::variant<ModelSizes, std::string>>;
 
+// The kinds of softmax layers: how many, and the keys that a query sees; none: all before it.
+using LayersArgument = std::vector<std::pair<int32_t, std::optional<int64_t>>>;
+
+std::string to_string(const LayersArgument& layers) {
+  std::string text;
+  for (const auto& [count, window] : layers) {
+    text += join_text(text.empty() ? "" : ", ", count, window ? " with a window of " : " without a window");
+    if (window) text += join_text(*window, " keys");
+  }
+  return text;
+}
+
+// Gives the model these kinds of layers; a model from a file must have them.
+void set_layers(const LayersArgument& layers, const ModelArgument& argument, simulate::Model* model) {
+  if (layers.empty()) return;
+  int64_t num_layers = 0;
+  std::vector<simulate::WindowLayers> windows;
+  for (const auto& [count, window] : layers) {
+    if (count < 1 || (window && *window < 1)) {
+      fail_invalid("[plan] layers are ", to_string(layers), "; numbers of layers and windows are at least 1");
+    }
+    num_layers += count;
+    if (window) windows.push_back({count, *window});
+  }
+  const auto narrower = [](const simulate::WindowLayers& a, const simulate::WindowLayers& b) {
+    return a.window < b.window;
+  };
+  std::sort(windows.begin(), windows.end(), narrower);
+  const bool twice = std::adjacent_find(windows.begin(), windows.end(),
+                                        [&](const auto& a, const auto& b) { return !narrower(a, b); }) != windows.end();
+  if (twice || layers.size() - windows.size() > 1 || num_layers > std::numeric_limits<int32_t>::max()) {
+    fail_invalid("[plan] layers are ", to_string(layers), "; give each kind of layer once, fewer than 2^31 in all");
+  }
+  const bool is_file = argument && std::holds_alternative<std::string>(*argument);
+  const auto same = [](const simulate::WindowLayers& a, const simulate::WindowLayers& b) {
+    return a.count == b.count && a.window == b.window;
+  };
+  if (argument &&
+      (num_layers != model->num_softmax_layers() ||
+       (is_file && !std::equal(windows.begin(), windows.end(), model->windows.begin(), model->windows.end(), same)))) {
+    fail_invalid("[plan] layers are ", to_string(layers), ", and the model has ", model->num_softmax_layers(),
+                 " softmax layers",
+                 is_file ? join_text(", ", model->num_unwindowed_layers(), " of them without a window") : "",
+                 "; give the layers of the model");
+  }
+  if (!argument) model->num_layers = static_cast<int32_t>(num_layers);
+  model->windows = std::move(windows);
+}
+
 // The model that is weighed, with attention of `shape`. A file must say the same of it.
-simulate::Model make_model(const ModelArgument& argument, const plan::AttentionShape& shape) {
+simulate::Model make_model(const ModelArgument& argument, const plan::AttentionShape& shape,
+                           const LayersArgument& layers) {
   simulate::Model model;
   if (const auto* file = argument ? std::get_if<std::string>(&*argument) : nullptr) {
     model = read_model(*file);
@@ -139,6 +191,8 @@ simulate::Model make_model(const ModelArgument& argument, const plan::AttentionS
   }
   model.shape = shape;
   model.set_element(shape.element);
+  set_layers(layers, argument, &model);
+  simulate::validate(model);
   return model;
 }
 
@@ -148,24 +202,32 @@ class Planner {
   Planner(int32_t ranks, int32_t ranks_per_node, const std::optional<std::string>& topology,
           const std::string& strategy, int32_t heads, int32_t kv_heads, int32_t head_dim, const std::string& dtype,
           double token_slack, int32_t ranks_per_group, int64_t memory_budget, const std::optional<std::string>& profile,
-          const ModelArgument& model, int64_t capacity)
-      : cache_([this](const plan::Request& request) { return make(request); },
+          const ModelArgument& model, LayersArgument layers, int64_t capacity)
+      : layers_(std::move(layers)),
+        model_(make_model(model, {heads, kv_heads, head_dim, plan::parse_element_type(dtype)}, layers_)),
+        cache_([this](const plan::Request& request) { return make(request); },
                static_cast<size_t>(std::max<int64_t>(capacity, 1))) {
-    request_.shape = {heads, kv_heads, head_dim, plan::parse_element_type(dtype)};
+    request_.shape = model_.shape;
     request_.topology = plan::make_topology(ranks, ranks_per_node);
     request_.options.strategy = strategy;
     request_.options.token_slack = token_slack;
     request_.options.ranks_per_group = ranks_per_group;
     request_.options.memory_budget_bytes = memory_budget;
-    read_scenario(profile, model, topology, ranks_per_node);
-    if (model && !scenario_) request_.cost = simulate::cost_model(make_model(model, request_.shape));
+    read_scenario(profile, topology, ranks_per_node);
+    if (model) request_.cost = simulate::cost_model(model_);
   }
 
   void prefetch(const std::vector<int64_t>& lengths, const MaskArgument& mask) {
     cache_.prefetch(request_of(lengths, mask));
   }
-  PlanHandle plan(const std::vector<int64_t>& lengths, const MaskArgument& mask) {
-    return PlanHandle(cache_.get(request_of(lengths, mask)));
+  // Kinds of layers that have the same plan have the same object.
+  std::vector<std::shared_ptr<PlanHandle>> plans(const std::vector<int64_t>& lengths, const MaskArgument& mask) {
+    std::vector<std::shared_ptr<PlanHandle>> handles;
+    for (const auto& made : cache_.get(request_of(lengths, mask))) {
+      const auto known = std::find_if(handles.begin(), handles.end(), [&](const auto& h) { return h->plan == made; });
+      handles.push_back(known != handles.end() ? *known : std::make_shared<PlanHandle>(made));
+    }
+    return handles;
   }
   // What a user should know of the last choice and was not told; empty mostly.
   std::string take_note() {
@@ -183,12 +245,12 @@ class Planner {
 
  private:
   // Sets the scenario, and a note where its profile is the default one.
-  void read_scenario(const std::optional<std::string>& profile, const ModelArgument& model,
-                     const std::optional<std::string>& topology, [[maybe_unused]] int32_t ranks_per_node) {
+  void read_scenario(const std::optional<std::string>& profile, const std::optional<std::string>& topology,
+                     [[maybe_unused]] int32_t ranks_per_node) {
 #ifdef EVENSPAN_WITH_MACHINE
     machine::RunScenario run = machine::scenario_of_run(
         {request_.options.strategy, profile.value_or(""), topology.value_or(""), request_.num_ranks(), ranks_per_node},
-        make_model(model, request_.shape));
+        model_);
     scenario_ = std::move(run.scenario);
     note_ = std::move(run.note);
 #else
@@ -204,15 +266,30 @@ class Planner {
     request.documents = make_documents(lengths, mask);
     return request;
   }
-  std::shared_ptr<const plan::Plan> make(const plan::Request& request) {
-    simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr);
+  plan::LayerPlans make(plan::Request request) {
+    const plan::Documents asked = request.documents;
+    if (!scenario_) simulate::plan_for_layers(model_, &request);
+    simulate::RunnablePlan planned = simulate::plan_to_run(std::move(request), scenario_ ? &*scenario_ : nullptr);
     if (!planned.note.empty()) {
       const std::lock_guard lock(note_mutex_);
       note_ += (note_.empty() ? "" : "; ") + planned.note;
     }
-    return std::move(planned.plan);
+    if (!layers_.empty()) {
+      plan::LayerPlans plans;
+      for (const auto& [count, window] : layers_) {
+        plans.push_back(simulate::plan_seen_through(planned.plan, window.value_or(0)));
+      }
+      return plans;
+    }
+    if (planned.plan->request.documents.all() != asked.all()) {
+      fail_invalid("[plan] every layer of the model has a window, the widest of ", model_.windows.back().window,
+                   " keys, and the mask allows more; give mask=\"window:", model_.windows.back().window, "\"");
+    }
+    return {std::move(planned.plan)};
   }
 
+  const LayersArgument layers_;  // empty: one plan, of the masks that are given
+  const simulate::Model model_;
   plan::Request request_;                       // without documents
   std::optional<simulate::Scenario> scenario_;  // set by the constructor alone
   std::mutex note_mutex_;
@@ -233,7 +310,7 @@ std::vector<std::vector<std::tuple<int64_t, int64_t, int64_t>>> placement(const 
 
 void bind_plan(py::module_& m) {
   m.attr("DEFAULT_STRATEGY") = plan::kDefaultStrategy;
-  py::class_<PlanHandle>(m, "Plan")
+  py::class_<PlanHandle, std::shared_ptr<PlanHandle>>(m, "Plan")
       .def_property_readonly("lengths",
                              [](const PlanHandle& p) {
                                std::vector<int64_t> lengths;
@@ -262,19 +339,27 @@ void bind_plan(py::module_& m) {
                                out["ring_bytes_total"] = p.metrics().ring_bytes_total;
                                return out;
                              })
+      .def(
+          "with_mask",
+          [](const PlanHandle& p, const MaskArgument& mask) {
+            std::vector<int64_t> lengths;
+            for (const auto& d : p.plan->request.documents.all()) lengths.push_back(d.length);
+            return PlanHandle(plan::make_plan_on(*p.plan, make_documents(lengths, mask)));
+          },
+          Unlocked(), py::arg("mask"))
       .def_property_readonly("hash", [](const PlanHandle& p) { return p.plan->hash.combined(); })
       .def(
           "text", [](const PlanHandle& p) { return plan::print(plan::lower_all(*p.plan)); }, Unlocked());
   py::class_<Planner, std::shared_ptr<Planner>>(m, "Planner")
       .def(py::init<int32_t, int32_t, const std::optional<std::string>&, const std::string&, int32_t, int32_t, int32_t,
                     const std::string&, double, int32_t, int64_t, const std::optional<std::string>&,
-                    const ModelArgument&, int64_t>(),
+                    const ModelArgument&, LayersArgument, int64_t>(),
            Unlocked(), py::kw_only(), py::arg("ranks"), py::arg("ranks_per_node"), py::arg("topology"),
            py::arg("strategy"), py::arg("heads"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("dtype"),
            py::arg("token_slack"), py::arg("ranks_per_group"), py::arg("memory_budget"), py::arg("profile"),
-           py::arg("model"), py::arg("capacity"))
+           py::arg("model"), py::arg("layers"), py::arg("capacity"))
       .def("prefetch", &Planner::prefetch, Unlocked(), py::arg("lengths"), py::arg("mask"))
-      .def("plan", &Planner::plan, Unlocked(), py::arg("lengths"), py::arg("mask"))
+      .def("plans", &Planner::plans, Unlocked(), py::arg("lengths"), py::arg("mask"))
       .def("take_note", &Planner::take_note)
       .def_property_readonly("counts", &Planner::counts);
 }

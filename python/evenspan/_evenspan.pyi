@@ -40,6 +40,21 @@ class Plan:
     def metrics(self) -> dict[str, float]: ...
     @property
     def hash(self) -> int: ...
+    def with_mask(self, mask: str | Sequence[str]) -> Plan:
+        """Plan layers of the same model that have another mask, on this plan's placement.
+
+        Hidden states stay where they are from layer to layer, so all layers of a model share a placement. Documents on
+        which both masks allow the same pairs have the tiles of this plan; queries of the others stay where they are at
+        home, and the keys that their mask needs travel. `work` counts by this plan's costs.
+
+        Args:
+            mask: "causal", "full", "window:W" (a query sees W keys, itself the last) or "prefix:N"; one for all
+                documents or one for each.
+
+        Raises:
+            InvalidArgumentError: There are fewer masks than documents, or more.
+            ResourceError: The plan's memory budget is too small for these layers.
+        """
     def text(self) -> str: ...
 
 class Planner:
@@ -47,6 +62,11 @@ class Planner:
 
     `model` is (layers, hidden, intermediate, vocabulary) of the model that `auto` simulates, or a config.json; Llama 3
     8B's sizes by default.
+
+    `layers` are the kinds of softmax layers that the model has, [(how many, window)]: queries see `window` keys, the
+    last of them their own (what transformers calls `sliding_window`), or, with None, all that the mask allows. A batch
+    has a plan for each kind, all on one placement, which is chosen for the model as a whole: the widest kind's pairs
+    and, by the token, the others'. Without `layers` there is one plan, of the mask itself.
     """
 
     def __init__(
@@ -65,10 +85,16 @@ class Planner:
         memory_budget: int,
         profile: str | None,
         model: tuple[int, int, int, int] | str | None,
+        layers: Sequence[tuple[int, int | None]],
         capacity: int,
     ) -> None: ...
-    def prefetch(self, lengths: Sequence[int], mask: str | Sequence[str]) -> None: ...
-    def plan(self, lengths: Sequence[int], mask: str | Sequence[str]) -> Plan: ...
+    def prefetch(self, lengths: Sequence[int], mask: str | Sequence[str]) -> None:
+        """Begin to make all plans of the batch on the planner's thread, unless they are there."""
+    def plans(self, lengths: Sequence[int], mask: str | Sequence[str]) -> list[Plan]:
+        """Return the batch's plans, in the order of `layers`; kinds that see the same in it have the same object.
+
+        `mask` is what a layer without a window sees: "causal" for a language model.
+        """
     def take_note(self) -> str: ...
     @property
     def counts(self) -> dict[str, int]: ...

@@ -39,6 +39,7 @@ def planner(
     memory_budget: int = 0,
     profile: str | os.PathLike[str] | None = None,
     model: ModelSizes | str | os.PathLike[str] | None = None,
+    layers: Sequence[tuple[int, int | None]] = (),
     capacity: int = 1,
 ) -> _evenspan.Planner:
     """Return what plans batches for these ranks and this shape; arguments as of `plan`.
@@ -57,7 +58,9 @@ def planner(
         memory_budget: Bytes of a rank.
         profile: The machine's profile.
         model: The model that is weighed.
-        capacity: Plans that are kept, the ones used last.
+        layers: Its kinds of softmax layers, how many each and their window (None: none); a batch has a plan for each,
+            all on one placement. None given: one plan.
+        capacity: Batches whose plans are kept, the ones used last.
     """
     if isinstance(dtype, torch.dtype):
         if dtype not in DTYPES:
@@ -78,6 +81,7 @@ def planner(
         memory_budget=whole_number("plan", "memory_budget", memory_budget, bits=64),
         profile=None if profile is None else os.fspath(profile),
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else model,
+        layers=list(layers),
         capacity=capacity,
     )
 
@@ -116,7 +120,8 @@ def plan(
             sizes of `model`; `Plan.strategy` names it. Beyond 64 ranks some are modelled by a formula and not planned;
             a warning says when the shortest step is theirs.
         dtype: Element type of queries, keys and values: a torch type, its name (float32), or bf16, f16, f32, f64.
-        mask: "causal", "full", "window:W" or "prefix:N"; one for all documents or one for each.
+        mask: "causal", "full", "window:W" (a query sees W keys, itself the last) or "prefix:N"; one for all documents
+            or one for each. `Plan.with_mask` plans layers with another mask on the same placement.
         token_slack: A planned placement keeps tokens max / mean at most 1 + token_slack where possible.
         ranks_per_group: For `mixed`, `hierarchical` and `usp`: ranks that split heads, a divisor of `ranks`; 0 chooses.
         memory_budget: Most bytes of buffers and saved operands on a rank; 0 for no limit.
@@ -124,8 +129,8 @@ def plan(
             profile (h100-sxm, h100-sxm-fa3, a100-40gb-ib, flexsp-7b) or a JSON file (docs/simulator.md). Its links
             join the ranks.
         model: The model that is weighed: layers, hidden size, intermediate size and vocabulary, or the path of its
-            config.json, whose linear layers are weighed too. By a profile's times, of Llama 3 8B by default; without
-            one by operations, or by FlexSP's times of a 7B model if none is given.
+            config.json, whose windows and linear layers are weighed too. By a profile's times, of Llama 3 8B by
+            default; without one by operations, or by FlexSP's times of a 7B model if none is given.
 
     Raises:
         InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; the profile was
@@ -152,7 +157,7 @@ def plan(
         raise InvalidArgumentError(
             f"[plan] mask must be a text, or a list of one for each document, it is {described(mask)}"
         )
-    made = made_by.plan(whole_numbers("plan", "lengths", lengths), masks)
+    made = made_by.plans(whole_numbers("plan", "lengths", lengths), masks)[0]
     warn_of_choice(made_by)
     return made
 

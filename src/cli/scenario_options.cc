@@ -4,6 +4,7 @@
 #include "evenspan/core/error.h"
 #include "evenspan/machine/machine_files.h"
 #include "evenspan/plan/linear.h"
+#include "evenspan/simulate/layers.h"
 
 namespace evenspan::cli {
 namespace {
@@ -86,6 +87,7 @@ plan::Request read_request_for(const RequestArguments& arguments, const plan::Ma
   plan::Request request = read_request(arguments, mask);
   request.topology = scenario.machine.topology;
   request.cost = simulate::cost_model(scenario.profile, scenario.model);
+  simulate::plan_for_layers(scenario.model, &request);
   return request;
 }
 

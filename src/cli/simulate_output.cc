@@ -174,7 +174,7 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                           {"peak_saved_bytes", p.peak_saved_bytes},
                           {"forward", pass_json(p.forward)},
                           {"backward", pass_json(p.backward)}});
-    for (const simulate::LinearPrediction& kind : p.linear) {
+    for (const simulate::LayerPrediction& kind : p.linear) {
       strategies.back()["linear"].push_back(
           {{"forward", pass_json(kind.forward)}, {"backward", pass_json(kind.backward)}});
     }

@@ -107,6 +107,24 @@ Span allowed_keys(const Document& document, int64_t q) {
   return Span{};
 }
 
+namespace {
+
+// The plainest mask that allows the same pairs.
+Mask plainest_mask(const Document& document) {
+  const auto [kind, extent] = document.mask;
+  const bool causal = kind == MaskKind::causal || (kind == MaskKind::window && extent >= document.length) ||
+                      (kind == MaskKind::prefix && extent <= 1);
+  if (causal) return Mask{};
+  if (kind == MaskKind::prefix && extent >= document.length) return Mask{MaskKind::full, 0};
+  return document.mask;
+}
+
+}  // namespace
+
+bool allow_same_pairs(const Document& a, const Document& b) {
+  return a.length == 1 || plainest_mask(a) == plainest_mask(b);
+}
+
 Span needed_keys(const Document& document, Span queries) {
   if (queries.empty()) return Span{};
   return Span{allowed_keys(document, queries.begin).begin, allowed_keys(document, queries.end - 1).end};

@@ -158,8 +158,8 @@ void sort_moves(Plan* plan) {
 
 // Received operands are kept for backward while they are no more than the largest rank's own: a strategy that relays,
 // or gathers much, moves them again instead.
-bool keeps_operands(const Plan& plan, bool direct) {
-  if (!direct) return false;
+bool keeps_operands(const Plan& plan) {
+  if (!plan.direct) return false;
   const AttentionShape& shape = plan.request.shape;
   std::vector<int64_t> received(static_cast<size_t>(plan.request.num_ranks()), 0);
   for (const Need& need : plan.needs) {
@@ -293,12 +293,12 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   plan->placement = std::move(draft.placement);
   plan->tasks = std::move(draft.tasks);
   plan->moves = std::move(draft.moves);
-  const bool direct = plan->moves.empty();
+  plan->direct = plan->moves.empty();
   sort_by_rank_and_stage(&plan->tasks);
   for (const Task& task : plan->tasks) plan->num_stages = std::max(plan->num_stages, task.stage + 1);
   for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
   plan->needs = find_needs(*plan);
-  const std::vector<Relay> relays = draft.may_relay && direct ? relay_in_nodes(plan.get()) : std::vector<Relay>{};
+  const std::vector<Relay> relays = draft.may_relay && plan->direct ? relay_in_nodes(plan.get()) : std::vector<Relay>{};
   if (!relays.empty()) {
     plan->needs = find_needs(*plan);
     name_relays(relays, plan.get());
@@ -306,8 +306,8 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   complete_moves(plan.get());
   add_outputs(plan.get());
   sort_moves(plan.get());
-  plan->prefetch_all = direct && plan->partials.empty();
-  plan->keep_operands = keeps_operands(*plan, direct);
+  plan->prefetch_all = plan->direct && plan->partials.empty();
+  plan->keep_operands = keeps_operands(*plan);
   keep_budget(plan.get());
   plan->hash = hash_of(*plan);
   return plan;

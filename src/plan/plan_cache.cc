@@ -72,7 +72,7 @@ class PlanCache::State {
     {
       const std::lock_guard lock(mutex_);
       if (const auto entry = find(hash, request)) {
-        if (entry->plan_is_there() && !entry->asked) ++counts_.hits;
+        if (entry->plans_are_there() && !entry->asked) ++counts_.hits;
         entry->asked = true;
         return;
       }
@@ -85,7 +85,7 @@ class PlanCache::State {
     changed_.notify_all();
   }
 
-  std::shared_ptr<const Plan> get(const Request& request) {
+  LayerPlans get(const Request& request) {
     const uint64_t hash = hash_of(request);
     std::unique_lock lock(mutex_);
     auto entry = find(hash, request);
@@ -102,14 +102,14 @@ class PlanCache::State {
       changed_.wait(lock, [&entry] { return entry->done; });
     } else {
       ++counts_.ready;
-      if (entry->plan_is_there() && !entry->asked) ++counts_.hits;
+      if (entry->plans_are_there() && !entry->asked) ++counts_.hits;
     }
     entry->asked = false;
     entries_.remove(entry);
     if (entry->error) std::rethrow_exception(entry->error);
     entries_.push_front(entry);
     drop_oldest();
-    return entry->plan;
+    return entry->plans;
   }
 
   Counts counts() const {
@@ -122,12 +122,12 @@ class PlanCache::State {
     Entry(uint64_t its_hash, const Request& its_request) : hash(its_hash), request(its_request) {}
     const uint64_t hash;
     const Request request;
-    std::shared_ptr<const Plan> plan;
+    LayerPlans plans;
     std::exception_ptr error;
     bool done = false;
     bool asked = false;  // by a prefetch that no get() has followed
 
-    bool plan_is_there() const { return done && !error; }
+    bool plans_are_there() const { return done && !error; }
   };
 
   std::shared_ptr<Entry> find(uint64_t hash, const Request& request) const {
@@ -137,10 +137,10 @@ class PlanCache::State {
     return nullptr;
   }
 
-  // Outside the lock: nobody reads plan and error before `done`.
+  // Outside the lock: nobody reads plans and error before `done`.
   void make(Entry* entry) {
     try {
-      entry->plan = make_(entry->request);
+      entry->plans = make_(entry->request);
     } catch (...) {
       entry->error = std::current_exception();
     }
@@ -194,7 +194,7 @@ class PlanCache::State {
 PlanCache::PlanCache(Make make, size_t capacity) : state_(std::make_unique<State>(std::move(make), capacity)) {}
 PlanCache::~PlanCache() = default;
 void PlanCache::prefetch(const Request& request) { state_->prefetch(request); }
-std::shared_ptr<const Plan> PlanCache::get(const Request& request) { return state_->get(request); }
+LayerPlans PlanCache::get(const Request& request) { return state_->get(request); }
 PlanCache::Counts PlanCache::counts() const { return state_->counts(); }
 
 }  // namespace evenspan::plan

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "evenspan/simulate/layers.h"
+
 namespace evenspan::simulate {
 namespace {
 
@@ -161,12 +163,16 @@ double step_lower_bound(const plan::Request& request, const Scenario& scenario) 
   const auto& [machine, profile, model] = scenario;
   const AttentionTimes& times = attention_times(profile, request.shape);
   LeastTimes forward(times, Pass::forward), backward(times, Pass::backward);
-  double attention = 0;  // of one head
-  for (const plan::Document& document : request.documents.all()) {
-    attention += forward.seconds_of(document) + backward.seconds_of(document);
-  }
+  double attention = 0;  // of one head of every layer
+  const auto add = [&](int32_t num_layers, const plan::Documents& documents) {
+    for (const plan::Document& document : documents.all()) {
+      attention += num_layers * (forward.seconds_of(document) + backward.seconds_of(document));
+    }
+  };
+  add(model.num_unwindowed_layers(), request.documents);
+  for (const auto& [count, window] : model.windows) add(count, seen_through(request.documents, window));
   const double tokens = token_seconds(profile, model) * static_cast<double>(request.documents.total_tokens());
-  return (attention * request.shape.num_heads * model.num_softmax_layers() + tokens) / request.num_ranks();
+  return (attention * request.shape.num_heads + tokens) / request.num_ranks();
 }
 
 double busiest_rank_bound(const plan::Plan& plan, const Scenario& scenario) {
@@ -178,7 +184,7 @@ double busiest_rank_bound(const plan::Plan& plan, const Scenario& scenario) {
   }
   const double rates =
       LeastTimes(times, Pass::forward).rate_of(longest) + LeastTimes(times, Pass::backward).rate_of(longest);
-  const double pair_seconds = rates * model.shape.num_heads * model.num_softmax_layers();
+  const double pair_seconds = rates * model.shape.num_heads * num_layers_of(plan.request.documents, model);
   const double seconds_per_token = token_seconds(profile, model);
   const plan::Metrics metrics = plan::measure(plan);
   double busiest = 0;

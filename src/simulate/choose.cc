@@ -9,10 +9,11 @@
 namespace evenspan::simulate {
 namespace {
 
-bool formula_takes(const plan::Documents& documents) {
-  return std::all_of(documents.all().begin(), documents.all().end(), [](const plan::Document& document) {
-    return document.mask.kind == plan::MaskKind::causal || document.mask.kind == plan::MaskKind::full;
-  });
+bool formula_takes(const plan::Documents& documents, const Model& model) {
+  return model.windows.empty() &&
+         std::all_of(documents.all().begin(), documents.all().end(), [](const plan::Document& document) {
+           return document.mask.kind == plan::MaskKind::causal || document.mask.kind == plan::MaskKind::full;
+         });
 }
 
 class Chooser {
@@ -63,7 +64,7 @@ class Chooser {
   void consider_uniform(const std::string& strategy) {
     const plan::Request request = with(strategy, 0);
     const bool few_ranks = request.num_ranks() <= kMostUniformRanks;
-    if (!formula_takes(request.documents)) {
+    if (!formula_takes(request.documents, scenario_.model)) {
       if (few_ranks) consider_planned(strategy, 0);
       return;
     }

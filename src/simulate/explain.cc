@@ -1,6 +1,7 @@
 #include "evenspan/simulate/explain.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <numeric>
 #include <set>
@@ -9,6 +10,7 @@
 #include "evenspan/plan/program.h"
 #include "evenspan/simulate/bound.h"
 #include "evenspan/simulate/formula.h"
+#include "evenspan/simulate/layers.h"
 #include "evenspan/simulate/simulator.h"
 
 namespace evenspan::simulate {
@@ -91,13 +93,14 @@ class Grouping {
   std::vector<int64_t> sent_bytes_;       // [document]
 };
 
-// Seconds of one layer's forward and backward on a rank.
+// Seconds of softmax layers' forward and backward on a rank.
 struct LayerUse {
   double kernels = 0, launches = 0, copies = 0, messages = 0;
   double compute() const { return kernels + launches + copies + messages; }
 };
 
-void add(const plan::Program& program, const Schedule& schedule, const PassTimes& times, LayerUse* use) {
+void add(const plan::Program& program, const Schedule& schedule, const PassTimes& times, double num_layers,
+         LayerUse* use) {
   for (size_t i = 0; i < schedule.steps.size(); ++i) {
     const Step& step = schedule.steps[i];
     if (step.kind == StepKind::exchange) continue;
@@ -107,12 +110,12 @@ void add(const plan::Program& program, const Schedule& schedule, const PassTimes
     } else if (const auto* backward = std::get_if<plan::AttendGradient>(&program.operations[i].body)) {
       num_segments = backward->segments.size();
     } else {
-      use->copies += step.seconds;
+      use->copies += num_layers * step.seconds;
       continue;
     }
     const double launches = times.operation_seconds + static_cast<double>(num_segments) * times.segment_seconds;
-    use->launches += launches;
-    use->kernels += step.seconds - launches;
+    use->launches += num_layers * launches;
+    use->kernels += num_layers * (step.seconds - launches);
   }
 }
 
@@ -121,6 +124,27 @@ double message_seconds(const Schedule& schedule) {
   double seconds = 0;
   for (const Step& step : schedule.steps) seconds += step.kind == StepKind::exchange ? step.seconds : 0;
   return seconds;
+}
+
+// Forward and backward of a layer of the plan. Adds what `num_layers` of them take to `uses`, [rank].
+std::array<Simulator, 2> add_layers(const plan::Plan& plan, const Scenario& scenario, double num_layers,
+                                    std::vector<LayerUse>* uses) {
+  const auto& [machine, profile, model] = scenario;
+  const plan::AttentionShape& shape = plan.request.shape;
+  const AttentionTimes& times = attention_times(profile, shape);
+  std::vector<Schedule> forward, backward;
+  for (size_t r = 0; r < uses->size(); ++r) {
+    const plan::RankProgram program = plan::lower(plan, Rank(static_cast<int64_t>(r)));
+    forward.push_back(price(program.forward, shape, profile, times));
+    backward.push_back(price(program.backward, shape, profile, times));
+    add(program.forward, forward.back(), times.forward, num_layers, &(*uses)[r]);
+    add(program.backward, backward.back(), times.backward, num_layers, &(*uses)[r]);
+  }
+  std::array<Simulator, 2> passes{Simulator(machine, std::move(forward)), Simulator(machine, std::move(backward))};
+  for (const Simulator& pass : passes) {
+    for (size_t r = 0; r < uses->size(); ++r) (*uses)[r].messages += num_layers * message_seconds(pass.schedules()[r]);
+  }
+  return passes;
 }
 
 // Adds the gaps of the rank's compute engine to the level of the exchange that ended each.
@@ -200,7 +224,6 @@ std::string_view to_string(Reason reason) {
 Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
   const auto& [machine, profile, model] = scenario;
   const plan::AttentionShape& shape = plan.request.shape;
-  const AttentionTimes& times = attention_times(profile, shape);
   const int32_t num_ranks = plan.request.num_ranks();
 
   Explanation out;
@@ -213,30 +236,18 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
   }
   out.groups = Grouping(plan, out.bound).groups();
 
-  std::vector<Schedule> forward, backward;
-  std::vector<LayerUse> uses;
-  for (int32_t r = 0; r < num_ranks; ++r) {
-    const plan::RankProgram program = plan::lower(plan, Rank(r));
-    forward.push_back(price(program.forward, shape, profile, times));
-    backward.push_back(price(program.backward, shape, profile, times));
-    LayerUse& use = uses.emplace_back();
-    add(program.forward, forward.back(), times.forward, &use);
-    add(program.backward, backward.back(), times.backward, &use);
-  }
-
-  const Simulator passes[] = {Simulator(machine, std::move(forward)), Simulator(machine, std::move(backward))};
-  for (const Simulator& pass : passes) {
-    for (size_t r = 0; r < uses.size(); ++r) uses[r].messages += message_seconds(pass.schedules()[r]);
-  }
+  std::vector<LayerUse> uses(static_cast<size_t>(num_ranks));
+  const LayersOfPlan layers = layers_of_plan(plan, model);
+  const std::array<Simulator, 2> passes = add_layers(plan, scenario, layers.num_base_layers, &uses);
+  for (const auto& [count, other] : layers.others) add_layers(*other, scenario, count, &uses);
 
   const double seconds_per_token = token_seconds(profile, model);
-  const int32_t layers = model.num_softmax_layers();
   double most = 0, sum = 0;
   LayerUse all;
   for (int32_t r = 0; r < num_ranks; ++r) {
     const LayerUse& use = uses[static_cast<size_t>(r)];
     const auto tokens = static_cast<double>(metrics.tokens[static_cast<size_t>(r)]);
-    const double compute = layers * use.compute() + seconds_per_token * tokens;
+    const double compute = use.compute() + seconds_per_token * tokens;
     sum += compute;
     all.kernels += use.kernels;
     all.launches += use.launches;
@@ -246,20 +257,19 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
     most = compute;
     out.busiest.rank = Rank(r);
     out.busiest.num_tokens = metrics.tokens[static_cast<size_t>(r)];
-    out.busiest.attention_seconds = layers * (use.kernels + use.launches);
-    out.busiest.copy_seconds = layers * use.copies;
-    out.busiest.message_seconds = layers * use.messages;
+    out.busiest.attention_seconds = use.kernels + use.launches;
+    out.busiest.copy_seconds = use.copies;
+    out.busiest.message_seconds = use.messages;
     out.busiest.token_seconds = seconds_per_token * tokens;
   }
-  const double layers_of_a_rank = static_cast<double>(layers) / num_ranks;
   const double tokens = seconds_per_token * static_cast<double>(plan.request.documents.total_tokens()) / num_ranks;
   StepParts& step = out.step;
   step.step_seconds = out.prediction.step_seconds;
   step.lower_bound_seconds = step_lower_bound(plan.request, scenario);
-  step.kernel_seconds = layers_of_a_rank * all.kernels + tokens - step.lower_bound_seconds;
-  step.launch_seconds = layers_of_a_rank * all.launches;
-  step.copy_seconds = layers_of_a_rank * all.copies;
-  step.message_seconds = layers_of_a_rank * all.messages;
+  step.kernel_seconds = all.kernels / num_ranks + tokens - step.lower_bound_seconds;
+  step.launch_seconds = all.launches / num_ranks;
+  step.copy_seconds = all.copies / num_ranks;
+  step.message_seconds = all.messages / num_ranks;
   step.imbalance_seconds = most - sum / num_ranks;
   step.exposed_seconds = step.step_seconds - most;
 

@@ -31,6 +31,11 @@ class Formula {
            " ranks is predicted by a formula, which knows causal and full masks, not ", to_string(document.mask),
            "; use at most ", kMostUniformRanks, " ranks");
     }
+    if (!scenario.model.windows.empty()) {
+      fail(ErrorKind::unsupported, "[simulate] ", request.options.strategy, " on ", num_ranks_,
+           " ranks is predicted by a formula, which knows no layers with windows, and the model has some of ",
+           scenario.model.windows.front().window, " keys; use at most ", kMostUniformRanks, " ranks");
+    }
     // A head's keys and values, or queries, of the mean rank's tokens.
     head_bytes_ = num_tokens_ / num_ranks_ * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
   }

@@ -20,6 +20,18 @@ void validate(const Model& model) {
     fail_invalid("[simulate] the model has ", model.num_layers, " layers, and ",
                  model.num_layers - model.num_softmax_layers(), " linear ones");
   }
+  int64_t narrower = 0;
+  for (const auto& [count, window] : model.windows) {
+    if (count < 1 || window <= narrower) {
+      fail_invalid("[simulate] the model has ", count, " layers with a window of ", window, " keys after ", narrower,
+                   "; windows ascend and have at least one layer");
+    }
+    narrower = window;
+  }
+  if (model.num_unwindowed_layers() < 0) {
+    fail_invalid("[simulate] the model has ", model.num_softmax_layers(), " softmax layers, and ",
+                 model.num_softmax_layers() - model.num_unwindowed_layers(), " with a window");
+  }
 }
 
 }  // namespace evenspan::simulate

@@ -5,6 +5,7 @@
 
 #include "evenspan/core/error.h"
 #include "evenspan/simulate/formula.h"
+#include "evenspan/simulate/layers.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -25,8 +26,8 @@ std::string name_of(const Candidate& candidate) {
              : candidate.strategy;
 }
 
-// The rank that needs most memory, when operands are kept for backward or moved again, and fetched for all stages at
-// once or for one ahead, whichever is least.
+// The rank that needs most memory in a layer of the plan, when operands are kept for backward or moved again, and
+// fetched for all stages at once or for one ahead, whichever is least.
 struct Memory {
   int64_t bytes = 0;
   int32_t rank = 0;
@@ -52,6 +53,16 @@ Memory least_memory(const plan::Plan& plan) {
   return least;
 }
 
+// The same in any softmax layer of the model.
+Memory least_memory(const plan::Plan& plan, const Model& model) {
+  Memory most = least_memory(plan);
+  for (const LayerPlan& other : layers_of_plan(plan, model).others) {
+    const Memory memory = least_memory(*other.plan);
+    if (memory.bytes > most.bytes) most = memory;
+  }
+  return most;
+}
+
 }  // namespace
 
 Scenario scenario_of_run(const Profile& profile, const Model& model, Machine machine) {
@@ -74,7 +85,7 @@ Choice choose_within_budget(const plan::Request& request, const Scenario& scenar
       choice.candidates.push_back(candidate);
       continue;
     }
-    const Memory memory = least_memory(*plan::make_plan(with(unlimited, candidate)));
+    const Memory memory = least_memory(*plan::make_plan(with(unlimited, candidate)), scenario.model);
     if (tightest_name.empty() || memory.bytes < tightest.bytes) {
       tightest = memory;
       tightest_name = name_of(candidate);
@@ -105,6 +116,7 @@ RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario) {
   if (scenario != nullptr) {
     request.topology = scenario->machine.topology;
     request.cost = cost_model(scenario->profile, scenario->model);
+    plan_for_layers(scenario->model, &request);
   }
   if (!chooses) return {plan::make_plan(std::move(request)), std::nullopt, ""};
   plan::validate(request);

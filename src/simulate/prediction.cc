@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "evenspan/core/error.h"
+#include "evenspan/simulate/layers.h"
 #include "simulate/equal_shares.h"
 
 namespace evenspan::simulate {
@@ -83,13 +84,30 @@ class StepClock {
   double compute_seconds_ = 0;   // all ranks together
 };
 
-// A linear layer's passes on the plan's placement.
-struct LinearSimulators {
+// A layer's passes on the plan's placement.
+struct LayerSimulators {
   Simulator forward, backward;
   int32_t num_layers;
 };
 
-LinearSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, const LinearLayers& layers) {
+LayerSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, int32_t num_layers,
+                              LiveBytes live_bytes, Prediction* prediction) {
+  const plan::AttentionShape& shape = plan.request.shape;
+  const AttentionTimes& times = attention_times(scenario.profile, shape);
+  std::vector<Schedule> forward, backward;
+  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+    const plan::RankProgram program = plan::lower(plan, Rank(r));
+    forward.push_back(price(program.forward, shape, scenario.profile, times, live_bytes));
+    backward.push_back(price(program.backward, shape, scenario.profile, times, live_bytes));
+    prediction->peak_arena_bytes =
+        std::max({prediction->peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
+    prediction->peak_saved_bytes = std::max(prediction->peak_saved_bytes, program.saved_bytes);
+  }
+  return {Simulator(scenario.machine, std::move(forward)), Simulator(scenario.machine, std::move(backward)),
+          num_layers};
+}
+
+LayerSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, const LinearLayers& layers) {
   std::vector<Schedule> forward, backward;
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
     const plan::RankProgram program = plan::lower_linear(plan, layers.shape, scenario.model.states, Rank(r));
@@ -110,24 +128,23 @@ PassPrediction predict_pass(const Simulator& simulator, Timeline timeline) {
 
 Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline timeline) {
   const auto& [machine, profile, model] = scenario;
-  const plan::AttentionShape& shape = plan.request.shape;
-  const AttentionTimes& times = attention_times(profile, shape);
-  const LiveBytes live_bytes = timeline == Timeline::record ? LiveBytes::count : LiveBytes::skip;
   Prediction prediction;
   prediction.strategy = plan.request.options.strategy;
-  std::vector<Schedule> forward, backward;
-  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
-    const plan::RankProgram program = plan::lower(plan, Rank(r));
-    forward.push_back(price(program.forward, shape, profile, times, live_bytes));
-    backward.push_back(price(program.backward, shape, profile, times, live_bytes));
-    prediction.peak_arena_bytes =
-        std::max({prediction.peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
-    prediction.peak_saved_bytes = std::max(prediction.peak_saved_bytes, program.saved_bytes);
+  const LayersOfPlan layers = layers_of_plan(plan, model);
+  std::vector<LayerSimulators> kinds;  // the plan's, those with windows, linear ones
+  kinds.reserve(1 + layers.others.size() + model.linear.size());
+  kinds.push_back(simulators_of(plan, scenario, layers.num_base_layers,
+                                timeline == Timeline::record ? LiveBytes::count : LiveBytes::skip, &prediction));
+  for (const auto& [count, other] : layers.others) {
+    kinds.push_back(simulators_of(*other, scenario, count, LiveBytes::skip, &prediction));
   }
-  const Simulator forward_pass(machine, std::move(forward));
-  const Simulator backward_pass(machine, std::move(backward));
-  prediction.forward = predict_pass(forward_pass, timeline);
-  prediction.backward = predict_pass(backward_pass, timeline);
+  for (const LinearLayers& linear : model.linear) kinds.push_back(simulators_of(plan, scenario, linear));
+  prediction.forward = predict_pass(kinds.front().forward, timeline);
+  prediction.backward = predict_pass(kinds.front().backward, timeline);
+  for (size_t i = 1; i < kinds.size(); ++i) {
+    std::vector<LayerPrediction>& list = i <= layers.others.size() ? prediction.windows : prediction.linear;
+    list.push_back({predict_pass(kinds[i].forward, Timeline::skip), predict_pass(kinds[i].backward, Timeline::skip)});
+  }
 
   const plan::Metrics metrics = plan::measure(plan);
   prediction.tokens_max_over_mean = metrics.tokens_max_over_mean;
@@ -136,21 +153,14 @@ Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline ti
   const double backward_flop = 2 / profile.backward_flops_per_second;
   const double before = model.before_attention_flops(), after = model.after_attention_flops();
   StepClock clock(metrics.tokens, machine);
-  std::vector<LinearSimulators> linear;
-  linear.reserve(model.linear.size());
-  prediction.linear.reserve(model.linear.size());
-  for (const LinearLayers& layers : model.linear) linear.push_back(simulators_of(plan, scenario, layers));
-  clock.layers(forward_pass, model.num_softmax_layers(), before * forward_flop, after * forward_flop);
-  for (const LinearSimulators& kind : linear) {
+  for (const LayerSimulators& kind : kinds) {
     clock.layers(kind.forward, kind.num_layers, before * forward_flop, after * forward_flop);
-    prediction.linear.push_back(
-        {predict_pass(kind.forward, Timeline::skip), predict_pass(kind.backward, Timeline::skip)});
   }
   clock.spend(model.output_layer_flops() * (forward_flop + backward_flop));
-  for (const LinearSimulators& kind : linear) {
+  std::reverse(kinds.begin(), kinds.end());
+  for (const LayerSimulators& kind : kinds) {
     clock.layers(kind.backward, kind.num_layers, after * backward_flop, before * backward_flop);
   }
-  clock.layers(backward_pass, model.num_softmax_layers(), after * backward_flop, before * backward_flop);
   prediction.step_seconds = clock.last();
   const auto num_engines = static_cast<double>(machine.shares_cores() ? machine.num_cores : machine.topology.num_ranks);
   prediction.idle_fraction = 1 - clock.compute_seconds() / (prediction.step_seconds * num_engines);

@@ -224,10 +224,10 @@ void Run::start() {
 }
 
 plan::PlanCache::Make Run::planner() const {
-  return [this](const plan::Request& request) -> std::shared_ptr<const plan::Plan> {
+  return [this](const plan::Request& request) -> plan::LayerPlans {
     simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr);
     if (!planned.note.empty() && leads()) std::printf("note: %s\n", planned.note.c_str());
-    return std::move(planned.plan);
+    return {std::move(planned.plan)};
   };
 }
 
@@ -270,7 +270,7 @@ StepReport Run::step(int64_t number) {
   next_.reset();
   const std::vector<int64_t> batch_lengths = lengths(batch);
   const auto asked = Clock::now();
-  const auto plan = plans_.get(request(batch));
+  const auto plan = plans_.get(request(batch)).front();
   report.plan_seconds = seconds_since(asked);
   report.plan_strategy = plan->request.options.strategy;
   if (number < config_.run.steps) {
@@ -343,7 +343,7 @@ double Run::evaluate(int64_t step) {
   for (const Batch& batch : batches) labels += num_labels(batch);
   at::Tensor sum = at::zeros({}, at::kDouble);
   for (size_t i = 0; i < batches.size(); ++i) {
-    const auto plan = evaluation_plans_.get(request(batches[i]));
+    const auto plan = evaluation_plans_.get(request(batches[i])).front();
     if (i + 1 < batches.size()) evaluation_plans_.prefetch(request(batches[i + 1]));
     sum.add_(loss(batches[i], run::Executable(plan, communicator_), labels));
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -57,6 +58,56 @@ def largest_errors(strategies: list[str]) -> list[float]:
 def test_attention_equals_every_document_alone(num_ranks: int) -> None:
     strategies = ["ring", "zigzag", "ulysses", "token_ring", "disaggregated", "sequence_aware", "hierarchical", "mixed"]
     for errors in results(run_ranks(num_ranks, partial(largest_errors, strategies))):
+        assert max(errors) < 1e-12, dict(zip(strategies, errors, strict=True))
+
+
+WINDOW = 5
+
+
+def two_layers(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attend: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Full attention, then a window over what it gave: rows never leave their rank between the two."""
+    hidden = attend(0, q, k, v)
+    return attend(1, hidden, hidden[:, ::3].contiguous(), v)
+
+
+def reference_of_two_layers() -> list[torch.Tensor]:
+    *qkv, grad = inputs()
+
+    def attend(layer: int, *qkv: torch.Tensor) -> torch.Tensor:
+        parts = []
+        for part in zip(*(x.split(LENGTHS) for x in qkv), strict=True):
+            distance = torch.arange(len(part[0]))[:, None] - torch.arange(len(part[0]))[None, :]
+            mask = (distance >= 0) & (distance < (WINDOW if layer == 1 else len(part[0])))
+            out = F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in part), attn_mask=mask, enable_gqa=True)
+            parts.append(out.transpose(0, 1))
+        return torch.cat(parts)
+
+    leaves = [x.requires_grad_() for x in qkv]
+    out = two_layers(*leaves, attend)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
+
+
+def largest_errors_of_two_layers(strategies: list[str]) -> list[float]:
+    expected = reference_of_two_layers()
+    errors = []
+    for strategy in strategies:
+        full = evenspan.plan(
+            LENGTHS, dist.get_world_size(), heads=HEADS, kv_heads=KV_HEADS, head_dim=HEAD_DIM,
+            strategy=strategy, dtype=torch.float64,
+        )  # fmt: skip
+        plans = (full, full.with_mask(f"window:{WINDOW}"))
+        *qkv, grad = (evenspan.shard(x, full, dist.group.WORLD) for x in inputs())
+        leaves = [x.requires_grad_() for x in qkv]
+        out = two_layers(*leaves, lambda layer, *x, plans=plans: evenspan.attention(*x, plans[layer], dist.group.WORLD))
+        local = [out, *torch.autograd.grad(out, leaves, grad)]
+        whole = [evenspan.unshard(x, full, dist.group.WORLD) for x in local]
+        errors.append(max((a - b).abs().max().item() for a, b in zip(whole, expected, strict=True)))
+    return errors
+
+
+def test_layers_with_other_masks_on_one_placement() -> None:
+    strategies = ["ring", "ulysses", "token_ring", "disaggregated", "sequence_aware", "mixed"]
+    for errors in results(run_ranks(3, partial(largest_errors_of_two_layers, strategies))):
         assert max(errors) < 1e-12, dict(zip(strategies, errors, strict=True))
 
 

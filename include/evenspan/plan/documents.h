@@ -61,6 +61,10 @@ Span allowed_keys(const Document& document, int64_t q);
 // The keys that at least one query of `queries` may see (all masks here make that one interval).
 Span needed_keys(const Document& document, Span queries);
 
+// Whether both allow the same (query, key) pairs: a window that is wider than the document is causal. REQUIRES: as
+// long.
+bool allow_same_pairs(const Document& a, const Document& b);
+
 // The number of allowed (query, key) pairs with the query in `queries` and the key in `keys`. Exact, in closed form.
 int64_t num_pairs(const Document& document, Span queries, Span keys);
 int64_t num_pairs(const Document& document, Span queries);

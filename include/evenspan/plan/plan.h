@@ -88,6 +88,7 @@ struct Plan {
   std::vector<Partial> partials;  // sorted by last stage, document, heads, rows and ranks
   int32_t num_stages = 1;
   std::vector<int32_t> relay_stages;  // ascending: stages in which some rank passes on what it received, by Need::via
+  bool direct = false;                // the strategy wrote no moves: what travels follows from the tiles
   bool prefetch_all = false;          // the moves of all stages start at once; false: one stage ahead of the tiles
   bool keep_operands = false;         // received queries, keys and values are saved for backward instead of moved again
   PlanHash hash;
@@ -96,6 +97,13 @@ struct Plan {
 // Runs the strategy that `request.options.strategy` names. Throws invalid_argument for a bad request, and resource when
 // no plan keeps the memory budget (the text names the tightest constraint).
 std::shared_ptr<const Plan> make_plan(Request request);
+
+// The plan of layers with other masks for a batch that `base` plans: hidden states stay where they are from layer to
+// layer, so it has base's placement. `documents` have base's lengths; the rest of the request is base's. A document on
+// which both masks allow the same pairs has base's mask, tiles and moves. The queries of the others stay at home, and
+// the keys that their masks need come there, straight or by way of a rank of the node. Throws invalid_argument for
+// other lengths, and resource as make_plan() does.
+std::shared_ptr<const Plan> make_plan_on(const Plan& base, const Documents& documents);
 
 // Calls f(what, bytes) for each move and partial that leaves its rank: `what` has from, to, document, rows and heads.
 template <class F>

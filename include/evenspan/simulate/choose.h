@@ -32,8 +32,8 @@ double bound_of_formula(const std::string& strategy);
 // Plans `mixed` and `hierarchical` with every number of ranks a group that divides the ranks and fits in a node,
 // `mixed` also with groups of 2, 4, 8, ... nodes, `sequence_aware`, `local` and `disaggregated`, and simulates each
 // whose busiest_rank_bound() beats the best so far; then each uniform strategy whose bound does. So the choice is never
-// worse, in the model, than any uniform strategy. Strategies without a formula for the masks are simulated on at most
-// kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as predict().
+// worse, in the model, than any uniform strategy. Strategies without a formula for the masks or the model's
+// windows are simulated on at most kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as predict().
 Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip);
 
 }  // namespace evenspan::simulate

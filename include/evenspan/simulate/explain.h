@@ -63,8 +63,8 @@ struct BusiestRank {
   double copy_seconds = 0;
   double message_seconds = 0;
   double token_seconds = 0;  // token-wise layers
-  // [level of the machine], of one layer's forward and backward that all ranks begin together: in which the rank waits
-  // for exchanges whose farthest peer is at that level.
+  // [level of the machine], of forward and backward of one layer of the plan, begun by all ranks together: in which the
+  // rank waits for exchanges whose farthest peer is at that level.
   std::vector<double> wait_seconds_by_level;
 };
 

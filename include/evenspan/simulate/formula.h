@@ -17,8 +17,8 @@ bool has_formula(const std::string& strategy);
 // The step of the slowest rank, as docs/simulator.md writes it down: stages of attention with the next transfer beside
 // them, all-to-alls before and after, transfers spread evenly over the links of each level. The tokens, work and sent
 // bytes are those of the strategy's placement; memory, packing copies and the drift of ranks are left out.
-// Throws unsupported for masks other than causal and full, and invalid_argument for a strategy without a formula.
-// REQUIRES: as predict(); request.options.strategy is set.
+// Throws unsupported for masks other than causal and full and for models with windows, and invalid_argument for a
+// strategy without a formula. REQUIRES: as predict(); request.options.strategy is set.
 Prediction predict_by_formula(const plan::Request& request, const Scenario& scenario);
 
 struct PlannedPrediction {

@@ -15,6 +15,12 @@ struct LinearLayers {
   plan::AttentionShape shape;  // of a linear layer
 };
 
+// Softmax layers whose queries see no more than so many keys, a query's own the last of them.
+struct WindowLayers {
+  int32_t count = 0;   // >= 1
+  int64_t window = 0;  // keys, >= 1
+};
+
 // A decoder with gated MLPs (Llama, Qwen, Mistral). The defaults are those of Llama 3 8B.
 struct Model {
   plan::AttentionShape shape{32, 8, 128, plan::ElementType::bf16};
@@ -22,6 +28,8 @@ struct Model {
   int64_t hidden = 4096;         // >= 1
   int64_t intermediate = 14336;  // >= 1
   int64_t vocabulary = 128256;   // >= 0; 0: the output layer is left out
+  // Of num_layers; narrowest first. The other softmax layers see what the documents' masks allow.
+  std::vector<WindowLayers> windows = {};  // NOLINT(readability-redundant-member-init): as in CostModel
   // Of num_layers; the others are softmax.
   std::vector<LinearLayers> linear = {};  // NOLINT(readability-redundant-member-init): as in CostModel
   plan::StateOptions states = {};  // NOLINT(readability-redundant-member-init): how those of linear layers travel
@@ -29,6 +37,13 @@ struct Model {
   int32_t num_softmax_layers() const {
     int32_t left = num_layers;
     for (const LinearLayers& layers : linear) left -= layers.count;
+    return left;
+  }
+
+  // Of the softmax layers.
+  int32_t num_unwindowed_layers() const {
+    int32_t left = num_softmax_layers();
+    for (const WindowLayers& layers : windows) left -= layers.count;
     return left;
   }
 

@@ -27,10 +27,10 @@ struct RunnablePlan {
 };
 
 // The plan of `request.options.strategy`, a name of the table or kAuto. With a scenario the topology and the cost model
-// are the scenario's. Where the shortest step is that of a strategy by formula, of which no plan is written on so many
-// ranks, the plan is the best of the other candidates and the note says so. The same input gives the same plan on every
-// rank. Throws as plan::make_plan() and choose_within_budget(), and invalid_argument for kAuto without a scenario.
-// Threads: callable from several at once.
+// are the scenario's, and the plan is of its model's widest layers (simulate/layers.h). Where the shortest step is that
+// of a strategy by formula, of which no plan is written on so many ranks, the plan is the best of the other candidates
+// and the note says so. The same input gives the same plan on every rank. Throws as plan::make_plan() and
+// choose_within_budget(), and invalid_argument for kAuto without a scenario. Threads: callable from several at once.
 RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario);
 
 }  // namespace evenspan::simulate

@@ -51,7 +51,7 @@ class Plans:
         self._dtype = dtype or shape.dtype
         self._prove = prove
         self._planners: dict[torch.dtype, _evenspan.Planner] = {}
-        self._make(self._dtype, capacity=1).plan([1], "causal")
+        self._make(self._dtype, capacity=1).plans([1], "causal")
 
     def _make(self, dtype: torch.dtype, capacity: int) -> _evenspan.Planner:
         return _sharding.planner(
@@ -87,7 +87,7 @@ class Plans:
 
     def plan(self, lengths: list[int]) -> _evenspan.Plan:
         """Return the plan of the batch: where its tokens are, and how layers that see whole documents compute."""
-        plan = self._planner().plan(lengths, "causal")
+        plan = self._planner().plans(lengths, "causal")[0]
         _sharding.warn_of_choice(self._planner())
         return plan
 

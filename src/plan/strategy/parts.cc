@@ -84,12 +84,17 @@ std::vector<std::vector<Span>> staged_keys(const Request& request, const Placeme
 }  // namespace
 
 std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement) {
+  return tasks_with_queries_at_home(request, placement, [](DocumentId) { return true; });
+}
+
+std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement,
+                                             const std::function<bool(DocumentId)>& counts) {
   std::vector<Task> tasks;
   for (int32_t r = 0; r < placement.num_ranks(); ++r) {
     const std::vector<PlacedSpan>& spans = placement.spans(Rank(r));
-    for (size_t first = 0; first < spans.size();) {
-      size_t last = first;
+    for (size_t first = 0, last = 0; first < spans.size(); first = last) {
       while (last < spans.size() && spans[last].document == spans[first].document) ++last;
+      if (!counts(spans[first].document)) continue;
       const auto of_document = std::span(spans).subspan(first, last - first);
       const auto stages = staged_keys(request, placement, Rank(r), of_document);
       for (const PlacedSpan& queries : of_document) {
@@ -102,7 +107,6 @@ std::vector<Task> tasks_with_queries_at_home(const Request& request, const Place
           }
         }
       }
-      first = last;
     }
   }
   return tasks;

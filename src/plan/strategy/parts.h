@@ -23,6 +23,9 @@ void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& 
 // Tasks for a placement whose queries stay at home: stage 0 with the rank's own keys, the others that the mask lets it
 // see in as many more stages as cost least (num_remote_stages). Nothing moves but keys and values.
 std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement);
+// The same, of the documents that `counts` only.
+std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement,
+                                             const std::function<bool(DocumentId)>& counts);
 
 // Two chunks of every document on each rank, one from either end, so that causal work is even.
 Placement zigzag_placement(const Request& request);
