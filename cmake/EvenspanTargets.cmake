@@ -17,12 +17,16 @@ function(evenspan_use_pch target name)
   target_precompile_headers(${target} REUSE_FROM evenspan_pch_${name})
 endfunction()
 
-# evenspan_library(<layer> [WHOLE] LINK <target>... [PCH <name>]): evenspan_<layer> from src/<layer>/. An empty folder
-# gives a target without code, so that what links it need not ask. WHOLE keeps the objects that nothing calls by name.
+# evenspan_library(<layer> [WHOLE] LINK <target>... [WITHOUT <source>...] [PCH <name>]): evenspan_<layer> from
+# src/<layer>/. An empty folder gives a target without code, so that what links it need not ask. WHOLE keeps the objects
+# that nothing calls by name; WITHOUT leaves sources to another target.
 function(evenspan_library layer)
-  cmake_parse_arguments(arg "WHOLE" "PCH" "LINK" ${ARGN})
+  cmake_parse_arguments(arg "WHOLE" "PCH" "LINK;WITHOUT" ${ARGN})
   set(target evenspan_${layer})
   evenspan_sources(sources ${PROJECT_SOURCE_DIR}/src/${layer}/*.cc)
+  if(arg_WITHOUT)
+    list(REMOVE_ITEM sources ${arg_WITHOUT})
+  endif()
   if(sources)
     add_library(${target} STATIC ${sources})
     target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR}/include PRIVATE ${PROJECT_SOURCE_DIR}/src)

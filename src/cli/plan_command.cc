@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/files.h"
 #include "cli/findings.h"
+#include "cli/input.h"
 #include "cli/plan_json.h"
 #include "cli/plan_page.h"
 #include "cli/plan_table.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <iostream>
 
-#include "cli/files.h"
+#include "cli/input.h"
 #include "evenspan/core/error.h"
 #include "plan/strategy/strategy.h"
 
@@ -80,7 +80,7 @@ void refuse_same_output(const std::vector<std::pair<std::string, std::string>>& 
 plan::Request read_request(const RequestArguments& arguments, const plan::Mask& mask) {
   const std::string name = arguments.lengths == "-" ? "standard input" : arguments.lengths;
   plan::Request request;
-  request.documents = plan::Documents(parse_lengths(read_input(arguments.lengths), name), mask);
+  request.documents = plan::Documents(read_lengths(arguments.lengths, name), mask);
   request.shape = arguments.shape;
   request.shape.element = plan::parse_element_type(arguments.dtype);
   request.options = arguments.knobs;

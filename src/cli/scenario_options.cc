@@ -1,6 +1,6 @@
 #include "cli/scenario_options.h"
 
-#include "cli/files.h"
+#include "cli/input.h"
 #include "evenspan/core/error.h"
 #include "evenspan/machine/machine_files.h"
 #include "evenspan/plan/linear.h"

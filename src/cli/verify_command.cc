@@ -1,7 +1,7 @@
 // evenspan verify: proves a plan that was written as text.
 #include "cli/command.h"
-#include "cli/files.h"
 #include "cli/findings.h"
+#include "cli/input.h"
 #include "cli/options.h"
 #include "evenspan/core/error.h"
 
@@ -28,11 +28,11 @@ int verify_command(const Arguments& words) {
   if (!options.parse(words)) return kDone;
 
   const std::string name = file == "-" ? "standard input" : file;
-  const std::string text = read_input(file);
+  InputLines text(file);
   plan::ProgramLines lines;
   plan::LoweredPlan plan;
   try {
-    plan = plan::parse(text, &lines);
+    plan = plan::parse([&text](std::string_view* line) { return text.next(line); }, &lines);
   } catch (const Error& error) {
     fail(error.kind(), name, ": ", error.what());
   }

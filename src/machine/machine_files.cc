@@ -1,20 +1,20 @@
 #include "evenspan/machine/machine_files.h"
 
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"
-#include "machine/json_fields.h"
+#include "files/input_file.h"
+#include "files/json.h"
+#include "files/json_fields.h"
 
 namespace evenspan::machine {
 namespace {
 
+using files::Fields;
+using files::parse_json;
 using simulate::AttentionTimes;
 using simulate::Link;
 using simulate::PassTimes;
@@ -86,12 +86,7 @@ simulate::Profile parse_profile(const std::string& text, const std::string& file
 
 }  // namespace
 
-std::string read_text_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (!in) fail(ErrorKind::resource, "[input] ", quoted(path, 200), " cannot be read: ", std::strerror(errno));
-  return text;
-}
+std::string read_text_file(const std::string& path) { return files::read_text(path, "input"); }
 
 simulate::Profile read_profile(const std::string& name_or_file, const ReadFile& read) {
   const auto& shipped = shipped_profiles();

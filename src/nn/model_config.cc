@@ -8,12 +8,23 @@
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
-#include "evenspan/nn/safetensors.h"
+#include "files/input_file.h"
+#include "files/json.h"
 
 namespace evenspan::nn {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr int64_t kMost = int64_t{1} << 31;        // of any size
+constexpr int64_t kMostLayers = int64_t{1} << 14;  // each of which has a list of parameters
+
+// A value in a message: ASCII, and not all of a long one.
+std::string shown(const Json& value) {
+  constexpr size_t kMostBytes = 100;
+  const std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
+  return text.size() > kMostBytes ? text.substr(0, kMostBytes) + "..." : text;
+}
 
 // Reads typed fields of one config.json; every error names the file and the field.
 class Reader {
@@ -29,16 +40,20 @@ class Reader {
   int64_t positive(const char* key, int64_t otherwise) const {
     if (!has(key)) return otherwise;
     const Json& value = json_.at(key);
-    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > (int64_t{1} << 31)) {
-      fail_invalid("[model config] ", source_, ": ", key, " must be a positive integer, it is ", value.dump());
+    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > kMost) {
+      fail_invalid("[model config] ", source_, ": ", key, " must be a positive integer of at most ", kMost, ", it is ",
+                   shown(value));
     }
     return value.get<int64_t>();
   }
-  double number(const char* key, double otherwise) const {
-    if (!has(key)) return otherwise;
-    const Json& value = json_.at(key);
-    if (!value.is_number() || !(value.get<double>() >= 0)) {
-      fail_invalid("[model config] ", source_, ": ", key, " must be a number of at least 0, it is ", value.dump());
+  double number(const char* key, double otherwise, double least = 0, double most = 1e9) const {
+    return has(key) ? number_in(json_.at(key), key, least, most) : otherwise;
+  }
+  // The same of a field of an object, which `key` names.
+  double number_in(const Json& value, const std::string& key, double least, double most) const {
+    if (!value.is_number() || !(value.get<double>() >= least && value.get<double>() <= most)) {
+      fail_invalid("[model config] ", source_, ": ", key, " must be a number from ", least, " to ", most, ", it is ",
+                   shown(value));
     }
     return value.get<double>();
   }
@@ -46,7 +61,7 @@ class Reader {
     if (!has(key)) return otherwise;
     const Json& value = json_.at(key);
     if (!value.is_boolean()) {
-      fail_invalid("[model config] ", source_, ": ", key, " must be true or false, it is ", value.dump());
+      fail_invalid("[model config] ", source_, ": ", key, " must be true or false, it is ", shown(value));
     }
     return value.get<bool>();
   }
@@ -54,27 +69,27 @@ class Reader {
     if (!has(key)) return otherwise;
     const Json& value = json_.at(key);
     if (!value.is_string()) {
-      fail_invalid("[model config] ", source_, ": ", key, " must be a text, it is ", value.dump());
+      fail_invalid("[model config] ", source_, ": ", key, " must be a text, it is ", shown(value));
     }
     return value.get<std::string>();
   }
   const Json& object(const char* key) const {
     const Json& value = json_.at(key);
     if (!value.is_object()) {
-      fail_invalid("[model config] ", source_, ": ", key, " must be an object, it is ", value.dump());
+      fail_invalid("[model config] ", source_, ": ", key, " must be an object, it is ", shown(value));
     }
     return value;
   }
   const Json& list(const char* key) const {
     const Json& value = json_.at(key);
     if (!value.is_array()) {
-      fail_invalid("[model config] ", source_, ": ", key, " must be a list, it is ", value.dump());
+      fail_invalid("[model config] ", source_, ": ", key, " must be a list, it is ", shown(value));
     }
     return value;
   }
   [[noreturn]] void refuse(const char* key, const std::string& rule) const {
     fail(ErrorKind::unsupported, "[model config] ", source_, ": ", rule, "; ", key, " is ",
-         json_.contains(key) ? json_.at(key).dump() : std::string("missing"));
+         json_.contains(key) ? shown(json_.at(key)) : std::string("missing"));
   }
 
  private:
@@ -93,11 +108,11 @@ void read_linear_layers(const Reader& in, const std::string& source, ModelConfig
   std::vector<std::string> known{"full_attention"};
   known.insert(known.end(), linear_layer_types().begin(), linear_layer_types().end());
   for (const Json& kind : in.list("layer_types")) {
-    const std::string name = kind.is_string() ? kind.get<std::string>() : kind.dump();
+    const std::string name = kind.is_string() ? kind.get<std::string>() : shown(kind);
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       std::string list;
       for (const std::string& one : known) list += (list.empty() ? "" : ", ") + one;
-      fail_invalid("[model config] ", source, ": layer_types has ", kind.dump(), "; there are ", list,
+      fail_invalid("[model config] ", source, ": layer_types has ", shown(kind), "; there are ", list,
                    did_you_mean(name, known));
     }
     c->layer_types.push_back(name);
@@ -115,7 +130,8 @@ void read_linear_layers(const Reader& in, const std::string& source, ModelConfig
 
 // The base of the rotary embedding, from the old (rope_theta, rope_scaling) or the new (rope_parameters) fields.
 double read_rope_theta(const Reader& in) {
-  double theta = in.number("rope_theta", 10000.0);
+  constexpr double kMostTheta = 1e15;
+  double theta = in.number("rope_theta", 10000.0, 1, kMostTheta);
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!in.has(key)) continue;
     const Json& rope = in.object(key);
@@ -123,8 +139,12 @@ double read_rope_theta(const Reader& in) {
       if (rope.contains(kind) && rope.at(kind) != "default")
         in.refuse(key, "only default rotary embeddings are supported");
     }
-    if (rope.value("partial_rotary_factor", 1.0) != 1.0) in.refuse(key, "partial rotary embeddings are not supported");
-    if (rope.contains("rope_theta") && rope.at("rope_theta").is_number()) theta = rope.at("rope_theta").get<double>();
+    if (rope.contains("partial_rotary_factor") && rope.at("partial_rotary_factor") != 1.0) {
+      in.refuse(key, "partial rotary embeddings are not supported");
+    }
+    if (rope.contains("rope_theta")) {
+      theta = in.number_in(rope.at("rope_theta"), join_text(key, ".rope_theta"), 1, kMostTheta);
+    }
   }
   if (in.number("partial_rotary_factor", 1.0) != 1.0) {
     in.refuse("partial_rotary_factor", "partial rotary embeddings are not supported");
@@ -166,10 +186,8 @@ int64_t ModelConfig::num_softmax_layers() const {
 }
 
 ModelConfig parse_model_config(const std::string& text, const std::string& source) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded() || !json.is_object()) {
-    fail_invalid("[model config] ", source, " must hold one JSON object; it has ", text.size(), " bytes that are not");
-  }
+  const Json json = files::parse_json(text, "model config", source);
+  if (!json.is_object()) fail_invalid("[model config] ", source, " must hold one JSON object, {...}");
   const Reader in(json, source);
   ModelConfig c;
   c.model_type = in.text("model_type", "");
@@ -185,6 +203,10 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   c.hidden_size = in.positive("hidden_size");
   c.intermediate_size = in.positive("intermediate_size");
   c.num_hidden_layers = in.positive("num_hidden_layers");
+  if (c.num_hidden_layers > kMostLayers) {
+    fail_invalid("[model config] ", source, ": num_hidden_layers must be at most ", kMostLayers, ", it is ",
+                 c.num_hidden_layers);
+  }
   c.num_attention_heads = in.positive("num_attention_heads");
   c.num_key_value_heads = in.positive("num_key_value_heads", c.num_attention_heads);
   if (c.num_attention_heads % c.num_key_value_heads != 0) {
@@ -200,9 +222,9 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   c.head_dim = in.positive("head_dim", qwen3 ? 128 : c.hidden_size / c.num_attention_heads);
   if (c.head_dim % 2 != 0) fail_invalid("[model config] ", source, ": head_dim must be even, it is ", c.head_dim);
   c.max_position_embeddings = in.positive("max_position_embeddings", 2048);
-  c.rms_norm_eps = in.number("rms_norm_eps", 1e-6);
+  c.rms_norm_eps = in.number("rms_norm_eps", 1e-6, 0, 1);
   c.rope_theta = read_rope_theta(in);
-  c.initializer_range = in.number("initializer_range", 0.02);
+  c.initializer_range = in.number("initializer_range", 0.02, 0, 100);
   c.tie_word_embeddings = in.flag("tie_word_embeddings", false);
   const bool attention_bias = (llama || qwen3) && in.flag("attention_bias", false);
   c.qkv_bias = qwen2 || attention_bias;
@@ -215,8 +237,9 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
 
 ModelConfig load_model_config(const std::string& path) {
   namespace fs = std::filesystem;
-  const std::string file = fs::is_directory(path) ? (fs::path(path) / "config.json").string() : path;
-  return parse_model_config(read_file(file), file);
+  std::error_code error;
+  const std::string file = fs::is_directory(path, error) ? (fs::path(path) / "config.json").string() : path;
+  return parse_model_config(files::read_text(file, "model config"), file);
 }
 
 std::string to_json(const ModelConfig& c, const std::string& dtype) {

@@ -6,6 +6,7 @@
 
 #include "evenspan/core/error.h"
 #include "evenspan/nn/safetensors.h"
+#include "nn/safetensors_header.h"
 
 namespace evenspan::nn {
 namespace {
@@ -50,17 +51,8 @@ std::map<std::string, SafetensorsFile> open_weights(const fs::path& folder) {
     return files;
   }
   const std::string index_path = (folder / kIndex).string();
-  const Json index = Json::parse(read_file(index_path), nullptr, /*allow_exceptions=*/false);
-  if (!index.is_object() || !index.contains("weight_map") || !index.at("weight_map").is_object()) {
-    fail_invalid("[model] ", index_path, " must hold an object with weight_map");
-  }
   std::map<std::string, SafetensorsFile> shards;
-  for (const auto& [name, value] : index.at("weight_map").items()) {
-    if (!value.is_string()) fail_invalid("[model] ", index_path, ": the file of ", name, " must be a text");
-    const std::string shard = value.get<std::string>();
-    if (fs::path(shard).filename() != shard) {
-      fail_invalid("[model] ", index_path, ": ", shard, " must be a file beside the index");
-    }
+  for (const auto& [name, shard] : read_weight_map(index_path)) {
     auto found = shards.find(shard);
     if (found == shards.end()) found = shards.emplace(shard, SafetensorsFile((folder / shard).string())).first;
     if (!found->second.contains(name))
@@ -112,12 +104,11 @@ Parameters load_weights(const std::string& folder, const ModelConfig& config, at
     const auto found = files.find(spec.name);
     if (found == files.end())
       fail_invalid("[model] ", folder, " has no tensor ", spec.name, ", which its config.json asks for");
-    const at::Tensor tensor = found->second.tensor(spec.name);
-    if (tensor.sizes() != at::IntArrayRef(spec.shape)) {
+    if (const std::vector<int64_t> shape = found->second.shape(spec.name); shape != spec.shape) {
       fail_invalid("[model] ", folder, ": ", spec.name, " must be ", at::IntArrayRef(spec.shape), ", it is ",
-                   tensor.sizes());
+                   at::IntArrayRef(shape));
     }
-    parameters.add(spec.name, tensor.to(type));
+    parameters.add(spec.name, found->second.tensor(spec.name).to(type));
     files.erase(found);
   }
   if (config.tie_word_embeddings) files.erase("lm_head.weight");

@@ -94,6 +94,13 @@ void Batches::arrange(Batch* batch, const Cursor& start) const {
   shuffle(batch, key);
 }
 
+void Batches::check(const Cursor& cursor, const std::string& source) const {
+  if (cursor.epoch < 0 || cursor.next < 0 || cursor.next >= num_pieces()) {
+    fail_invalid("[data] ", source, " stands at epoch ", cursor.epoch, ", next ", cursor.next,
+                 "; neither is negative, and next is below the ", num_pieces(), " documents of an epoch");
+  }
+}
+
 Batch Batches::next(Cursor* cursor) const {
   const Cursor start = *cursor;
   Batch batch;

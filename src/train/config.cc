@@ -10,7 +10,7 @@
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/machine/machine_files.h"
-#include "evenspan/nn/safetensors.h"
+#include "files/input_file.h"
 #include "train/config_text.h"
 
 namespace evenspan::train {
@@ -222,7 +222,7 @@ Config parse_config(const std::string& text, const std::string& source, const st
 }
 
 Config load_config(const std::string& path, const Overrides& overrides) {
-  return parse_config(nn::read_file(path), path, fs::absolute(path).parent_path().string(), overrides);
+  return parse_config(files::read_text(path, "config"), path, fs::absolute(path).parent_path().string(), overrides);
 }
 
 }  // namespace evenspan::train

@@ -2,68 +2,57 @@
 //   0 "MMIDIDX\0\0" | 9 u64 version 1 | 17 u8 type | 18 u64 sequences S | 26 u64 document bounds D
 //   34 int32[S] lengths | int64[S] byte offsets into .bin | int64[D] first sequence of each document, the last is S
 //   (and int8[S] modes in multimodal data, which are refused)
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
+#include <algorithm>
 #include <cstring>
 
 #include "evenspan/core/error.h"
 #include "evenspan/train/corpus.h"
+#include "files/input_file.h"
 
 namespace evenspan::train {
 namespace {
 
 constexpr char kMagic[] = "MMIDIDX\0";  // 9 bytes with the terminating zero
-constexpr size_t kHeaderBytes = 34;
+constexpr int64_t kHeaderBytes = 34;
 
-class MappedFile {
+// Values that lie one after another in a file, read a chunk at a time.
+template <class T>
+class Column {
  public:
-  explicit MappedFile(const std::string& path) : path_(path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) fail(ErrorKind::resource, "[data] cannot open ", path, ": ", std::strerror(errno));
-    struct stat info {};
-    const bool known = ::fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode);
-    num_bytes_ = known ? static_cast<size_t>(info.st_size) : 0;
-    void* address = num_bytes_ == 0 ? nullptr : ::mmap(nullptr, num_bytes_, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    const int error = errno;
-    ::close(descriptor);
-    if (!known) fail(ErrorKind::resource, "[data] ", path, " is not a file");
-    if (address == MAP_FAILED) fail(ErrorKind::resource, "[data] cannot map ", path, ": ", std::strerror(error));
-    bytes_ = static_cast<const char*>(address);
-  }
-  ~MappedFile() {
-    if (bytes_ != nullptr) ::munmap(const_cast<char*>(bytes_), num_bytes_);
-  }
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-
-  size_t num_bytes() const { return num_bytes_; }
-  const std::string& path() const { return path_; }
-  // The arrays are not aligned, so values are copied out. REQUIRES: the bytes are inside the file.
-  template <class T>
-  T at(size_t offset) const {
-    T value;
-    std::memcpy(&value, bytes_ + offset, sizeof value);
-    return value;
+  Column(const files::InputFile& file, int64_t offset, int64_t size) : file_(file), offset_(offset), left_(size) {}
+  // REQUIRES: not more calls than values.
+  T next() {
+    if (at_ == chunk_.size()) {
+      constexpr int64_t kMostValues = 1 << 13;
+      chunk_.resize(static_cast<size_t>(std::min(left_, kMostValues)));
+      at_ = 0;
+      const auto num_bytes = static_cast<int64_t>(chunk_.size() * sizeof(T));
+      file_.read(offset_, num_bytes, chunk_.data());
+      offset_ += num_bytes;
+      left_ -= static_cast<int64_t>(chunk_.size());
+    }
+    return chunk_[at_++];
   }
 
  private:
-  std::string path_;
-  size_t num_bytes_ = 0;
-  const char* bytes_ = nullptr;
+  const files::InputFile& file_;
+  int64_t offset_, left_;
+  std::vector<T> chunk_;
+  size_t at_ = 0;
 };
 
 struct TokenType {
-  size_t num_bytes = 0;
-  int64_t (*read)(const MappedFile&, size_t offset) = nullptr;
+  int64_t num_bytes = 0;
+  int64_t (*read)(const char* bytes) = nullptr;
 };
 
 template <class T>
 constexpr TokenType token_type() {
-  return {sizeof(T), [](const MappedFile& file, size_t offset) { return static_cast<int64_t>(file.at<T>(offset)); }};
+  return {sizeof(T), [](const char* bytes) {
+            T value;
+            std::memcpy(&value, bytes, sizeof value);
+            return static_cast<int64_t>(value);
+          }};
 }
 
 TokenType find_type(uint8_t code, const std::string& path) {
@@ -94,17 +83,17 @@ std::string prefix_of(const std::string& path) {
 
 class Megatron : public Corpus {
  public:
-  explicit Megatron(const std::string& path) : index_(prefix_of(path) + ".idx"), tokens_(prefix_of(path) + ".bin") {
+  explicit Megatron(const std::string& path)
+      : index_(prefix_of(path) + ".idx", "data"), tokens_(prefix_of(path) + ".bin", "data") {
     if (index_.num_bytes() < kHeaderBytes)
       malformed("it has ", index_.num_bytes(), " bytes, the header alone has ", kHeaderBytes);
-    for (size_t i = 0; i < sizeof kMagic; ++i) {
-      if (index_.at<char>(i) != kMagic[i]) malformed("it does not begin with MMIDIDX");
-    }
-    if (index_.at<uint64_t>(9) != 1) malformed("its version must be 1, it is ", index_.at<uint64_t>(9));
-    type_ = find_type(index_.at<uint8_t>(17), index_.path());
-    const auto num_sequences = index_.at<uint64_t>(18);
-    const auto num_bounds = index_.at<uint64_t>(26);
-    const uint64_t room = index_.num_bytes() - kHeaderBytes;
+    const std::string header = index_.read(0, kHeaderBytes);
+    if (!header.starts_with(std::string(kMagic, sizeof kMagic))) malformed("it does not begin with MMIDIDX");
+    if (value<uint64_t>(header, 9) != 1) malformed("its version must be 1, it is ", value<uint64_t>(header, 9));
+    type_ = find_type(value<uint8_t>(header, 17), index_.path());
+    const auto num_sequences = value<uint64_t>(header, 18);
+    const auto num_bounds = value<uint64_t>(header, 26);
+    const auto room = static_cast<uint64_t>(index_.num_bytes() - kHeaderBytes);
     if (num_sequences > room / 12 || num_bounds > room / 8 || 12 * num_sequences + 8 * num_bounds > room) {
       malformed("it is truncated: ", num_sequences, " sequences and ", num_bounds, " document bounds do not fit into ",
                 index_.num_bytes(), " bytes");
@@ -113,7 +102,7 @@ class Megatron : public Corpus {
       malformed("it has ", room - 12 * num_sequences - 8 * num_bounds,
                 " bytes after its arrays; multimodal data are not supported");
     if (num_bounds == 0) malformed("it has no document bounds; there is one more of them than documents");
-    read_documents(num_sequences, num_bounds);
+    read_documents(static_cast<int64_t>(num_sequences), static_cast<int64_t>(num_bounds));
   }
 
   int64_t num_documents() const override { return static_cast<int64_t>(documents_.size()); }
@@ -124,40 +113,48 @@ class Megatron : public Corpus {
   int64_t vocabulary() const override { return 0; }
   void read(int64_t document, Span span, int64_t* out) const override {
     const Document& d = at(document);
-    for (int64_t i = span.begin; i < span.end; ++i) {
-      *out++ = type_.read(tokens_, d.offset + static_cast<size_t>(i) * type_.num_bytes);
-    }
+    const std::string bytes = tokens_.read(d.offset + span.begin * type_.num_bytes, span.size() * type_.num_bytes);
+    for (int64_t i = 0; i < span.size(); ++i) *out++ = type_.read(bytes.data() + i * type_.num_bytes);
   }
 
  private:
   struct Document {
     int64_t number = 0;  // in the file, empty ones counted
-    size_t offset = 0;   // bytes
+    int64_t offset = 0;  // bytes
     int64_t length = 0;  // tokens
   };
 
-  template <class... Parts>
-  [[noreturn]] void malformed(const Parts&... parts) const {
-    fail_invalid("[data] ", index_.path(), " is not a Megatron index: ", parts...);
+  // A header's fields are not aligned, so values are copied out.
+  template <class T>
+  static T value(const std::string& header, size_t offset) {
+    T value;
+    std::memcpy(&value, header.data() + offset, sizeof value);
+    return value;
   }
 
-  void read_documents(size_t num_sequences, size_t num_bounds) {
-    const size_t offsets = kHeaderBytes + 4 * num_sequences;
-    const size_t bounds = offsets + 8 * num_sequences;
-    int64_t first = index_.at<int64_t>(bounds);
+  template <class... Parts>
+  [[noreturn]] void malformed(const Parts&... parts) const {
+    fail_invalid("[data] ", index_.path(), " is not a Megatron index: ", parts..., "; make it again");
+  }
+
+  void read_documents(int64_t num_sequences, int64_t num_bounds) {
+    Column<int32_t> lengths(index_, kHeaderBytes, num_sequences);
+    Column<int64_t> offsets(index_, kHeaderBytes + 4 * num_sequences, num_sequences);
+    Column<int64_t> bounds(index_, kHeaderBytes + 12 * num_sequences, num_bounds);
+    int64_t first = bounds.next();
     if (first != 0) malformed("its first document must begin at sequence 0, it begins at ", first);
-    for (size_t d = 0; d + 1 < num_bounds; ++d) {
-      const auto last = index_.at<int64_t>(bounds + 8 * (d + 1));
-      if (last < first || last > static_cast<int64_t>(num_sequences)) {
+    for (int64_t d = 0; d + 1 < num_bounds; ++d) {
+      const int64_t last = bounds.next();
+      if (last < first || last > num_sequences) {
         malformed("document ", d, " has the sequences [", first, ", ", last, ") of ", num_sequences);
       }
-      Document document{static_cast<int64_t>(d), 0, 0};
+      Document document{d, 0, 0};
       for (int64_t s = first; s < last; ++s) {
-        const auto length = index_.at<int32_t>(kHeaderBytes + 4 * static_cast<size_t>(s));
-        const auto offset = index_.at<int64_t>(offsets + 8 * static_cast<size_t>(s));
+        const int32_t length = lengths.next();
+        const int64_t offset = offsets.next();
         check_sequence(s, length, offset);
-        if (s == first) document.offset = static_cast<size_t>(offset);
-        if (static_cast<size_t>(offset) != document.offset + static_cast<size_t>(document.length) * type_.num_bytes) {
+        if (s == first) document.offset = offset;
+        if (offset != document.offset + document.length * type_.num_bytes) {
           malformed("the sequences of document ", d, " must lie back to back; sequence ", s, " begins at byte ",
                     offset);
         }
@@ -170,25 +167,23 @@ class Megatron : public Corpus {
         documents_.push_back(document);
       }
     }
-    if (first != static_cast<int64_t>(num_sequences))
-      malformed("its documents end at sequence ", first, " of ", num_sequences);
+    if (first != num_sequences) malformed("its documents end at sequence ", first, " of ", num_sequences);
     if (documents_.empty()) malformed("it holds no document with a token; ", dropped_.empty, " are empty");
   }
 
   void check_sequence(int64_t s, int32_t length, int64_t offset) const {
     if (length < 0 || offset < 0) malformed("sequence ", s, " has the length ", length, " and the offset ", offset);
-    const size_t bytes = static_cast<size_t>(length) * type_.num_bytes;
-    if (static_cast<size_t>(offset) > tokens_.num_bytes() ||
-        bytes > tokens_.num_bytes() - static_cast<size_t>(offset)) {
-      fail_invalid("[data] ", tokens_.path(), " is truncated: sequence ", s, " needs the bytes [", offset, ", ",
-                   static_cast<size_t>(offset) + bytes, "), the file has ", tokens_.num_bytes());
+    const int64_t bytes = length * type_.num_bytes;
+    if (offset > tokens_.num_bytes() || bytes > tokens_.num_bytes() - offset) {
+      fail_invalid("[data] ", tokens_.path(), " is truncated: sequence ", s, " needs ", bytes, " bytes from byte ",
+                   offset, " on, the file has ", tokens_.num_bytes(), "; copy it again");
     }
   }
 
   const Document& at(int64_t document) const { return documents_[static_cast<size_t>(document)]; }
 
-  MappedFile index_;
-  MappedFile tokens_;
+  files::InputFile index_;
+  files::InputFile tokens_;
   TokenType type_;
   std::vector<Document> documents_;
 };

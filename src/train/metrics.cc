@@ -5,10 +5,10 @@
 
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 
 #include "evenspan/core/error.h"
-#include "evenspan/nn/safetensors.h"
+#include "train/amounts.h"
+#include "train/run_record.h"
 
 namespace evenspan::train {
 namespace {
@@ -29,15 +29,7 @@ Json placement_json(const plan::Placement& placement) {
 }  // namespace
 
 MetricsFile::MetricsFile(const std::string& path, int64_t resumed_step) {
-  std::string kept;
-  if (resumed_step > 0 && std::filesystem::exists(path)) {
-    std::ifstream in(path);
-    for (std::string line; std::getline(in, line);) {
-      const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (!json.is_object() || json.contains("final") || json.value("step", int64_t{0}) > resumed_step) continue;
-      kept += line + "\n";
-    }
-  }
+  const std::string kept = resumed_step > 0 ? lines_until(path, resumed_step) : std::string();
   out_.open(path, std::ios::trunc);
   out_ << kept << std::flush;
   if (!out_) fail(ErrorKind::resource, "[train] cannot write ", path);
@@ -108,26 +100,6 @@ void MetricsFile::write(const Summary& s) {
                    {"evaluation_hits", s.evaluation_plans.hits}};
   json["held_out_loss"] = std::isnan(s.held_out_loss) ? Json(nullptr) : Json(s.held_out_loss);
   out_ << json.dump() << std::endl;
-}
-
-std::string bytes_text(double num_bytes) {
-  const char* units[] = {"B", "kB", "MB", "GB", "TB"};
-  size_t unit = 0;
-  while (num_bytes >= 999.5 && unit + 1 < std::size(units)) {
-    num_bytes /= 1000;
-    ++unit;
-  }
-  char text[32];
-  std::snprintf(text, sizeof text, unit == 0 || num_bytes >= 100 ? "%.0f %s" : "%.1f %s", num_bytes, units[unit]);
-  return text;
-}
-
-int64_t total(const std::vector<std::vector<int64_t>>& matrix) {
-  int64_t sum = 0;
-  for (const auto& row : matrix) {
-    for (const int64_t x : row) sum += x;
-  }
-  return sum;
 }
 
 std::string progress_line(const StepReport& r, int64_t num_steps) {

@@ -37,12 +37,7 @@ class MetricsFile {
 
 std::string progress_line(const StepReport& report, int64_t num_steps);
 
-// "12.3 MB", "640 B".
-std::string bytes_text(double num_bytes);
-
 // The largest resident set of this process so far; 0 if unknown.
 int64_t peak_rss_bytes();
-
-int64_t total(const std::vector<std::vector<int64_t>>& matrix);
 
 }  // namespace evenspan::train

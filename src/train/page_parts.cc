@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "train/metrics.h"
+#include "train/amounts.h"
 
 namespace evenspan::train::page {
 namespace {
@@ -95,7 +95,10 @@ std::string line_chart(const std::vector<Line>& lines, const std::string& y_labe
   const auto y = [&](double v) { return kBottom - (kBottom - kTop) * (v - low) / (high - low); };
   std::string out;
   const double dy = tick_step(high - low);
-  for (double v = std::ceil(low / dy) * dy; v <= high; v += dy) {
+  constexpr int kMostTicks = 20;  // a step may be too small to change a large value
+  for (int i = 0; i < kMostTicks; ++i) {
+    const double v = (std::ceil(low / dy) + i) * dy;
+    if (!(v <= high)) break;
     out += format("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/>", kLeft, kWidth - kRight,
                   y(v), y(v));
     out += label(kLeft - 8, y(v) + 4, "end", format("%.3g", v));

@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "evenspan/train/report.h"
-#include "train/metrics.h"
+#include "train/amounts.h"
 #include "train/page_parts.h"
 
 namespace evenspan::train {

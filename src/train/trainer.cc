@@ -26,6 +26,7 @@
 #include "evenspan/train/batches.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/optimizer.h"
+#include "train/amounts.h"
 #include "train/metrics.h"
 #include "train/model_work.h"
 
@@ -159,6 +160,7 @@ void Run::start() {
       fail_invalid("[train] a run resumes with the data that it was trained on; ", resume,
                    " has other documents, data.seed, batch_tokens, max_document_tokens or held_out_fraction");
     }
+    batches_.check(loaded.trainer.cursor, resume);
     optimizer_.restore(loaded.state);
     cursor_ = loaded.trainer.cursor;
     first_step_ = loaded.trainer.step + 1;

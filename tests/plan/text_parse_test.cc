@@ -77,7 +77,8 @@ TEST(TextParse, PassesOverSpacesCommentsAndBlankLines) {
 
 TEST(TextParse, KnowsTheLinesOfOperations) {
   ProgramLines lines;
-  parse(with(kText, "rank 1", "# second\nrank 1"), &lines);
+  const std::string text = with(kText, "rank 1", "# second\nrank 1");
+  parse(lines_of(text), &lines);
   EXPECT_EQ(lines.of(0, false, 0), 12);
   EXPECT_EQ(lines.of(0, false, 1), 13);
   EXPECT_EQ(lines.of(1, false, 0), 18);

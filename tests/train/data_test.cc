@@ -8,6 +8,7 @@
 #include "evenspan/nn/loss.h"
 #include "evenspan/train/batches.h"
 #include "evenspan/train/corpus.h"
+#include "files/utf8.h"
 #include "train/scratch.h"
 
 namespace evenspan::train {
@@ -55,12 +56,13 @@ TEST(TextFolder, BadFoldersAreRefused) {
   s.write("a.txt", "abc");
   const auto corpus = open_text_folder(s.path(), {});
   s.write("a.txt", "abcd");
-  EXPECT_THAT(error_of([&] { tokens_of(*corpus, 0); }), HasSubstr("had 3 bytes when the run began and has 4 now"));
+  EXPECT_THAT(error_of([&] { tokens_of(*corpus, 0); }),
+              HasSubstr("had 3 bytes when it was opened first and has 4 now"));
 }
 
 TEST(Utf8, FindsTheFirstBadByte) {
   const auto bad = [](const std::string& text) {
-    return find_invalid_utf8(text.data(), static_cast<int64_t>(text.size()));
+    return files::find_invalid_utf8(text.data(), static_cast<int64_t>(text.size()));
   };
   EXPECT_EQ(bad("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"), -1);
   EXPECT_EQ(bad("a\x80"), 1);             // a continuation alone
@@ -86,13 +88,12 @@ TEST(Jsonl, ReadsTheFieldText) {
 TEST(Jsonl, BadLinesAreNumbered) {
   const Scratch s;
   const auto refusal = [&](const std::string& text) { return error_of([&] { open_jsonl(s.write("d.jsonl", text)); }); };
-  EXPECT_THAT(refusal("{\"text\": \"a\"}\n{\"text\": 3}\n"),
-              HasSubstr("d.jsonl:2 must have a field text that holds a text, it has number"));
-  EXPECT_THAT(refusal("{\"body\": \"a\"}\n"), HasSubstr("it has none"));
-  EXPECT_THAT(refusal("{\"text\": \"a\n"), HasSubstr("d.jsonl:1 must be one JSON object"));
-  EXPECT_THAT(refusal("{\"text\": \"\xe9\"}\n"), HasSubstr("it is not UTF-8 at byte 10"));
+  EXPECT_THAT(refusal("{\"text\": \"a\"}\n{\"text\": 3}\n"), HasSubstr("d.jsonl:2: text is \"3\"; it is a text"));
+  EXPECT_THAT(refusal("{\"body\": \"a\"}\n"), HasSubstr("the field text is missing"));
+  EXPECT_THAT(refusal("{\"text\": \"a\n"), HasSubstr("d.jsonl:1 is no JSON from line 1, column 12 on"));
+  EXPECT_THAT(refusal("{\"text\": \"\xe9\"}\n"), HasSubstr("d.jsonl:1 is not UTF-8 at byte 10"));
   EXPECT_THAT(refusal("\n"), HasSubstr("must hold a document"));
-  EXPECT_THAT(error_of([&] { open_jsonl(s.path("none.jsonl")); }), HasSubstr("cannot open"));
+  EXPECT_THAT(error_of([&] { open_jsonl(s.path("none.jsonl")); }), HasSubstr("cannot be opened"));
 }
 
 // A Megatron pair; fields can be spoilt before they are written.
@@ -169,7 +170,7 @@ TEST(Megatron, BadFilesAreRefused) {
   EXPECT_THAT(spoilt([](Index& i) { i.type = 9; }), HasSubstr("must be 1 to 8, it is 9"));
   EXPECT_THAT(spoilt([](Index& i) { i.lengths[0] = -1; }), HasSubstr("sequence 0 has the length -1"));
   EXPECT_THAT(spoilt([](Index& i) { i.lengths[3] = 9; }),
-              HasSubstr("d.bin is truncated: sequence 3 needs the bytes [10, 28), the file has 12"));
+              HasSubstr("d.bin is truncated: sequence 3 needs 18 bytes from byte 10 on, the file has 12"));
   EXPECT_THAT(spoilt([](Index& i) { i.offsets[3] = int64_t{1} << 62; }), HasSubstr("d.bin is truncated"));
   EXPECT_THAT(spoilt([](Index& i) { i.offsets[3] = 8; }), HasSubstr("back to back"));
   EXPECT_THAT(spoilt([](Index& i) { i.bounds[0] = 1; }), HasSubstr("first document must begin at sequence 0"));
@@ -177,7 +178,7 @@ TEST(Megatron, BadFilesAreRefused) {
   EXPECT_THAT(spoilt([](Index& i) { i.bounds[3] = 3; }), HasSubstr("end at sequence 3 of 4"));
   EXPECT_THAT(spoilt([](Index& i) { i.bounds.clear(); }), HasSubstr("no document bounds"));
   EXPECT_THAT(spoilt([](Index& i) { i.tail = "xxxx"; }), HasSubstr("4 bytes after its arrays"));
-  EXPECT_THAT(error_of([&] { open_megatron(s.path("none")); }), HasSubstr("cannot open"));
+  EXPECT_THAT(error_of([&] { open_megatron(s.path("none")); }), HasSubstr("cannot be opened"));
 }
 
 // Documents of given lengths whose tokens are 0, 1, 2, ... over all of them.

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <atomic>
@@ -28,12 +29,16 @@ using evenspan::testing::write_texts;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+// The fields of `more` are added, or take the place of the model's own.
 std::string hybrid_json(const std::string& layer_types, const std::string& more = "", int64_t layers = 2) {
-  return R"({"model_type": "evenspan_hybrid", "vocab_size": 257, "hidden_size": 24, "intermediate_size": 40,
+  auto json = nlohmann::json::parse(
+      R"({"model_type": "evenspan_hybrid", "vocab_size": 257, "hidden_size": 24, "intermediate_size": 40,
              "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 64,
              "initializer_range": 0.3, "tie_word_embeddings": true, "linear_num_heads": 3, "linear_key_dim": 4,
              "linear_value_dim": 6, "num_hidden_layers": )" +
-         std::to_string(layers) + R"(, "layer_types": )" + layer_types + more + "}";
+      std::to_string(layers) + R"(, "layer_types": )" + layer_types + "}");
+  json.update(nlohmann::json::parse("{" + more + "}"));
+  return json.dump();
 }
 
 nn::ModelConfig hybrid(const std::string& layer_types, const std::string& more = "") {
@@ -41,7 +46,7 @@ nn::ModelConfig hybrid(const std::string& layer_types, const std::string& more =
 }
 
 TEST(HybridConfig, RoundTrips) {
-  const nn::ModelConfig config = hybrid(R"(["gla", "full_attention"])", R"(, "linear_conv_kernel": 4)");
+  const nn::ModelConfig config = hybrid(R"(["gla", "full_attention"])", R"("linear_conv_kernel": 4)");
   EXPECT_EQ(config.num_softmax_layers(), 1);
   EXPECT_EQ(nn::parse_model_config(nn::to_json(config, "float32"), "again"), config);
   nn::ModelConfig other = config;
@@ -53,10 +58,10 @@ TEST(HybridConfig, BadLayersAreRefused) {
   EXPECT_THAT(error_of([] { hybrid(R"(["gated_delta_net", "gla"])"); }), HasSubstr("did you mean 'gated_deltanet'"));
   EXPECT_THAT(error_of([] { hybrid(R"(["gla"])"); }), HasSubstr("layer_types has 1 names for 2 layers"));
   EXPECT_THAT(error_of([] { hybrid(R"(["gla", 3])"); }), HasSubstr("layer_types has 3; there are full_attention"));
-  EXPECT_THAT(error_of([] { hybrid(R"(["gla", "gla"])", R"(, "linear_key_dim": 0)"); }),
+  EXPECT_THAT(error_of([] { hybrid(R"(["gla", "gla"])", R"("linear_key_dim": 0)"); }),
               HasSubstr("linear_key_dim must be a positive integer"));
-  EXPECT_THAT(error_of([] { hybrid(R"(["gla", "gla"])", R"(, "linear_conv_kernel": 2.5)"); }),
-              HasSubstr("linear_conv_kernel must be a positive integer, it is 2.5"));
+  EXPECT_THAT(error_of([] { hybrid(R"(["gla", "gla"])", R"("linear_conv_kernel": 2.5)"); }),
+              HasSubstr("linear_conv_kernel must be a positive integer of at most 2147483648, it is 2.5"));
 }
 
 at::Tensor naive_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
@@ -97,7 +102,7 @@ class HybridDecoder : public ::testing::TestWithParam<std::tuple<std::string, in
 TEST_P(HybridDecoder, RanksComputeWhatDocumentsAloneGive) {
   const auto& [kind, width] = GetParam();
   const nn::ModelConfig config =
-      hybrid("[\"" + kind + R"(", "full_attention"])", R"(, "linear_conv_kernel": )" + std::to_string(width));
+      hybrid("[\"" + kind + R"(", "full_attention"])", R"("linear_conv_kernel": )" + std::to_string(width));
   const std::vector<int64_t> lengths{29, 1, 3, 12};
   at::manual_seed(5);
   const at::Tensor ids = at::randint(0, 257, {45}, at::kLong), labels = at::randint(0, 257, {45}, at::kLong);
@@ -156,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, HybridDecoder,
 
 train::Config make_config(const Scratch& s, const std::string& run) {
   const std::string model =
-      hybrid_json(R"(["gated_deltanet", "gla", "full_attention", "lightning"])", R"(, "linear_conv_kernel": 4)", 4);
+      hybrid_json(R"(["gated_deltanet", "gla", "full_attention", "lightning"])", R"("linear_conv_kernel": 4)", 4);
   train::Config config = testing::small_run(s, model, run);
   config.optimizer.learning_rate = 3e-3;
   config.run.steps = 50;
@@ -204,8 +209,8 @@ TEST(HybridTraining, GoesOnFromACheckpoint) {
 
 // What leaves the ranks in forward beside what the report says; cut into equal chunks, as much as it says of `ring`.
 TEST(HybridTraining, ReportsTheBytesOfForward) {
-  const nn::ModelConfig linear = hybrid(R"(["gated_deltanet", "lightning"])", R"(, "linear_conv_kernel": 4)");
-  const nn::ModelConfig mixed = hybrid(R"(["full_attention", "kda"])", R"(, "linear_conv_kernel": 3)");
+  const nn::ModelConfig linear = hybrid(R"(["gated_deltanet", "lightning"])", R"("linear_conv_kernel": 4)");
+  const nn::ModelConfig mixed = hybrid(R"(["full_attention", "kda"])", R"("linear_conv_kernel": 3)");
   for (const std::string strategy : {"sequence_aware", "zigzag", "ring"}) {
     for (const auto& transport : plan::transports()) {
       for (const nn::ModelConfig& model : {linear, mixed}) {

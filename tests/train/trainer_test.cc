@@ -14,6 +14,7 @@
 #include "evenspan/nn/safetensors.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/report.h"
+#include "files/input_file.h"
 #include "train/small_run.h"
 
 namespace evenspan::train {
@@ -166,7 +167,8 @@ TEST(Trainer, RepackedDocumentsAreTheSameMathematics) {
 }
 
 std::string bytes_of(const std::string& checkpoint) {
-  return nn::read_file(checkpoint + "/model.safetensors") + nn::read_file(checkpoint + "/optimizer.safetensors");
+  return files::read_text(checkpoint + "/model.safetensors", "test") +
+         files::read_text(checkpoint + "/optimizer.safetensors", "test");
 }
 
 TEST(Resume, IsBitIdenticalOnTheSameRanks) {
@@ -226,7 +228,7 @@ TEST(Resume, KeepsTheNewestCheckpoints) {
   EXPECT_THAT(latest_checkpoint(config.run.folder + "/checkpoints"), HasSubstr("step-00000006"));
 }
 
-TEST(Resume, OtherModelsDataAndDamageAreRefused) {
+TEST(Resume, OtherModelsAndDataAreRefused) {
   const Scratch s;
   write_texts(s, kSizes);
   Config config = make_config(s, "run");
@@ -247,14 +249,9 @@ TEST(Resume, OtherModelsDataAndDamageAreRefused) {
   other.run.resume = s.path("text");
   EXPECT_THAT(refusal(other), HasSubstr("must be a checkpoint folder"));
 
-  const std::string weights = nn::read_file(checkpoint + "/optimizer.safetensors");
-  std::ofstream(checkpoint + "/optimizer.safetensors", std::ios::binary) << weights.substr(0, weights.size() / 2);
-  EXPECT_THAT(refusal(config), HasSubstr("malformed or truncated"));
   other = config;
   other.run.resume = "";
   EXPECT_THAT(refusal(other), HasSubstr("it begins with step 1 and"));
-  std::ofstream(checkpoint + "/trainer_state.json") << "{";
-  EXPECT_THAT(refusal(config), HasSubstr("trainer_state.json is damaged"));
 }
 
 TEST(Trainer, StartsFromGivenWeights) {

@@ -15,7 +15,7 @@
 
 namespace evenspan::nn {
 
-// A safetensors file, mapped into memory: only what is read is loaded. A value; copies share the mapping.
+// An open safetensors file: only what is read is loaded. A value; copies share the file.
 class SafetensorsFile {
  public:
   // Throws resource when the file cannot be read and invalid_argument when it is truncated or malformed.
@@ -23,7 +23,9 @@ class SafetensorsFile {
 
   std::vector<std::string> names() const;  // sorted
   bool contains(const std::string& name) const;
-  // A copy of the tensor, in the type of the file. Throws invalid_argument when there is none of that name.
+  // Both throw invalid_argument when there is none of that name.
+  std::vector<int64_t> shape(const std::string& name) const;
+  // A copy of the tensor, in the type of the file. Throws resource when the file changed since it was opened.
   at::Tensor tensor(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const;
 
@@ -40,8 +42,6 @@ void write_safetensors(const std::string& path, const NamedTensors& tensors,
 
 // Writes text and flushes it to the disk.
 void write_file(const std::string& path, const std::string& text);
-// Throws resource when the file cannot be read.
-std::string read_file(const std::string& path);
 
 constexpr int64_t kDefaultShardBytes = 5'000'000'000;
 

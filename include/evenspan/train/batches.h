@@ -11,6 +11,7 @@
 #include "evenspan/plan/placement.h"
 #include "evenspan/train/config.h"
 #include "evenspan/train/corpus.h"
+#include "evenspan/train/cursor.h"
 
 namespace evenspan::train {
 
@@ -28,13 +29,6 @@ std::vector<int64_t> lengths(const Batch& batch);
 // Tokens with a successor in their document: all but the last of each.
 int64_t num_labels(const Batch& batch);
 
-// Where a stream stands: what a checkpoint keeps of the data.
-struct Cursor {
-  int64_t epoch = 0;
-  int64_t next = 0;  // into the epoch's order
-  friend bool operator==(const Cursor&, const Cursor&) = default;
-};
-
 // Cuts a corpus into pieces, holds out a part, and deals the rest in batches. Each epoch is a permutation of the pieces
 // that depends on the seed and the epoch only. A batch takes pieces as long as they fit into batch_tokens; the first
 // that does not fit opens the next batch, so no document is ever cut at a batch's border. Batches run across the ends
@@ -44,7 +38,9 @@ class Batches {
   // Throws invalid_argument when max_document_tokens is above batch_tokens or nothing is left to train on.
   Batches(std::shared_ptr<const Corpus> corpus, const DataConfig& config);
 
-  // The batch at the cursor, which moves on.
+  // Throws invalid_argument for a cursor that does not stand in these batches; `source` says where it is from.
+  void check(const Cursor& cursor, const std::string& source) const;
+  // The batch at the cursor, which moves on. REQUIRES: check() takes it.
   Batch next(Cursor* cursor) const;
   // The held-out part in batches, in order; at most `max_batches` of them.
   std::vector<Batch> held_out(int64_t max_batches) const;
@@ -79,8 +75,5 @@ struct LocalTokens {
 // Throws invalid_argument for a token outside [0, vocab_size), naming its document.
 LocalTokens load_tokens(const Corpus& corpus, const Batch& batch, const std::vector<plan::PlacedSpan>& spans,
                         int64_t vocab_size);
-
-// Opens the corpus that the configuration names.
-std::shared_ptr<const Corpus> open_corpus(const DataConfig& config);
 
 }  // namespace evenspan::train

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "evenspan/core/ranges.h"
+#include "evenspan/train/config.h"
 
 namespace evenspan::train {
 
@@ -56,7 +57,7 @@ std::unique_ptr<Corpus> open_jsonl(const std::string& path);
 // truncated or inconsistent files and types that do not hold tokens.
 std::unique_ptr<Corpus> open_megatron(const std::string& path);
 
-// The offset of the first byte that is not UTF-8 (overlong forms and surrogates are not), or -1 if all of it is.
-int64_t find_invalid_utf8(const char* text, int64_t num_bytes);
+// Opens the corpus that the configuration names.
+std::shared_ptr<const Corpus> open_corpus(const DataConfig& config);
 
 }  // namespace evenspan::train

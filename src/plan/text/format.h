@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "evenspan/plan/text.h"
+#include "plan/text/scanner.h"
 
 namespace evenspan::plan {
 
@@ -21,7 +22,8 @@ struct ProgramLines {
   int64_t of(int32_t rank, bool in_backward, int32_t operation) const;
 };
 
-// parse(), and the lines of the operations for messages about them.
-LoweredPlan parse(const std::string& text, ProgramLines* lines);
+// parse() of a text that comes line by line, and the lines of the operations for messages about them.
+LoweredPlan parse(NextLine next, ProgramLines* lines);
+NextLine lines_of(const std::string& text);  // the text outlives it
 
 }  // namespace evenspan::plan

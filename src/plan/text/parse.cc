@@ -23,7 +23,7 @@ constexpr int64_t kMostInt32 = 0x7fffffff;
 
 class Parser {
  public:
-  Parser(const std::string& text, ProgramLines* lines) : in_(text), lines_(lines) {}
+  Parser(NextLine next, ProgramLines* lines) : in_(std::move(next)), lines_(lines) {}
 
   LoweredPlan parse() {
     LoweredPlan plan;
@@ -457,14 +457,24 @@ int64_t ProgramLines::of(int32_t rank, bool in_backward, int32_t operation) cons
   return lines[static_cast<size_t>(operation)];
 }
 
-LoweredPlan parse(const std::string& text, ProgramLines* lines) {
+LoweredPlan parse(NextLine next, ProgramLines* lines) {
   *lines = ProgramLines();
-  return Parser(text, lines).parse();
+  return Parser(std::move(next), lines).parse();
+}
+
+NextLine lines_of(const std::string& text) {
+  return [&text, begin = size_t{0}](std::string_view* line) mutable {
+    if (begin >= text.size()) return false;
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    *line = std::string_view(text).substr(begin, end - begin);
+    begin = end + 1;
+    return true;
+  };
 }
 
 LoweredPlan parse(const std::string& text) {
   ProgramLines lines;
-  return parse(text, &lines);
+  return parse(lines_of(text), &lines);
 }
 
 }  // namespace evenspan::plan

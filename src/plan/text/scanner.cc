@@ -25,26 +25,23 @@ std::string_view prefix_of(std::string_view text, F accepts) {
 
 bool Scanner::next_line() {
   if (!at_line_end()) fail_expected("the end of the line");
-  size_t next = line_ == 0 ? 0 : end_ + 1;
-  while (next < text_.size()) {
-    begin_ = at_ = next;
-    end_ = std::min(text_.find('\n', begin_), text_.size());
+  for (;;) {
+    at_ = 0;
+    text_ = {};
+    at_end_ = !next_(&text_);
     ++line_;
+    if (at_end_) return false;
     if (!at_line_end() && text_[at_] != '#') return true;
-    next = end_ + 1;
   }
-  begin_ = at_ = end_ = text_.size();
-  ++line_;
-  return false;
 }
 
 void Scanner::skip_spaces() {
-  while (at_ < end_ && is_space(text_[at_])) ++at_;
+  while (at_ < text_.size() && is_space(text_[at_])) ++at_;
 }
 
 bool Scanner::at_line_end() {
   skip_spaces();
-  return at_ >= end_;
+  return at_ >= text_.size();
 }
 
 bool Scanner::at_word(std::string_view word) {
@@ -97,35 +94,40 @@ void Scanner::expect(std::string_view characters) {
   if (!accept(characters)) fail_expected(join_text('"', characters, '"'));
 }
 
+template <class F>
+bool Scanner::ends_at(const char* after, F more) const {
+  const auto next = static_cast<size_t>(after - text_.data());
+  return next >= text_.size() || !more(text_[next]);
+}
+
 int64_t Scanner::integer(std::string_view what, int64_t least, int64_t most) {
   skip_spaces();
   int64_t value = 0;
-  const auto [after, error] = std::from_chars(text_.data() + at_, text_.data() + end_, value);
-  const auto next = static_cast<size_t>(after - text_.data());
+  const auto [after, error] = std::from_chars(text_.data() + at_, text_.data() + text_.size(), value);
   // "12x" and "1.5" are not integers that something follows.
-  const bool whole = next >= end_ || !(is_letter(text_[next]) || text_[next] == '.');
+  const bool whole = ends_at(after, [](char c) { return is_letter(c) || c == '.'; });
   if (error != std::errc() || !whole || value < least || value > most) {
     fail_expected(join_text(what, ", an integer from ", least, " to ", most));
   }
   last_ = at_;
-  at_ = next;
+  at_ = static_cast<size_t>(after - text_.data());
   return value;
 }
 
 double Scanner::number(std::string_view what) {
   skip_spaces();
   double value = 0;
-  const auto [after, error] = std::from_chars(text_.data() + at_, text_.data() + end_, value);
-  const auto next = static_cast<size_t>(after - text_.data());
-  const bool whole = next >= end_ || !(is_word(text_[next]));
-  if (error != std::errc() || !whole || std::isnan(value)) fail_expected(join_text(what, ", a number"));
+  const auto [after, error] = std::from_chars(text_.data() + at_, text_.data() + text_.size(), value);
+  if (error != std::errc() || !ends_at(after, is_word) || std::isnan(value)) {
+    fail_expected(join_text(what, ", a number"));
+  }
   last_ = at_;
-  at_ = next;
+  at_ = static_cast<size_t>(after - text_.data());
   return value;
 }
 
 std::string Scanner::found() {
-  if (at_ >= text_.size()) return "the end of the text";
+  if (at_end_) return "the end of the text";
   if (at_line_end()) return "the end of the line";
   return quoted(prefix_of(rest(), [](char c) { return !is_space(c); }), 24);
 }
@@ -133,8 +135,8 @@ std::string Scanner::found() {
 void Scanner::fail_expected(std::string_view what) {
   skip_spaces();
   const std::string instead = found();
-  fail_invalid("[parse] line ", std::max<int64_t>(line_, 1), ", column ", at_ - begin_ + 1, ": expected ", what,
-               ", found ", instead);
+  fail_invalid("[parse] line ", std::max<int64_t>(line_, 1), ", column ", at_ + 1, ": expected ", what, ", found ",
+               instead);
 }
 
 void Scanner::fail_at(int64_t line, std::string_view rule) const {

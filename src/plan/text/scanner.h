@@ -2,16 +2,20 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
 namespace evenspan::plan {
 
+// Gives the next line, without its line feed, which stays until the next call; false at the end.
+using NextLine = std::function<bool(std::string_view* line)>;
+
 // Lines that are blank or begin with '#' are passed over; spaces and tabs between words mean nothing. A method that
 // expects something throws invalid_argument with line, column, what was expected and what stands there instead.
 class Scanner {
  public:
-  explicit Scanner(std::string_view text) : text_(text) {}  // `text` outlives the scanner
+  explicit Scanner(NextLine next) : next_(std::move(next)) {}
 
   // Goes to the next line with something on it. False at the end of the text. Throws when the current line has a rest.
   bool next_line();
@@ -46,15 +50,18 @@ class Scanner {
 
  private:
   void skip_spaces();
-  std::string_view rest() const { return text_.substr(at_, end_ - at_); }
+  std::string_view rest() const { return text_.substr(at_); }
+  // Whether something that ends before `after` is followed by none of the characters that `more` accepts.
+  template <class F>
+  bool ends_at(const char* after, F more) const;
   std::string found();
 
-  std::string_view text_;
-  size_t begin_ = 0;  // of the current line
-  size_t end_ = 0;    // of the current line, before its line feed
-  size_t at_ = 0;     // next character
-  size_t last_ = 0;   // where the last taken thing began
+  NextLine next_;
+  std::string_view text_;  // of the current line
+  size_t at_ = 0;          // next character
+  size_t last_ = 0;        // where the last taken thing began
   int64_t line_ = 0;
+  bool at_end_ = false;  // of the text
 };
 
 }  // namespace evenspan::plan

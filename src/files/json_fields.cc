@@ -1,15 +1,23 @@
-#include "machine/json_fields.h"
+#include "files/json_fields.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"
 
-namespace evenspan::machine {
+namespace evenspan::files {
 
 using Json = nlohmann::json;
+
+namespace {
+
+// Numbers above 2^63 - 1 are kept without a sign.
+bool is_whole(const Json& value) {
+  return value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() >> 63 != 0);
+}
+
+}  // namespace
 
 Fields::Fields(const Json& json, const std::string& what, const std::string& file, const std::string& path)
     : json_(json), what_(what), file_(file), path_(path) {
@@ -39,8 +47,19 @@ void Fields::refuse(const std::string& key, const std::string& rule) const {
 }
 
 int64_t Fields::whole(const std::string& key) const {
-  if (!at(key).is_number_integer()) refuse(key, "it is a whole number");
+  if (!is_whole(at(key))) refuse(key, "it is a whole number below 2^63");
   return at(key).get<int64_t>();
+}
+
+int64_t Fields::whole_between(const std::string& key, int64_t least, int64_t most) const {
+  const int64_t value = whole(key);
+  if (value < least || value > most) refuse(key, join_text("it is from ", least, " to ", most));
+  return value;
+}
+
+uint64_t Fields::word(const std::string& key) const {
+  if (!at(key).is_number_unsigned()) refuse(key, "it is a whole number from 0 to 2^64 - 1");
+  return at(key).get<uint64_t>();
 }
 
 int64_t Fields::whole(const std::string& key, int64_t otherwise) const { return has(key) ? whole(key) : otherwise; }
@@ -48,6 +67,12 @@ int64_t Fields::whole(const std::string& key, int64_t otherwise) const { return 
 double Fields::number(const std::string& key) const {
   if (!at(key).is_number()) refuse(key, "it is a number");
   return at(key).get<double>();
+}
+
+double Fields::number_between(const std::string& key, double least, double most) const {
+  const double value = number(key);
+  if (!(value >= least && value <= most)) refuse(key, join_text("it is from ", least, " to ", most));
+  return value;
 }
 
 double Fields::number(const std::string& key, double otherwise) const { return has(key) ? number(key) : otherwise; }
@@ -60,10 +85,23 @@ std::string Fields::text(const std::string& key) const {
 std::vector<int64_t> Fields::wholes(const std::string& key) const {
   std::vector<int64_t> values;
   for (const Json& value : list(key)) {
-    if (!value.is_number_integer()) refuse(key, "it is a list of whole numbers");
+    if (!is_whole(value)) refuse(key, "it is a list of whole numbers below 2^63");
     values.push_back(value.get<int64_t>());
   }
   return values;
+}
+
+std::vector<std::vector<int64_t>> Fields::whole_rows(const std::string& key) const {
+  std::vector<std::vector<int64_t>> rows;
+  for (const Json& row : list(key)) {
+    std::vector<int64_t>& values = rows.emplace_back();
+    if (!row.is_array()) refuse(key, "it is a list of lists");
+    for (const Json& value : row) {
+      if (!is_whole(value)) refuse(key, "it holds whole numbers below 2^63");
+      values.push_back(value.get<int64_t>());
+    }
+  }
+  return rows;
 }
 
 std::vector<double> Fields::numbers(const std::string& key) const {
@@ -118,18 +156,4 @@ void Fields::refuse_others(const std::vector<std::string>& known) const {
   }
 }
 
-Json parse_json(const std::string& text, const std::string& what, const std::string& file) {
-  try {
-    return Json::parse(text);
-  } catch (const Json::parse_error& error) {
-    const std::string_view before = std::string_view(text).substr(0, error.byte > 0 ? error.byte - 1 : 0);
-    const auto line = 1 + std::count(before.begin(), before.end(), '\n');
-    const size_t line_begin = before.find_last_of('\n') == before.npos ? 0 : before.find_last_of('\n') + 1;
-    fail_invalid("[", what, "] ", file, " is no JSON from line ", line, ", column ", before.size() - line_begin + 1,
-                 " on, where ", quoted(std::string_view(text).substr(before.size(), 20)), " stands");
-  } catch (const Json::out_of_range&) {
-    fail_invalid("[", what, "] ", file, " holds a number beyond ", std::numeric_limits<double>::max());
-  }
-}
-
-}  // namespace evenspan::machine
+}  // namespace evenspan::files

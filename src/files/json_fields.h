@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace evenspan::machine {
+namespace evenspan::files {
 
 // An object of a file. Lives no longer than the JSON that it was made from.
 class Fields {
@@ -15,14 +15,19 @@ class Fields {
   // `what` names the kind of file in errors ("topology"), `path` where in it the object is, "" or "levels[1]".
   Fields(const nlohmann::json& json, const std::string& what, const std::string& file, const std::string& path = "");
 
+  const std::string& file() const { return file_; }
   bool has(const std::string& key) const;  // and it is not null
   int64_t whole(const std::string& key) const;
   int64_t whole(const std::string& key, int64_t otherwise) const;
+  int64_t whole_between(const std::string& key, int64_t least, int64_t most) const;
+  uint64_t word(const std::string& key) const;  // 64 bits without a sign
   double number(const std::string& key) const;
   double number(const std::string& key, double otherwise) const;
+  double number_between(const std::string& key, double least, double most) const;
   std::string text(const std::string& key) const;
   std::vector<int64_t> wholes(const std::string& key) const;
   std::vector<double> numbers(const std::string& key) const;
+  std::vector<std::vector<int64_t>> whole_rows(const std::string& key) const;  // a list of lists of whole numbers
   std::vector<double> table(const std::string& key) const;  // a list of lists of numbers, one after another
   std::vector<std::string> texts(const std::string& key) const;
   Fields object(const std::string& key) const;
@@ -39,8 +44,4 @@ class Fields {
   std::string what_, file_, path_;
 };
 
-// The JSON in `text`. Throws invalid_argument with line and column for text that is none, and
-// for numbers that no double holds.
-nlohmann::json parse_json(const std::string& text, const std::string& what, const std::string& file);
-
-}  // namespace evenspan::machine
+}  // namespace evenspan::files
