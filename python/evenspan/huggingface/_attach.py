@@ -45,12 +45,11 @@ def attach(
 
     Args:
         model: A `transformers` causal language model whose attention goes through the attention interface, or a wrapper
-            of one (DistributedDataParallel, fully_shard, FullyShardedDataParallel, torch.compile).
-            DistributedDataParallel and fully_shard may also come after. A model that was attached before is detached
-            from that context.
+            of one (DistributedDataParallel, fully_shard, torch.compile), which may also come after. A model that was
+            attached before is detached from that context.
         group: The ranks that share a batch; None is the default group, or this process alone.
         average: Whether something that evenspan does not know (DeepSpeed) averages the gradients over these ranks;
-            DistributedDataParallel and FSDP are found without it.
+            DistributedDataParallel and fully_shard are found without it.
         timeout: Seconds that a wait for another rank may take, 300 by default; counts at the first use of the group.
         strategy: As in `evenspan.plan`; "auto" simulates this model's steps.
         ranks_per_node: As in `evenspan.plan`.
@@ -73,13 +72,13 @@ def attach(
     if not isinstance(average, bool):
         raise InvalidArgumentError(
             f"[attach] average must be True or False, it is {average!r}; leave it out, DistributedDataParallel and "
-            "FSDP are found"
+            "fully_shard are found"
         )
     given, model = model, unwrapped(model)
     if not hasattr(model, "set_attn_implementation"):
         raise InvalidArgumentError(
             f"[attach] the model must be one of transformers, it is a {type(model).__name__}; give an "
-            "AutoModelForCausalLM, or a DistributedDataParallel or FSDP of one"
+            "AutoModelForCausalLM, or a wrapper of one"
         )
     communicator_of(group, timeout)
     former = attachment_of(model)

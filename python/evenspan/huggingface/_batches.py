@@ -22,6 +22,9 @@ KNOWN_KEYS = {
 }  # fmt: skip
 
 
+PARTS = ("the documents' lengths", "the tokens", "the labels", "the labels' weights")  # in which batches can differ
+
+
 class Batch:
     """A batch as a loader gives it, without padding.
 
@@ -57,17 +60,12 @@ class Batch:
         self.num_items_in_batch = num_items_in_batch
 
     def digests(self) -> dict[str, int]:
-        """Return a number of 63 bits for each thing in which the batches of two ranks can differ."""
-        none = torch.empty(0)
-        parts = {
-            "the documents' lengths": torch.tensor(self.lengths, dtype=torch.int64),
-            "the tokens": self.ids,
-            "the labels": self.shift_labels,
-            "the labels' weights": none if self.shift_weights is None else self.shift_weights,
-        }
+        """Return a number of 63 bits for each of PARTS."""
+        weights = torch.empty(0) if self.shift_weights is None else self.shift_weights
+        parts = (torch.tensor(self.lengths, dtype=torch.int64), self.ids, self.shift_labels, weights)
         return {
             name: int.from_bytes(hashlib.blake2b(part.contiguous().numpy().tobytes(), digest_size=8).digest()) >> 1
-            for name, part in parts.items()
+            for name, part in zip(PARTS, parts, strict=True)
         }
 
 

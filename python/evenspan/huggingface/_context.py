@@ -10,21 +10,21 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from evenspan import _evenspan, _sharding
-from evenspan._errors import CommunicationError, Error, InvalidArgumentError
+from evenspan._errors import Error, InvalidArgumentError
 from evenspan._groups import CALLER, communicator_of, tell_all
 from evenspan.huggingface._attention import NAME, Step
-from evenspan.huggingface._batches import NO_LABEL, Batch
+from evenspan.huggingface._batches import NO_LABEL, PARTS, Batch
 from evenspan.huggingface._gradients import sum_gradients
 from evenspan.huggingface._hooks import Attachment, attachment_of, batch_of, logits_of
 from evenspan.huggingface._interface import implementations, set_attention
 from evenspan.huggingface._loader import Loader
 from evenspan.huggingface._loss import cross_entropy_sum
+from evenspan.huggingface._models import vocabulary_of
 from evenspan.huggingface._plans import Plans
 from evenspan.huggingface._steps import Ledger, ShardedBatch, TrainStep
-from evenspan.huggingface._wrappers import Averaging, averaging_of
+from evenspan.huggingface._wrappers import Averaging, agree, averaging_of, runnable
 
 
 class Context:
@@ -54,7 +54,7 @@ class Context:
         self._communicator = communicator_of(group)
         self._average = average
         self._plans = plans
-        self._vocabulary = int(getattr(model.get_input_embeddings(), "num_embeddings", config.vocab_size))
+        self._vocabulary = vocabulary_of(model, config)
         self._ledger = Ledger()
         self._sharded: weakref.WeakKeyDictionary[Step, ShardedBatch] = weakref.WeakKeyDictionary()
         self._averaging: Averaging | None = None  # of the last forward with gradients
@@ -199,6 +199,7 @@ class Context:
                 if following is not None:
                     self._prefetch(following)
                 yield sharded
+        self._compare(None)
 
     def _prefetch(self, batch: Batch) -> None:
         with contextlib.suppress(Error):  # `plan` raises it again, in the batch's turn
@@ -229,25 +230,29 @@ class Context:
             NAME: attention,
         }
 
-    def _compare(self, batch: Batch) -> None:
-        """Compare what the ranks are about to run.
+    def _compare(self, batch: Batch | None) -> None:
+        """Compare what the ranks are about to run, None at a loader's end, and the calls that they have made so far.
 
         Raises:
-            CommunicationError: They hold other batches, or are at another one; on every rank.
+            CommunicationError: They differ; on every rank.
         """
         self._num_batches += 1
         if self._communicator.size == 1:
             return
-        parts = {"the number of the batch": self._num_batches, **batch.digests()}
-        mine = torch.tensor(list(parts.values()), dtype=torch.int64, device=self._model.device)
-        for rank, theirs in enumerate(self._communicator.all_gather(mine)):
-            differ = [name for name, same in zip(parts, (theirs == mine).tolist(), strict=True) if not same]
-            if differ:
-                raise CommunicationError(
-                    f"[shard] all ranks of the group must be given the same batches, {' and '.join(differ)} of rank "
-                    f"{self._communicator.rank} and {rank} differ at batch {self._num_batches} of rank "
-                    f"{self._communicator.rank}; let the loader give the same to all of them (no distributed sampler)"
-                )
+        parts = {
+            "the calls before": self._communicator.call_hash,
+            "how many batches there were": self._num_batches,
+            "whether there is one more": int(batch is not None),
+            **(dict.fromkeys(PARTS, 0) if batch is None else batch.digests()),
+        }
+        self._communicator.compare(
+            list(parts.items()),
+            operation="shard",
+            things="batches",
+            remedy="let the loader give the same ones to all ranks of the group (no distributed sampler), and take as "
+            "many of them on each",
+            device=str(self._model.device),
+        )
 
     def batch_of(self, step: Step) -> ShardedBatch:
         """Return the batch that carries this to the attention function; for the model's hooks."""
@@ -263,9 +268,10 @@ class Context:
         """Check that the batch may run, and find who averages its gradients; for the model's hooks."""
         sharded = self.batch_of(step)
         if torch.is_grad_enabled():
-            self._averaging = averaging_of(
-                self._model, self._given, self._group, ends_step=sharded.ends_step, by_others=self._average
-            )
+            found = averaging_of(self._model, self._group, ends_step=sharded.ends_step, by_others=self._average)
+            if found != self._averaging:
+                agree(found, self._group, self._communicator, self._model.device)
+            self._averaging = found
 
     def begin_backward(self, batch: ShardedBatch) -> None:
         """Hear that the backward of a batch begins; for the model's hooks."""
@@ -372,9 +378,7 @@ class Context:
             InvalidArgumentError: There is no label; or as `shard`.
             CommunicationError: A rank failed or got other batches.
         """
-        given = self._given
-        while isinstance(given, DistributedDataParallel):  # it would exchange buffers
-            given = given.module
+        given = runnable(self._given)
         modes = [(module, module.training) for module in given.modules()]
         given.eval()
         try:
@@ -405,10 +409,18 @@ class Context:
 
         Raises:
             InvalidArgumentError: The step is not over, or its gradients are reduced already.
-            CommunicationError: A rank failed.
+            CommunicationError: A rank failed, or the ranks came here by other calls.
         """
         self._require_attached("reduce_gradients")
-        self._ledger.end_step()
+        step = self._ledger.end_step()
+        if self._communicator.size > 1:
+            self._communicator.compare(
+                [("the number of the step", step.number), ("the calls that made them", self._communicator.call_hash)],
+                operation="reduce_gradients",
+                things="gradients",
+                remedy="run the same layers and batches in the same order on all ranks of the group",
+                device=str(self._model.device),
+            )
         if self._averaged.sums_group:
             parameters = [p for p in self._model.parameters() if p.requires_grad]
             sum_gradients(parameters, self._communicator, self._model.device)

@@ -182,3 +182,11 @@ def sizes_of(config: Any, *, needed: bool) -> tuple[int, int, int, int] | None:
         )
     layers, hidden, intermediate, vocabulary = (int(getattr(config, name)) for name in names)
     return layers, hidden, intermediate, vocabulary
+
+
+def vocabulary_of(model: Any, config: Any) -> int:
+    """Return how many token ids the model has embeddings for."""
+    try:
+        return int(model.get_input_embeddings().num_embeddings)  # may have been resized
+    except (NotImplementedError, AttributeError):
+        return int(config.vocab_size)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from evenspan import _evenspan
 from evenspan._errors import InvalidArgumentError, UnsupportedError
 
 
@@ -23,7 +25,7 @@ def unwrapped(given: Any) -> Any:
     """Return the model inside wrappers and compiled modules.
 
     Raises:
-        UnsupportedError: DataParallel is among the wrappers.
+        UnsupportedError: DataParallel or FSDP1 is among the wrappers.
     """
     while True:
         if isinstance(given, DataParallel):
@@ -31,7 +33,12 @@ def unwrapped(given: Any) -> Any:
                 "[attach] a model must run in one thread of a process, it is in a DataParallel; start a process a "
                 "device (torchrun) and use DistributedDataParallel or fully_shard"
             )
-        if isinstance(given, (DistributedDataParallel, _fsdp().FullyShardedDataParallel)):
+        if isinstance(given, _fsdp().FullyShardedDataParallel):
+            raise UnsupportedError(
+                "[attach] gradients must be averaged by DistributedDataParallel or fully_shard (FSDP2), the model is "
+                "in a FullyShardedDataParallel (FSDP1); use fully_shard"
+            )
+        if isinstance(given, DistributedDataParallel):
             given = given.module
         elif isinstance(given, torch._dynamo.OptimizedModule):
             given = given._orig_mod
@@ -46,6 +53,16 @@ def runnable(given: Any) -> Any:
     return given
 
 
+class Over(enum.Enum):
+    """How a wrapper's ranks lie to those that share a batch."""
+
+    NOBODY = 0  # there is no wrapper
+    SAME_RANKS = 1
+    WHOLE_GROUPS = 2  # several replicas, all ranks of each
+    ONE_OF_EACH = 3  # one rank of each replica: the gradients must still be summed over the ranks of a batch
+    OTHERS = 4  # anything else, which is refused
+
+
 @dataclasses.dataclass(frozen=True)
 class Averaging:
     """Who averages a model's gradients in backward.
@@ -55,11 +72,16 @@ class Averaging:
     """
 
     by: str  # "DistributedDataParallel", ...; "" for nobody
+    over: Over = Over.NOBODY
     size: int = 1  # ranks that it averages over
     replicas: tuple[dist.ProcessGroup, ...] = ()  # over which numbers of the groups are added, one after another
     leads: bool = True  # whether this rank gives its group's number there
-    sums_group: bool = True  # whether the gradients must still be summed over the group that shares a batch
     keeps: bool = True  # whether unreduced gradients are in `Parameter.grad`
+
+    @property
+    def sums_group(self) -> bool:
+        """Whether the gradients must still be summed over the ranks that share a batch."""
+        return self.over in (Over.NOBODY, Over.ONE_OF_EACH)
 
     def over_replicas(self, value: float, device: torch.device) -> float:
         """Return the sum of a number that all ranks of a group know, over the groups of all replicas."""
@@ -80,24 +102,49 @@ def _ranks_of(group: dist.ProcessGroup | None) -> list[int]:
 def _over(
     by: str, groups: tuple[dist.ProcessGroup, ...], ranks: list[int], own: dist.ProcessGroup | None, keeps: bool
 ) -> Averaging:
-    """Relate a wrapper over these ranks to the group that shares a batch.
-
-    Raises:
-        UnsupportedError: It is neither over the group's ranks, nor over whole groups, nor over one rank of each.
-    """
+    """Relate a wrapper over these ranks to the group that shares a batch."""
     mine = _ranks_of(own)
     common = set(ranks) & set(mine)
-    if set(ranks) == set(mine):
-        return Averaging(by, len(ranks), sums_group=False, keeps=keeps)
     leads = mine[0] == dist.get_rank()
+    if set(ranks) == set(mine):
+        return Averaging(by, Over.SAME_RANKS, len(ranks), keeps=keeps)
     if common == set(mine):
-        return Averaging(by, len(ranks), groups, leads, sums_group=False, keeps=keeps)
-    if len(common) == 1:
-        return Averaging(by, len(ranks), groups, keeps=keeps)
-    raise UnsupportedError(
-        f"[attention] {by} must average over the ranks that share a batch, over several such groups whole, or over one "
-        f"rank of each; it has ranks {ranks[:16]} and the group {mine[:16]}; wrap the model over other ranks"
-    )
+        return Averaging(by, Over.WHOLE_GROUPS, len(ranks), groups, leads, keeps=keeps)
+    return Averaging(by, Over.ONE_OF_EACH if len(common) == 1 else Over.OTHERS, len(ranks), groups, keeps=keeps)
+
+
+def agree(
+    found: Averaging, own: dist.ProcessGroup | None, communicator: _evenspan.Communicator, device: torch.device
+) -> None:
+    """Check that all ranks found wrappers that fit together; every rank that shares a batch calls.
+
+    Raises:
+        UnsupportedError: A wrapper is neither over the ranks that share a batch, nor over several such groups whole,
+            nor over one rank of each.
+    """
+    mine = _ranks_of(own)
+    kinds = communicator.all_gather(torch.tensor([found.over.value], device=device))
+    fits = found.over != Over.OTHERS and all(int(kind) == found.over.value for kind in kinds)
+    if fits and found.replicas:
+        fits = _replicas_agree(found, mine, device)
+        fits = all(map(bool, communicator.all_gather(torch.tensor([int(fits)], device=device))))
+    if not fits:
+        raise UnsupportedError(
+            f"[attention] {found.by or 'no wrapper'} must average over the ranks that share a batch, over several such "
+            f"groups whole, or over one rank of each, on all ranks; it averages over {found.size} ranks and "
+            f"{len(mine)} share a batch; wrap the model over other ranks"
+        )
+
+
+def _replicas_agree(found: Averaging, mine: list[int], device: torch.device) -> bool:
+    # By a group's first rank: how many of its ranks the wrapper has, and the sums of their sizes and kinds.
+    seen = torch.zeros(3, dist.get_world_size(), dtype=torch.float64, device=device)
+    seen[:, mine[0]] = torch.tensor([1, len(mine), found.over.value], dtype=torch.float64)
+    for group in found.replicas:
+        dist.all_reduce(seen, group=group)
+    ranks, sizes, kinds = seen[:, seen[0] > 0]
+    expected = sizes / ranks if found.over == Over.WHOLE_GROUPS else torch.ones_like(ranks)
+    return torch.equal(ranks, expected) and torch.equal(kinds, ranks * found.over.value)
 
 
 def _refuse_unsynchronised(by: str, ends_step: bool, synchronises: bool) -> None:
@@ -119,26 +166,6 @@ def _of_ddp(wrapper: DistributedDataParallel, own: dist.ProcessGroup | None, end
         )
     group: Any = wrapper.process_group
     return _over("DistributedDataParallel", (group,), _ranks_of(group), own, keeps=True)
-
-
-def _of_fsdp1(wrapper: Any, own: dist.ProcessGroup | None, ends_step: bool) -> Averaging:
-    by = "FullyShardedDataParallel"
-    parts = _fsdp().FullyShardedDataParallel.fsdp_modules(wrapper)
-    _refuse_unsynchronised(by, ends_step, all(bool(part._sync_gradients) for part in parts))
-    groups = {tuple(_ranks_of(part.process_group)) for part in parts}
-    loose = [name for name, p in wrapper.named_parameters() if p.requires_grad and not _is_flat(p)]
-    if len(groups) > 1 or loose or any("HYBRID" in part.sharding_strategy.name for part in parts):
-        raise UnsupportedError(
-            f"[attention] {by} must shard all parameters over one group, it has {len(groups)} groups, strategy "
-            f"{wrapper.sharding_strategy.name} and leaves {len(loose)} parameters out; use fully_shard (FSDP2)"
-        )
-    group: Any = wrapper.process_group
-    return _over(by, (group,), list(groups.pop()), own, keeps=False)
-
-
-def _is_flat(parameter: torch.nn.Parameter) -> bool:
-    """Whether FSDP1 has made this parameter part of one of its own."""
-    return bool(getattr(parameter, "_fsdp_flattened", False))
 
 
 def _of_fsdp2(model: Any, own: dist.ProcessGroup | None, ends_step: bool) -> Averaging:
@@ -166,46 +193,37 @@ def _of_fsdp2(model: Any, own: dist.ProcessGroup | None, ends_step: bool) -> Ave
     return _over(by, tuple(mesh.get_all_groups()), list(ranks), own, keeps=False)
 
 
-def averaging_of(
-    model: Any, given: Any, own: dist.ProcessGroup | None, *, ends_step: bool, by_others: bool
-) -> Averaging:
+def averaging_of(model: Any, own: dist.ProcessGroup | None, *, ends_step: bool, by_others: bool) -> Averaging:
     """Return who averages the gradients of the forward that runs now, inside the model.
 
     Args:
         model: The transformers model.
-        given: What was attached: the model, or a wrapper of it.
         own: The group that shares a batch.
         ends_step: Whether the batch that runs is its step's last.
         by_others: Whether the caller says that a wrapper that is not known here averages over the group's ranks.
 
     Raises:
-        UnsupportedError: A wrapper is over other ranks, or does not hold the whole model.
-        InvalidArgumentError: It does not synchronise gradients although the step ends, or was made after attach.
+        UnsupportedError: A wrapper does not hold the whole model.
+        InvalidArgumentError: It does not synchronise gradients although the step ends.
     """
     found = []
     outer = DistributedDataParallel._active_ddp_module
     if outer is not None and unwrapped(outer) is model:
         found.append(_of_ddp(outer, own, ends_step))
+    flat = any(getattr(p, "_fsdp_flattened", False) for p in model.parameters())
     inside = [m for m in model.modules() if isinstance(m, (DistributedDataParallel, _fsdp().FullyShardedDataParallel))]
     sharded = any(isinstance(m, _fsdp().FSDPModule) for m in model.modules())
-    wrapper = runnable(given)
-    if isinstance(wrapper, _fsdp().FullyShardedDataParallel):
-        found.append(_of_fsdp1(wrapper, own, ends_step))
-    elif any(map(_is_flat, model.parameters())):
-        raise InvalidArgumentError(
-            "[attention] a FullyShardedDataParallel must be made before attach, this one was made after; attach the "
-            "wrapper: evenspan.attach(FullyShardedDataParallel(model), group)"
-        )
-    elif inside or (hasattr(model, "set_requires_gradient_sync") and not sharded):
+    replicated = hasattr(model, "set_requires_gradient_sync") and not sharded  # by torch's composable replicate
+    if flat or inside or replicated:
+        what = "FullyShardedDataParallel" if flat else type(inside[0]).__name__ if inside else "replicate()"
         raise UnsupportedError(
-            "[attention] a wrapper must be around the whole model, "
-            f"{type(inside[0]).__name__ if inside else 'replicate()'} is inside it; use DistributedDataParallel(model) "
-            "or fully_shard"
+            f"[attention] gradients must be averaged by DistributedDataParallel or fully_shard around the whole model, "
+            f"the model has a {what} {'around' if flat and not inside else 'inside'} it; use one of these"
         )
     if sharded:
         found.append(_of_fsdp2(model, own, ends_step))
     if by_others:
-        found.append(Averaging("average=True", len(_ranks_of(own)), sums_group=False, keeps=False))
+        found.append(Averaging("average=True", Over.SAME_RANKS, len(_ranks_of(own)), keeps=False))
     if len(found) > 1:
         raise InvalidArgumentError(
             f"[attention] one wrapper must average the gradients, {' and '.join(a.by for a in found)} do; take one away"
