@@ -72,8 +72,8 @@ def history(trainer: Any) -> list[dict[str, float]]:
     return [{k: float(v) for k, v in entry.items() if k in kept} for entry in trainer.state.log_history[:-1]]
 
 
-def parameters(trainer: Any) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in trainer.model.parameters()]
+def parameters(trainer: Any) -> Any:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()]).numpy()
 
 
 def shared(folder: Path, pads: bool, ranks_per_batch: int | None) -> Any:
@@ -93,7 +93,7 @@ def alone(folder: Path, pads: bool) -> Any:
     return history(trainer), parameters(trainer)
 
 
-@pytest.mark.parametrize(("ranks", "ranks_per_batch", "pads"), [(2, None, False), (2, 2, True), (4, 2, True)])
+@pytest.mark.parametrize(("ranks", "ranks_per_batch", "pads"), [(2, None, False), (4, 2, True)])
 def test_trains_as_transformers_trainer_on_fewer_ranks(
     tmp_path: Path, ranks: int, ranks_per_batch: int | None, pads: bool
 ) -> None:
@@ -106,9 +106,8 @@ def test_trains_as_transformers_trainer_on_fewer_ranks(
         for entry, expected in zip(logged, right_history, strict=True):
             assert entry == pytest.approx(expected, abs=2e-5), (entry, expected)
         assert logged_again[3:] == logged[3:]
-        for p, again, expected in zip(trained, trained_again, right, strict=True):
-            torch.testing.assert_close(p, expected, rtol=0, atol=TOLERANCE)
-            assert torch.equal(p, again)
+        assert abs(trained - right).max() < TOLERANCE
+        assert (trained == trained_again).all()
     saved = sorted(path.name for path in (tmp_path / "shared" / "checkpoint-2").iterdir())
     assert saved.count("model.safetensors") == 1 and saved.count("trainer_state.json") == 1
     assert "evenspan" not in json.dumps(json.loads((tmp_path / "shared" / "checkpoint-2" / "config.json").read_text()))

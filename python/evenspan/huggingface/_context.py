@@ -62,6 +62,7 @@ class Context:
         self._num_steps = 0
         self._plan: _evenspan.Plan | None = None
         self._num_labels = 0
+        self._label_weight = 0.0
         self._trained: ShardedBatch | None = None  # whose loss was taken last with gradients
         self._weighed: ShardedBatch | None = None  # or without
         self._attachment: Attachment | None = Attachment(model, self, before)
@@ -136,6 +137,11 @@ class Context:
     def num_labels(self) -> int:
         """Labels of that batch on all ranks."""
         return self._num_labels
+
+    @property
+    def label_weight(self) -> float:
+        """The sum of their weights."""
+        return self._label_weight
 
     @property
     def step_ends(self) -> bool:
@@ -217,6 +223,7 @@ class Context:
 
         self._plan = plan
         self._num_labels = batch.num_labels
+        self._label_weight = batch.weight
         weights = batch.shift_weights
         sharded = ShardedBatch(
             step, index, take(batch.shift_labels, NO_LABEL), None if weights is None else take(weights, 0.0)

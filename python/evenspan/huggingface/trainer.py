@@ -85,7 +85,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         if found:
             raise UnsupportedError(f"[Trainer] {', '.join(found)} must not be given, it is not supported; leave it out")
 
-    def get_sp_size(self) -> int:
+    def get_cp_size(self) -> int:
         """Return the ranks that share a batch, of which transformers' counts of batches and examples know so."""
         return self._ranks_per_batch
 
@@ -163,7 +163,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Return the mean loss of a batch, on all ranks that share it.
+        """Return the loss of a batch: with several groups of ranks its share, as transformers' Trainer weighs those.
 
         Raises:
             UnsupportedError: Logits are asked for, as `predict` does.
@@ -176,4 +176,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             for batch in self.context.shard([inputs]):
                 self.context.loss(model(**batch), batch)
-        return torch.tensor(self.context.mean_loss(), device=self.args.device), None, None
+        weight = torch.tensor([self.context.label_weight], dtype=torch.float64, device=self.args.device)
+        every = self.accelerator.gather(weight)[:: self._ranks_per_batch]
+        share = float(weight / every.mean()) if float(every.sum()) > 0 else 0.0
+        return torch.tensor(self.context.mean_loss() * share, device=self.args.device), None, None
