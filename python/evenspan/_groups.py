@@ -9,11 +9,13 @@ from types import TracebackType
 import torch.distributed as dist
 
 from evenspan import _evenspan
+from evenspan._errors import InvalidArgumentError
 
 TIMEOUT_SECONDS = 300.0
 CALLER = "the caller's code"  # as an operation that fails
 
 _communicators: weakref.WeakKeyDictionary[dist.ProcessGroup, _evenspan.Communicator] = weakref.WeakKeyDictionary()
+_timeouts: weakref.WeakKeyDictionary[dist.ProcessGroup, float] = weakref.WeakKeyDictionary()
 _alone: list[_evenspan.Communicator] = []
 _hooked: list[bool] = []
 
@@ -23,12 +25,16 @@ def communicator_of(group: dist.ProcessGroup | None, timeout: float | None = Non
 
     Args:
         group: The process group; None is the default group, or this process alone.
-        timeout: Seconds that a wait for another rank may take, 300 by default; counts at the first use of the group.
+        timeout: Seconds that a wait for another rank may take; None is what the group has, 300 at its first use.
 
     Raises:
-        InvalidArgumentError: The group is not known to c10d.
+        InvalidArgumentError: The group is not known to c10d, the timeout is not positive, or the group has another.
     """
-    seconds = TIMEOUT_SECONDS if timeout is None else timeout
+    if timeout is not None and not timeout > 0:
+        raise InvalidArgumentError(
+            f"[group] a timeout must be a positive number of seconds, it is {timeout}; give more"
+        )
+    seconds = TIMEOUT_SECONDS if timeout is None else float(timeout)
     if group is None and dist.is_available() and dist.is_initialized():
         group = dist.group.WORLD
     if group is None:
@@ -36,10 +42,16 @@ def communicator_of(group: dist.ProcessGroup | None, timeout: float | None = Non
             _alone.append(_evenspan.Communicator(None, seconds))
         return _alone[0]
     found = _communicators.get(group)
+    if found is not None and timeout not in (None, _timeouts[group]):
+        raise InvalidArgumentError(
+            f"[group] a group keeps the timeout of its first use, it has {_timeouts[group]:g} seconds and {timeout:g} "
+            "are asked for; give the timeout where the group is used first, or another group (dist.new_group)"
+        )
     if found is None:
         _tell_of_uncaught_exceptions()
         found = _evenspan.Communicator(group.group_name, seconds)
         _communicators[group] = found
+        _timeouts[group] = seconds
     return found
 
 

@@ -183,7 +183,7 @@ def bind(
         plan: The same plan on every rank.
         group: A process group of `plan.ranks` ranks.
         device: Where the tensors live.
-        timeout: Seconds that a wait for another rank may take, 300 by default; counts at the first use of the group.
+        timeout: Seconds that a wait for another rank may take; None is what the group has, 300 at its first use.
 
     Raises:
         InvalidArgumentError: The group has another number of ranks than the plan.

@@ -50,7 +50,7 @@ def attach(
         group: The ranks that share a batch; None is the default group, or this process alone.
         average: Whether something that evenspan does not know (DeepSpeed) averages the gradients over these ranks;
             DistributedDataParallel and fully_shard are found without it.
-        timeout: Seconds that a wait for another rank may take, 300 by default; counts at the first use of the group.
+        timeout: Seconds that a wait for another rank may take; None is what the group has, 300 at its first use.
         strategy: As in `evenspan.plan`; "auto" simulates this model's steps.
         ranks_per_node: As in `evenspan.plan`.
         topology: As in `evenspan.plan`.
