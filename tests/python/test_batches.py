@@ -113,6 +113,7 @@ def test_keys_that_break_a_rule_or_disagree_are_named(keys: dict[str, Any], said
         ("text", "it is a str"),
         (IDS, "it is a Tensor"),
         (None, "it is a NoneType"),
+        ((torch.tensor([1, 2]), torch.tensor([2, 3])), "it is a tuple"),
         ([], "must hold tokens"),
         ([[], []], "must hold tokens"),
         ({"labels": IDS}, "must hold input_ids"),

@@ -177,6 +177,20 @@ def test_a_loss_is_taken_once() -> None:
         context.loss(outputs.logits[:, :-1])
 
 
+@pytest.mark.parametrize("divisor", [1, 2, 3])
+def test_a_loss_that_is_divided_once_more(divisor: int, recwarn: pytest.WarningsRecorder) -> None:
+    """As accelerate's backward does with its own count of accumulated batches."""
+    model = llama()
+    context = evenspan.attach(model)
+    for batch in context.shard(BATCHES, accumulate=2):
+        (context.loss(model(**batch)) / divisor).backward()
+        if context.step_ends:
+            context.reduce_gradients()
+            model.zero_grad()
+    told = [str(warning.message) for warning in recwarn if "multiplied by 1/2 as well" in str(warning.message)]
+    assert len(told) == (divisor == 2)
+
+
 @pytest.mark.parametrize("accumulate", [0, -1, 1.5, True])
 def test_accumulate_is_a_number_of_batches(accumulate: Any) -> None:
     with pytest.raises(REFUSED, match="accumulate must be a whole number"):

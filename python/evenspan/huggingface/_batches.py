@@ -109,7 +109,7 @@ def read_batch(batch: Any, vocabulary: int | None = None) -> Batch:
     """
     if isinstance(batch, Mapping):
         read = _read_mapping(batch)
-    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
+    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes | tuple):
         single = next((d for d in batch if not isinstance(d, Sequence) and getattr(d, "ndim", 0) == 0), None)
         if single is not None:
             raise InvalidArgumentError(
@@ -120,7 +120,7 @@ def read_batch(batch: Any, vocabulary: int | None = None) -> Batch:
         lengths = [length for length in lengths if length > 0]
         read = Batch(ids, lengths, shifted(ids, lengths, NO_LABEL), None)
     else:
-        raise InvalidArgumentError(
+        raise InvalidArgumentError(  # a tuple is mostly (inputs, labels), and no two documents
             f"[shard] a batch must be a dictionary or a list of documents' tokens, it is a {type(batch).__name__}; "
             'name the tokens: {"input_ids": ...}'
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -17,7 +19,7 @@ from evenspan._groups import CALLER, communicator_of, tell_all
 from evenspan.huggingface._attention import NAME, Step
 from evenspan.huggingface._batches import NO_LABEL, PARTS, Batch
 from evenspan.huggingface._gradients import sum_gradients
-from evenspan.huggingface._hooks import Attachment, attachment_of, batch_of, logits_of
+from evenspan.huggingface._hooks import Attachment, attachment_of, batch_of, hear_scale, logits_of
 from evenspan.huggingface._interface import implementations, set_attention
 from evenspan.huggingface._loader import Loader
 from evenspan.huggingface._loss import cross_entropy_sum
@@ -25,6 +27,16 @@ from evenspan.huggingface._models import vocabulary_of
 from evenspan.huggingface._plans import Plans
 from evenspan.huggingface._steps import Ledger, ShardedBatch, TrainStep
 from evenspan.huggingface._wrappers import Averaging, agree, averaging_of, runnable
+
+
+def _warn_of_scale(num_batches: int, scale: float) -> None:
+    if scale == 1 / num_batches:
+        warnings.warn(
+            f"[loss] the losses of a step's {num_batches} batches are divided by the labels of all of them already, "
+            f"this one was multiplied by 1/{num_batches} as well; do not divide it (nor let accelerate do so: "
+            "gradient_accumulation_steps=1)",
+            stacklevel=2,
+        )
 
 
 class Context:
@@ -61,6 +73,7 @@ class Context:
         self._num_batches = 0  # that shard yielded
         self._num_steps = 0
         self._plan: _evenspan.Plan | None = None
+        self._heard_scale = False  # of a loss in a step of several batches
         self._num_labels = 0
         self._label_weight = 0.0
         self._trained: ShardedBatch | None = None  # whose loss was taken last with gradients
@@ -342,7 +355,11 @@ class Context:
         averaging = self._averaged
         if step.divisor is None:
             step.divisor = averaging.over_replicas(step.weight, self._model.device)
-        return total * (averaging.size / step.divisor if step.divisor > 0 else 0)
+        share = total * (averaging.size / step.divisor if step.divisor > 0 else 0)
+        if step.num_batches == 1 or self._heard_scale:
+            return share
+        self._heard_scale = True  # once
+        return hear_scale(share, functools.partial(_warn_of_scale, step.num_batches))
 
     def mean_loss(self) -> float:
         """Return the loss of the step whose loss was taken last, the same on all ranks: one number is added up.

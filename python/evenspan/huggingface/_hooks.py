@@ -99,6 +99,26 @@ class _Mark(torch.autograd.Function):
         return gradients[0], None, None
 
 
+class _Scale(torch.autograd.Function):
+    """Passes a loss on, and tells in backward what it was multiplied by."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor, tell: Callable[[float], None]) -> torch.Tensor:
+        ctx.tell = tell
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        ctx.tell(float(gradients[0]))
+        return gradients[0], None
+
+
+def hear_scale(loss: torch.Tensor, tell: Callable[[float], None]) -> torch.Tensor:
+    """Return the loss; in its backward `tell` hears what it was multiplied by, which waits for the device."""
+    heard: torch.Tensor = _Scale.apply(loss, tell)  # type: ignore[no-untyped-call]
+    return heard
+
+
 def _listener(model: Any) -> Listener:
     attachment = attachment_of(model)
     listener = None if attachment is None else attachment.listener()
