@@ -105,13 +105,13 @@ std::string traffic_text(const Explanation& e) {
       join_text("work within ", fixed(e.bound.limits.work_max_over_mean, 2), " and tokens within ",
                 fixed(e.bound.limits.tokens_max_over_mean, 2), " of the mean");
   if (e.bound.binding == plan::Binding::nothing) {
-    return text + "With queries at home and\n" + limits + " nothing has to travel.\n";
+    return text + "With\n" + limits + " no single document is too much for a rank.\n";
   }
   return text + join_text("Plans with queries at home,\n", limits, ", send at least ",
                           megabytes(e.bound.key_value_bytes), " MB of keys and values, since\n",
                           e.bound.binding == plan::Binding::work
                               ? "single documents have more work than a rank"
-                              : "ranks with the ends of long documents must take their share of tokens",
+                              : "the ranks that hold long documents must have their share of tokens",
                           ".\n");
 }
 

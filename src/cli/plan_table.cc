@@ -15,14 +15,15 @@ std::string bound_line(const plan::Bound& bound) {
                                        fixed(bound.limits.tokens_max_over_mean, 2), " of the mean");
   switch (bound.binding) {
     case plan::Binding::nothing:
-      return join_text("With ", limits, " no document has to be cut.");
+      return join_text("With ", limits, " no single document is too much for a rank.");
     case plan::Binding::work:
-      return join_text("With ", limits, " at least ", grouped(bound.key_value_bytes),
-                       " bytes of keys and values must travel, since single documents have more work than a rank.");
+      return join_text("With queries at home, ", limits, ", at least ", grouped(bound.key_value_bytes),
+                       " bytes of keys and values travel, since single documents have more work than a rank.");
     case plan::Binding::tokens:
-      return join_text("With ", limits, " at least ", grouped(bound.key_value_bytes),
-                       " bytes of keys and values must travel, since ranks with the ends of long documents must take ",
-                       "their share of tokens.");
+      return join_text(
+          "With queries at home, ", limits, ", at least ", grouped(bound.key_value_bytes),
+          " bytes of keys and values travel, since the ranks that hold long documents must have their share of ",
+          "tokens.");
   }
   return "";
 }

@@ -35,7 +35,7 @@ def refused(evenspan: Run, *words: object, stdin: str = "500\n") -> str:
 def test_equal_documents_stay_whole(evenspan: Run) -> None:
     text, got = explain(evenspan, [4000] * 4, "--ranks", 4)
     assert "4 documents of 4,000 tokens: whole on a rank each; nothing sent" in text
-    assert "nothing has to travel" in text and "It waits" not in text
+    assert "no single document is too much for a rank" in text and "It waits" not in text
     assert got["groups"][0]["spread"] == "whole" and got["groups"][0]["least_ranks_of_work"] == 1
     assert got["sent_bytes"] == got["bound"]["key_value_bytes"] == 0
     assert got["step"]["imbalance_seconds"] == pytest.approx(0, abs=1e-9)

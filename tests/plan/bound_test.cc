@@ -58,7 +58,7 @@ int64_t fewest_by_search(const Request& request, const BalanceLimits& limits) {
 
 TEST(Bound, HoldsForEveryPlacement) {
   int met = 0, searched = 0, cut = 0;
-  for (const char* mask : {"causal", "full", "window:2"}) {
+  for (const char* mask : {"causal", "full", "window:2", "window:4", "prefix:3"}) {
     for (const auto& lengths :
          std::vector<std::vector<int64_t>>{{8}, {7, 2}, {5, 3, 1}, {4, 4}, {6, 1, 1, 1}, {3, 3, 3}}) {
       for (const int32_t ranks : {2, 3}) {
@@ -82,6 +82,37 @@ TEST(Bound, HoldsForEveryPlacement) {
   // Not an empty promise: it is met by most of the batches, and above zero for many.
   EXPECT_GT(met * 2, searched);
   EXPECT_GT(cut * 4, searched);
+}
+
+// One document on several ranks has to be cut. Of windows and prefixes it was said that none has to.
+TEST(Bound, OneDocumentOnSeveralRanksIsCut) {
+  for (const char* mask : {"causal", "full", "window:2", "window:1000", "window:100000", "prefix:0", "prefix:7"}) {
+    for (const int32_t ranks : {2, 3, 8}) {
+      for (const double pair_seconds : {0.0, 1e-3}) {
+        const Request request = request_of({10'000}, mask, ranks, pair_seconds);
+        const Bound bound = lower_bound(request);
+        EXPECT_NE(bound.binding, Binding::nothing) << mask << " on " << ranks;
+        EXPECT_GT(bound.key_tokens, 0) << mask << " on " << ranks;
+        EXPECT_LE(bound.key_tokens, (ranks - 1) * 10'000) << mask << " on " << ranks;
+      }
+    }
+  }
+  // With windows of one key it is cut, and nothing travels.
+  const Bound alone = lower_bound(request_of({10'000}, "window:1", 4, 1e-3));
+  EXPECT_NE(alone.binding, Binding::nothing);
+  EXPECT_EQ(alone.key_tokens, 0);
+  EXPECT_EQ(lower_bound(request_of({10'000}, "window:1000", 1, 1e-3)).binding, Binding::nothing);
+}
+
+// Fewer documents than ranks: some document is cut.
+TEST(Bound, FewerDocumentsThanRanks) {
+  for (const char* mask : {"causal", "full", "window:5", "prefix:5"}) {
+    for (const int32_t ranks : {3, 4, 7}) {
+      const Bound bound =
+          lower_bound(request_of(std::vector<int64_t>(static_cast<size_t>(ranks - 1), 60), mask, ranks, 0.1));
+      EXPECT_NE(bound.binding, Binding::nothing) << mask << " on " << ranks;
+    }
+  }
 }
 
 // Two documents that must be cut cannot both have all the slack in tokens: that alone would allow one token less.

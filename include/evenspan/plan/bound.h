@@ -14,11 +14,11 @@ struct BalanceLimits {
   double tokens_max_over_mean = 1.1;
 };
 
-// What makes keys and values travel.
+// What makes documents be cut, so that keys and values travel.
 enum class Binding : uint8_t {
-  nothing,  // no document has to be cut
+  nothing,  // each document alone may be whole; all of them together may still have to be cut
   work,     // a document has more work than a rank may have
-  tokens,   // ranks that hold the ends of long documents must take their share of tokens too
+  tokens,   // ranks that hold long documents, or their ends, must have their share of tokens
 };
 
 std::string_view to_string(Binding binding);  // "nothing", "work", "tokens"
@@ -44,8 +44,8 @@ struct Bound {
 // So work([M_(j+1), s)) plus the work of the lightest N - (P - j) C - (s - M_(j+1)) tokens of the batch is at most j W,
 // and s - M_(j+1) is at most j C. Both sides are monotone in M_(j+1): the smallest m that keeps both bounds M_(j+1)
 // from below. The sum over j and over documents is a bound. Of a document with a full mask every rank reads all s
-// keys, so k ranks move (k - 1) s tokens, and j ranks suffice only if m = 0 keeps the rules for j. Other masks count as
-// 0.
+// keys, so k ranks move (k - 1) s tokens, and j ranks suffice only if m = 0 keeps the rules for j. Prefixes and
+// windows: see bound.cc.
 //
 // There each document has all of the batch's slack in tokens for itself. A second bound, of which the larger counts,
 // shares it. Take any density p <= W / C, and call w / p - 1 the excess of a token of work w: negative for the light

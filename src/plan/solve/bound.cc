@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -258,57 +259,126 @@ std::string_view to_string(Binding binding) {
   return "nothing";
 }
 
+namespace {
+
+// The most `size` in [0, most] for which `fits(size)`, which holds up to some size.
+template <class Fits>
+int64_t largest(int64_t most, Fits&& fits) {
+  int64_t low = 0, high = most;
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    fits(middle) ? low = middle : high = middle - 1;
+  }
+  return low;
+}
+
+// What one document's own size makes travel, by the proof in bound.h. With a prefix of p tokens a rank reads max(M_i,
+// p) keys, so each further rank moves max(M_(j+1), p).
+//
+// With a window of w keys, a rank with n_i tokens of the document lacks M_i - n_i of the positions before its last one.
+// Between two positions that it holds, or before its first, it reads all that it lacks, or w - 1 of it: so it moves all
+// M_i - n_i, or at least w - 1. The sum over the ranks of min(w - 1, M_i - n_i) is at least min(w - 1, M_2 + M_3 +
+// ...), and at least the sum of min(w - 1, M_i - n), n being the most tokens that a rank may have of the document: C,
+// or as many of its first ones, which are the lightest, as have work W.
+//
+// Of these two masks, the work of what else a rank must hold is left out.
+class OneDocument {
+ public:
+  // `most_tokens` of a rank; infinite: its work alone counts.
+  OneDocument(const Request& request, const Document& document, const LightestTokens& lightest, double most_work,
+              double most_tokens)
+      : request_(request), document_(document), lightest_(lightest), most_work_(most_work), most_tokens_(most_tokens) {
+    for (int64_t ranks = 1; ranks < request.num_ranks(); ++ranks) {
+      const int64_t tail = largest(document.length, [&](int64_t size) { return holds(ranks, size); });
+      if (tail == document.length) break;
+      cuts_.push_back(document.length - tail);
+    }
+  }
+
+  bool is_cut() const { return !cuts_.empty(); }
+  int64_t key_tokens() const {
+    const int64_t extent = std::min(document_.mask.extent, document_.length);
+    switch (document_.mask.kind) {
+      case MaskKind::causal:
+        return std::accumulate(cuts_.begin(), cuts_.end(), int64_t{0});
+      case MaskKind::full:
+        return static_cast<int64_t>(cuts_.size()) * document_.length;
+      case MaskKind::prefix:
+        return std::accumulate(cuts_.begin(), cuts_.end(), int64_t{0},
+                               [extent](int64_t sum, int64_t cut) { return sum + std::max(cut, extent); });
+      case MaskKind::window:
+        return of_window(extent - 1);
+    }
+    return 0;
+  }
+
+ private:
+  // Whether so many ranks may hold the last `size` positions.
+  bool holds(int64_t ranks, int64_t size) const {
+    const auto count = static_cast<double>(ranks);
+    const Span tail{document_.length - size, document_.length};
+    double work = request_.cost.work(num_pairs(document_, tail), size);
+    if (static_cast<double>(size) > count * most_tokens_) return false;
+    const bool with_others = document_.mask.kind == MaskKind::causal || document_.mask.kind == MaskKind::full;
+    if (with_others && most_tokens_ < HUGE_VAL) {
+      const double others = static_cast<double>(request_.num_ranks() - ranks) * most_tokens_;
+      const int64_t rest = request_.documents.total_tokens() - size;
+      work += lightest_.work(static_cast<int64_t>(std::max(0.0, static_cast<double>(rest) - others)));
+    }
+    return work <= count * most_work_;
+  }
+
+  int64_t of_window(int64_t before) const {
+    const int64_t own = largest(document_.length, [&](int64_t size) {
+      return static_cast<double>(size) <= most_tokens_ &&
+             request_.cost.work(num_pairs(document_, Span{0, size}), size) <= most_work_;
+    });
+    int64_t sum = 0, of_ranks = std::min(before, document_.length - own);
+    for (const int64_t cut : cuts_) {
+      sum += cut;
+      of_ranks += std::clamp<int64_t>(cut - own, 0, before);
+    }
+    return cuts_.empty() ? 0 : std::max(std::min(before, sum), of_ranks);
+  }
+
+  const Request& request_;
+  const Document& document_;
+  const LightestTokens& lightest_;
+  const double most_work_, most_tokens_;
+  std::vector<int64_t> cuts_;  // [ranks - 1]: the least position from which on so many ranks hold all, while above 0
+};
+
+}  // namespace
+
 Bound lower_bound(const Request& request, const BalanceLimits& limits) {
   const LightestTokens lightest(request);
-  const int64_t num_ranks = request.num_ranks();
-  const int64_t total_tokens = request.documents.total_tokens();
+  const auto num_ranks = static_cast<double>(request.num_ranks());
   Bound bound;
   bound.limits = limits;
   for (const Document& document : request.documents.all()) {
     bound.work_seconds += request.cost.work(num_pairs(document, Span{0, document.length}), document.length);
   }
-  bound.work_seconds /= static_cast<double>(num_ranks);
+  bound.work_seconds /= num_ranks;
   const double most_work = bound.work_seconds * limits.work_max_over_mean;
   const double most_tokens =
-      static_cast<double>(total_tokens) / static_cast<double>(num_ranks) * limits.tokens_max_over_mean;
-  int64_t of_work = 0, of_full = 0;
+      static_cast<double>(request.documents.total_tokens()) / num_ranks * limits.tokens_max_over_mean;
+  int64_t of_work = 0, of_others = 0;  // others: not causal
+  bool any_cut = false, cut_for_work = false;
   for (const Document& document : request.documents.all()) {
-    const bool full = document.mask.kind == MaskKind::full;
-    if (!full && document.mask.kind != MaskKind::causal) continue;
-    // Whether `ranks` ranks may hold all positions from `begin` on.
-    const auto holds = [&](int64_t ranks, int64_t begin, bool with_tokens) {
-      const int64_t size = document.length - begin;
-      const double work = request.cost.work(num_pairs(document, Span{begin, document.length}), size);
-      const auto count = static_cast<double>(ranks);
-      if (!with_tokens) return work <= count * most_work;
-      if (static_cast<double>(size) > count * most_tokens) return false;
-      const double others = static_cast<double>(num_ranks - ranks) * most_tokens;
-      const auto share = static_cast<int64_t>(std::max(0.0, static_cast<double>(total_tokens - size) - others));
-      return work + lightest.work(share) <= count * most_work;
-    };
-    const auto least = [&](int64_t ranks, bool with_tokens) {
-      if (holds(ranks, 0, with_tokens)) return int64_t{0};
-      if (full) return document.length;
-      int64_t low = 0, high = document.length;
-      while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        holds(ranks, middle, with_tokens) ? high = middle : low = middle + 1;
-      }
-      return low;
-    };
-    for (int64_t ranks = 1; ranks < num_ranks; ++ranks) {
-      const int64_t tokens = least(ranks, true);
-      if (tokens == 0) break;
-      bound.key_tokens += tokens;
-      if (full) of_full += tokens;
-      of_work += least(ranks, false);
-    }
+    const OneDocument within_both(request, document, lightest, most_work, most_tokens);
+    if (!within_both.is_cut()) continue;
+    const OneDocument within_work(request, document, lightest, most_work, HUGE_VAL);
+    any_cut = true;
+    cut_for_work = cut_for_work || within_work.is_cut();
+    bound.key_tokens += within_both.key_tokens();
+    if (document.mask.kind != MaskKind::causal) of_others += within_both.key_tokens();
+    of_work += within_work.key_tokens();
   }
-  if (bound.key_tokens > 0) {
+  if (any_cut) {
     const double shared = shared_key_tokens(request, most_work, most_tokens);
-    bound.key_tokens = std::max(bound.key_tokens, of_full + static_cast<int64_t>(std::ceil(shared * (1 - 1e-9))));
+    bound.key_tokens = std::max(bound.key_tokens, of_others + static_cast<int64_t>(std::ceil(shared * (1 - 1e-9))));
+    bound.binding = cut_for_work && 2 * of_work >= bound.key_tokens ? Binding::work : Binding::tokens;
   }
-  if (bound.key_tokens > 0) bound.binding = 2 * of_work >= bound.key_tokens ? Binding::work : Binding::tokens;
   const AttentionShape& shape = request.shape;
   bound.key_value_bytes = bound.key_tokens * 2 * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
   return bound;
