@@ -229,11 +229,12 @@ def rows_of(plan: _evenspan.Plan, rank: int) -> torch.Tensor:
     """Return where the rank's rows stand in the packed batch: int64 [tokens of the rank]."""
     known = _rows.setdefault(plan, {})
     if rank not in known:
-        starts = [0]
-        for length in plan.lengths:
-            starts.append(starts[-1] + length)
-        pieces = [torch.arange(starts[d] + begin, starts[d] + end) for d, begin, end in plan.placement[rank]]
-        known[rank] = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
+        lengths = torch.tensor(plan.lengths, dtype=torch.int64)
+        document, begin, end = torch.tensor(plan.placement[rank], dtype=torch.int64).view(-1, 3).unbind(1)
+        sizes = end - begin
+        # From a row's number on the rank to its place in the batch, the same for all rows of a span.
+        shifts = (lengths.cumsum(0) - lengths)[document] + begin - (sizes.cumsum(0) - sizes)
+        known[rank] = torch.arange(int(sizes.sum())) + shifts.repeat_interleave(sizes)
     return known[rank]
 
 
