@@ -9,6 +9,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = Path(os.environ.get("EVENSPAN_PROCESS_TEST_OPS", ROOT / "build" / "lib" / "libevenspan_process_test_ops.so"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-families", action="store_true", help="write docs/families.md anew (test_families.py)")
+
+
 @pytest.fixture
 def library() -> str:
     if not LIBRARY.exists():

@@ -35,7 +35,7 @@ def _main(rank: int, num_ranks: int, port: int, body: Body, pipe: Any) -> None:
     os._exit(0)
 
 
-def run_ranks(num_ranks: int, body: Body) -> list[tuple[Any, str]]:
+def run_ranks(num_ranks: int, body: Body, limit_seconds: float = LIMIT_SECONDS) -> list[tuple[Any, str]]:
     """Returns (result, error) of `body()` on every rank of a Gloo group."""
     port = free_port()
     context = multiprocessing.get_context("spawn")
@@ -48,7 +48,7 @@ def run_ranks(num_ranks: int, body: Body) -> list[tuple[Any, str]]:
         ranks.append((process, ours))
     outcomes = []
     for process, pipe in ranks:
-        outcomes.append(pipe.recv() if pipe.poll(LIMIT_SECONDS) else (None, "hangs"))
+        outcomes.append(pipe.recv() if pipe.poll(limit_seconds) else (None, "hangs"))
         process.join(10)
         if process.is_alive():
             process.kill()

@@ -174,3 +174,38 @@ def sharded() -> tuple[float, bool]:
 def test_the_proof_leaves_a_sharded_model_sharded() -> None:
     for difference, shards in results(run_ranks(2, sharded)):
         assert difference < 1e-6 and shards
+
+
+SOME = {"layer_types": ["sliding_attention", "full_attention"], "head_dim": 6}
+EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 2, "experts_implementation": "eager"}
+WINDOWED = {  # windows shorter than the longest document, than all but the shortest, and longer than all
+    "all layers": ("MistralConfig", {"sliding_window": 5}),
+    "some layers": ("Gemma3TextConfig", {"sliding_window": 2, **SOME}),
+    "by the mask alone": ("PhimoeConfig", {"sliding_window": 5, **EXPERTS}),
+    "no document is longer": ("MistralConfig", {"sliding_window": 17}),
+    "one token": ("Gemma3TextConfig", {"sliding_window": 1, **SOME}),
+}
+
+
+def windowed() -> dict[str, tuple[float, int]]:
+    """How far gradients of models with windows are from those of documents alone; the plans of a batch."""
+    found = {}
+    for name, (config, more) in WINDOWED.items():
+        expected, model = make(config, **more), make(config, **more)
+        right = alone(expected)
+        context = evenspan.attach(model, dist.group.WORLD, strategy="sequence_aware")
+        loss = trained(model, context)
+        assert abs(loss - right) < 1e-6, name
+        plans = context._plans.plans([len(document) for document in DOCUMENTS])
+        found[name] = worst(model, expected), len(set(map(id, plans.values())))
+    return found
+
+
+@pytest.mark.parametrize("num_ranks", [1, 3])
+def test_windows_shorter_and_longer_than_documents(num_ranks: int) -> None:
+    for found in results(run_ranks(num_ranks, windowed)):
+        assert {name: plans for name, (_, plans) in found.items()} == {
+            "all layers": 1, "some layers": 2, "by the mask alone": 1, "no document is longer": 1, "one token": 2,
+        }  # fmt: skip
+        for name, (error, _) in found.items():
+            assert error < 1e-5, name  # norms and angles are float32

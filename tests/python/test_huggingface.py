@@ -63,9 +63,14 @@ def llama(**options: Any) -> Any:
         ("FalconConfig", {}, "AttentionInterface", "FalconForCausalLM", "use another model"),
     ],
 )  # fmt: skip
-def test_models_that_are_refused(config: str, options: dict[str, Any], rule: str, value: str, remedy: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_models_that_are_refused(
+    config: str, options: dict[str, Any], rule: str, value: str, remedy: str, device: str
+) -> None:
+    with torch.device(device):
+        model = make(config, **options)
     with pytest.raises(evenspan.UnsupportedError) as caught:
-        evenspan.attach(make(config, **options))
+        evenspan.attach(model)
     text = str(caught.value)
     assert text.startswith("[attach] ")
     assert rule in text and value in text and remedy in text

@@ -211,8 +211,8 @@ class Context:
             step = TrainStep(self._num_steps, len(step_batches), sum(batch.weight for batch in step_batches), source)
             for i, batch in enumerate(step_batches):
                 self._require_attached("shard")
-                plan = self._plans.plan(batch.lengths)
-                sharded = self._shard_one(batch, plan, step, i)
+                plans = self._plans.plans(batch.lengths)
+                sharded = self._shard_one(batch, plans, step, i)
                 loader.take()
                 following = step_batches[i + 1] if i + 1 < len(step_batches) else loader.following
                 if following is not None:
@@ -221,13 +221,14 @@ class Context:
         self._compare(None)
 
     def _prefetch(self, batch: Batch) -> None:
-        with contextlib.suppress(Error):  # `plan` raises it again, in the batch's turn
+        with contextlib.suppress(Error):  # `plans` raises it again, in the batch's turn
             self._plans.prefetch(batch.lengths)
 
-    def _shard_one(self, batch: Batch, plan: _evenspan.Plan, step: TrainStep, index: int) -> dict[str, Any]:
+    def _shard_one(self, batch: Batch, plans: dict[int, _evenspan.Plan], step: TrainStep, index: int) -> dict[str, Any]:
         device = self._model.device
         self._compare(batch)
-        attention = self._plans.step(plan, device)
+        attention = self._plans.step(plans, device)
+        plan = next(iter(plans.values()))  # all have its placement
         rows = _sharding.rows_of(plan, self._communicator.rank)
 
         def take(tensor: torch.Tensor, dummy: float) -> torch.Tensor:

@@ -86,7 +86,7 @@ def _window(
         causal = getattr(module, "is_causal", True) if given is None else given
         window = CAUSAL if causal else None
     else:
-        window = next((window for known, window in masks if known is mask), None)
+        window = next((window for known, window in masks if _same(known, mask)), None)
     said = kwargs.get("sliding_window") or CAUSAL
     name = type(module).__name__
     if window is None:
@@ -102,6 +102,11 @@ def _window(
             "set the configuration's window to None",
         )
     return window
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether one is all of the other."""
+    return a.shape == b.shape and a.stride() == b.stride() and a.data_ptr() == b.data_ptr()
 
 
 def _check_meaning(
@@ -131,11 +136,18 @@ def _check_meaning(
         )
 
 
-def shape_of(calls: list[Call]) -> Shape:
+def shape_of(calls: list[Call], num_tokens: int) -> Shape:
     """Return what all calls have in common, and refuse what they have not."""
     if not calls:
         raise refusal(
             "attention must go through transformers' AttentionInterface", "no layer's does", "use another model"
+        )
+    rows = {tensor.size(0) for call in calls for tensor in (call.query, call.key)}
+    if rows != {num_tokens}:
+        raise refusal(
+            "every layer's attention must be among all tokens",
+            f"calls of it have {sorted(rows)} rows where there are {num_tokens} tokens",
+            "use another model",
         )
     shapes = {(c.query.size(1), c.key.size(1), c.query.size(2), c.key.size(2), c.value.size(2)) for c in calls}
     text = " and ".join(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 from evenspan import _evenspan, _sharding
-from evenspan._errors import UnsupportedError
 from evenspan._groups import communicator_of
 from evenspan.huggingface._attention import Step
 from evenspan.huggingface._masks import CAUSAL
@@ -45,13 +46,18 @@ class Plans:
         """
         self._group = group
         self._shape = shape
-        self._sizes = sizes
+        self._sizes = None if sizes is None else (len(shape.windows), *sizes[1:])
         self._options = options
         self._given = dtype
         self._dtype = dtype or shape.dtype
         self._prove = prove
         self._planners: dict[torch.dtype, _evenspan.Planner] = {}
         self._make(self._dtype, capacity=1).plans([1], "causal")
+
+    def _kinds(self) -> dict[int, int]:
+        """Return how many layers there are of each window, those that see most first."""
+        count = Counter(self._shape.windows.values())
+        return dict(sorted(count.items(), key=lambda kind: -math.inf if kind[0] == CAUSAL else -kind[0]))
 
     def _make(self, dtype: torch.dtype, capacity: int) -> _evenspan.Planner:
         return _sharding.planner(
@@ -61,6 +67,7 @@ class Plans:
             head_dim=self._shape.head_dim,
             dtype=dtype,
             model=self._sizes,
+            layers=[(count, None if window == CAUSAL else window) for window, count in self._kinds().items()],
             capacity=capacity,
             **self._options,
         )
@@ -85,28 +92,17 @@ class Plans:
         """Begin to plan a batch on a thread."""
         self._planner().prefetch(lengths, "causal")
 
-    def plan(self, lengths: list[int]) -> _evenspan.Plan:
-        """Return the plan of the batch: where its tokens are, and how layers that see whole documents compute."""
-        plan = self._planner().plans(lengths, "causal")[0]
-        _sharding.warn_of_choice(self._planner())
-        return plan
+    def plans(self, lengths: list[int]) -> dict[int, _evenspan.Plan]:
+        """Return the batch's plans, all on one placement, by the windows of the layers that they are for."""
+        planner = self._planner()
+        plans = planner.plans(lengths, "causal")
+        _sharding.warn_of_choice(planner)
+        return dict(zip(self._kinds(), plans, strict=True))
 
-    def step(self, plan: _evenspan.Plan, device: torch.device) -> Step:
-        """Bind a plan of `plan` for the model's layers; every rank calls.
-
-        Raises:
-            UnsupportedError: A layer's window is shorter than a document.
-        """
-        longest = max(plan.lengths)
-        windows = set(self._shape.windows.values())
-        shorter = [window for window in windows if window != CAUSAL and window < longest]
-        if shorter:
-            raise UnsupportedError(
-                f"[attention] a sliding window shorter than a document is not supported, the window is {shorter[0]} "
-                f"and the longest document {longest} tokens; split the documents or use full attention"
-            )
-        executable = _sharding.bind(plan, self._group, device=device)
-        return Step(self._shape.windows, dict.fromkeys(windows, executable), self._dtype, self._compute_in)
+    def step(self, plans: dict[int, _evenspan.Plan], device: torch.device) -> Step:
+        """Bind what `plans` returned for the model's layers; every rank calls."""
+        executables = {window: _sharding.bind(plan, self._group, device=device) for window, plan in plans.items()}
+        return Step(self._shape.windows, executables, self._dtype, self._compute_in)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _compute_in(self, dtype: torch.dtype) -> None:

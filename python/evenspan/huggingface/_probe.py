@@ -94,7 +94,7 @@ def probe(model: Any, run: Any, config: Any) -> tuple[Shape, torch.Tensor]:
             logits = _logits(run, input_ids=ids, use_cache=False)
         if not torch.isfinite(logits).all():
             raise refusal("weights must be there", "the model's logits are not finite", "load its weights first")
-        shape = shape_of(calls)
+        shape = shape_of(calls, ids.numel())
         set_attention(model, config, NAME)
         for call in calls:  # dropout in attention would be heard; that of others stays off
             call.module.training = True
