@@ -53,8 +53,9 @@ def trained(model: Any, context: Any, run: Any = None) -> float:
 
 
 def worst(model: Any, other: Any) -> float:
+    """The largest difference of a gradient relative to its size, which can be 0 where a window is one token."""
     return max(
-        ((a.grad - b.grad).norm() / b.grad.norm()).item()
+        ((a.grad - b.grad).norm() / b.grad.norm().clamp_min(1e-6)).item()
         for a, b in zip(model.parameters(), other.parameters(), strict=True)
     )
 
