@@ -51,6 +51,14 @@ ALPHA2_MS = 0.1839576  # of a token in everything else
 LAYERS, HIDDEN = 32, 4096
 FLEXSP_RATE = 6 * 12 * HIDDEN**2 * LAYERS / (ALPHA2_MS * 1e-3)  # operations a second of the token-wise layers
 
+# Head dimensions beside the measured 128. A pair takes forward's products, FLOPS for each number of the head, and an
+# exponential whatever the head, as long as the products of so many numbers. H100: 989 TFLOP/s and 3.9 T exponentials a
+# second (FlashAttention-3, section 1); A100: 312 TFLOP/s, and 16 exponentials a cycle on 108 processors at 1.41 GHz.
+MEASURED = 128
+HEAD_DIMS = [64, 80, 96, 128, 192, 256]
+H100_EXPONENTIALS = 989 / 3.9 / FLOPS
+A100_EXPONENTIALS = 312 / (16 * 108 * 1.41e-3) / FLOPS
+
 FULL = 2000  # blocks that fill a device: about 8 for each place that an H100 or A100 has for one
 GRID = [128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072]
 
@@ -139,6 +147,36 @@ def passes(operation_seconds: float, seconds: list[list[float]]) -> dict:
     return {"operation_seconds": operation_seconds, "segment_seconds": 0, "seconds": seconds}
 
 
+def derived(measured: dict, exponentials: float) -> list[dict]:
+    """Entries of all head dimensions from that of 128: below it the exponentials stay, above it they hide."""
+
+    def scaled(of_pass: dict, head_dim: int, exponentials: float) -> dict:
+        below = (head_dim + exponentials) / (MEASURED + exponentials)
+        factor = below if head_dim < MEASURED else head_dim / MEASURED
+        return of_pass | {"seconds": [[rounded(factor * seconds) for seconds in row] for row in of_pass["seconds"]]}
+
+    entries = []
+    for head_dim in HEAD_DIMS:
+        rule = (
+            f"derived, not measured: 128's seconds x ({head_dim} + e) / (128 + e), e being the exponentials'"
+            f" {exponentials:.0f} in forward, a {BACKWARD}th of it in backward"
+            if head_dim < MEASURED
+            else f"derived, not measured: 128's seconds x {head_dim} / 128, the same operations a second"
+        )
+        entries.append(
+            measured
+            if head_dim == MEASURED
+            else measured
+            | {
+                "source": rule,
+                "head_dim": head_dim,
+                "forward": scaled(measured["forward"], head_dim, exponentials),
+                "backward": scaled(measured["backward"], head_dim, exponentials / BACKWARD),
+            }
+        )
+    return entries
+
+
 def h100() -> dict:
     """A node of 8 H100-SXM-80GB."""
     forward = h100_forward()
@@ -159,9 +197,10 @@ def h100() -> dict:
             "links[1]": f"{DISTCA} benchmarks/_250818_crossnode_network: fit of 2 to 2048 MiB; cards not named by the"
             " source, one for each GPU since all 8 pairs ran at once",
         },
-        "attention": [
-            times(128, passes(2.45e-05, forward), passes(2.45e-05, backward), "operation_seconds: mean of the floors")
-        ],
+        "attention": derived(
+            times(128, passes(2.45e-05, forward), passes(2.45e-05, backward), "operation_seconds: mean of the floors"),
+            H100_EXPONENTIALS,
+        ),
         "memory_bytes_per_second": 2.68e12,
         "memory_operation_seconds": 5e-06,
         "forward_flops_per_second": 5.93e14,
@@ -208,7 +247,9 @@ def h100_fa3() -> dict:
         "name": "h100-sxm-fa3",
         "about": "Nodes of 8 H100-SXM-80GB with NVLink, a network card for each, and FlashAttention-3",
         "sources": sources | node["sources"],
-        "attention": [times(128, passes(2.45e-05, forward), passes(2.45e-05, backward), "see sources")],
+        "attention": derived(
+            times(128, passes(2.45e-05, forward), passes(2.45e-05, backward), "see sources"), H100_EXPONENTIALS
+        ),
     }
 
 
@@ -224,14 +265,15 @@ def a100_40gb() -> dict:
             "flops": f"{FLEXSP}: the 7B model's alpha2 for 6 x 12 x 4096^2 x 32 operations a token",
             **A100_LINKS,
         },
-        "attention": [
+        "attention": derived(
             times(
                 128,
                 passes(2.5e-05, a100(A100_FORWARD_MS, A100_HOST_MS["forward"])),
                 passes(2.5e-05, a100(A100_BACKWARD_MS, A100_HOST_MS["backward"])),
                 "see sources",
-            )
-        ],
+            ),
+            A100_EXPONENTIALS,
+        ),
         "memory_bytes_per_second": 1.244e12,
         "memory_operation_seconds": 5e-06,
         "forward_flops_per_second": rounded(FLEXSP_RATE),
@@ -250,7 +292,8 @@ def flexsp_7b() -> dict:
     def constant(head_dim: int) -> dict:
         seconds = pair * head_dim / 128 * TILE * TILE
         return {
-            "source": "alpha1; 2 of 7 parts in forward" + ("" if head_dim == 64 else "; the same operations a second"),
+            "source": "alpha1; 2 of 7 parts in forward"
+            + ("" if head_dim == 64 else "; derived, not measured: the same operations a second as 64"),
             "head_dim": head_dim,
             "dtypes": ["bf16", "f16"],
             "tile": 1,
@@ -269,7 +312,7 @@ def flexsp_7b() -> dict:
             "flops": f"{FLEXSP}: alpha2 = 0.1839576 ms a token for 6 x 12 x 4096^2 x 32 operations",
             **A100_LINKS,
         },
-        "attention": [constant(64), constant(128)],
+        "attention": [constant(head_dim) for head_dim in HEAD_DIMS],
         "memory_bytes_per_second": 1.244e12,
         "memory_operation_seconds": 0,
         "forward_flops_per_second": rounded(FLEXSP_RATE),
