@@ -113,9 +113,11 @@ plan::Documents make_documents(const std::vector<int64_t>& lengths, const MaskAr
   return plan::Documents(std::move(documents));
 }
 
-simulate::Model read_model(const std::string& file) {
+simulate::Model read_model(const std::string& file, [[maybe_unused]] std::string* note) {
 #ifdef EVENSPAN_WITH_MACHINE
-  return machine::parse_model(machine::read_text_file(file), file);
+  machine::ModelFile read = machine::parse_model(machine::read_text_file(file), file);
+  *note = std::move(read.note);
+  return std::move(read.model);
 #else
   fail(ErrorKind::unsupported, "[plan] this build reads no model files, ", file,
        " was given; build evenspan with nlohmann-json, or give four sizes");
@@ -174,12 +176,13 @@ void set_layers(const LayersArgument& layers, const ModelArgument& argument, sim
   model->windows = std::move(windows);
 }
 
-// The model that is weighed, with attention of `shape`. A file must say the same of it.
+// The model that is weighed, with attention of `shape`. A file must say the same of it; what of it is left out is
+// noted.
 simulate::Model make_model(const ModelArgument& argument, const plan::AttentionShape& shape,
-                           const LayersArgument& layers) {
+                           const LayersArgument& layers, std::string* note) {
   simulate::Model model;
   if (const auto* file = argument ? std::get_if<std::string>(&*argument) : nullptr) {
-    model = read_model(*file);
+    model = read_model(*file, note);
     const plan::AttentionShape& own = model.shape;
     if (own.num_heads != shape.num_heads || own.num_kv_heads != shape.num_kv_heads || own.head_dim != shape.head_dim) {
       fail_invalid("[plan] ", *file, " has ", own.num_heads, " query heads and ", own.num_kv_heads, " kv heads of ",
@@ -204,7 +207,7 @@ class Planner {
           double token_slack, int32_t ranks_per_group, int64_t memory_budget, const std::optional<std::string>& profile,
           const ModelArgument& model, LayersArgument layers, int64_t capacity)
       : layers_(std::move(layers)),
-        model_(make_model(model, {heads, kv_heads, head_dim, plan::parse_element_type(dtype)}, layers_)),
+        model_(make_model(model, {heads, kv_heads, head_dim, plan::parse_element_type(dtype)}, layers_, &note_)),
         cache_([this](const plan::Request& request) { return make(request); },
                static_cast<size_t>(std::max<int64_t>(capacity, 1))) {
     request_.shape = model_.shape;
@@ -244,6 +247,10 @@ class Planner {
   }
 
  private:
+  void add_note(const std::string& note) {
+    const std::lock_guard lock(note_mutex_);
+    if (!note.empty()) note_ += (note_.empty() ? "" : "; ") + note;
+  }
   // Sets the scenario, and a note where its profile is the default one.
   void read_scenario(const std::optional<std::string>& profile, const std::optional<std::string>& topology,
                      [[maybe_unused]] int32_t ranks_per_node) {
@@ -252,7 +259,7 @@ class Planner {
         {request_.options.strategy, profile.value_or(""), topology.value_or(""), request_.num_ranks(), ranks_per_node},
         model_);
     scenario_ = std::move(run.scenario);
-    note_ = std::move(run.note);
+    add_note(run.note);
 #else
     if (profile || topology || request_.options.strategy == simulate::kAuto) {
       fail(ErrorKind::unsupported,
@@ -270,10 +277,7 @@ class Planner {
     const plan::Documents asked = request.documents;
     if (!scenario_) simulate::plan_for_layers(model_, &request);
     simulate::RunnablePlan planned = simulate::plan_to_run(std::move(request), scenario_ ? &*scenario_ : nullptr);
-    if (!planned.note.empty()) {
-      const std::lock_guard lock(note_mutex_);
-      note_ += (note_.empty() ? "" : "; ") + planned.note;
-    }
+    add_note(planned.note);
     if (!layers_.empty()) {
       plan::LayerPlans plans;
       for (const auto& [count, window] : layers_) {
@@ -288,13 +292,13 @@ class Planner {
     return {std::move(planned.plan)};
   }
 
+  std::mutex note_mutex_;
+  std::string note_;
   const LayersArgument layers_;  // empty: one plan, of the masks that are given
   const simulate::Model model_;
   plan::Request request_;                       // without documents
   std::optional<simulate::Scenario> scenario_;  // set by the constructor alone
-  std::mutex note_mutex_;
-  std::string note_;
-  plan::PlanCache cache_;  // last: its thread uses the rest
+  plan::PlanCache cache_;                       // last: its thread uses the rest
 };
 
 std::vector<std::vector<std::tuple<int64_t, int64_t, int64_t>>> placement(const PlanHandle& self) {

@@ -1,5 +1,7 @@
 #include "cli/scenario_options.h"
 
+#include <iostream>
+
 #include "cli/input.h"
 #include "evenspan/core/error.h"
 #include "evenspan/machine/machine_files.h"
@@ -67,7 +69,9 @@ simulate::Scenario read_scenario(const Options& options, const ScenarioArguments
                          ? machine::parse_topology(read_input(arguments.topology), arguments.topology, scenario.profile)
                          : simulate::make_machine(scenario.profile, request->ranks, request->ranks_per_node);
   if (options.given("--model")) {
-    scenario.model = machine::parse_model(read_input(arguments.model), arguments.model);
+    const machine::ModelFile read = machine::parse_model(read_input(arguments.model), arguments.model);
+    if (!read.note.empty()) std::cerr << "evenspan: note: " << read.note << "\n";
+    scenario.model = read.model;
     request->shape = scenario.model.shape;
   }
   scenario.model.shape = request->shape;

@@ -128,12 +128,22 @@ std::string linear_layers(const simulate::Model& model) {
   return linear > 0 ? join_text(", ", linear, " of them linear (", model.states.transport, "), the others") : "";
 }
 
+// ", 52 of them with a window of 1,024 keys", or nothing.
+std::string windows_of(const simulate::Model& model) {
+  std::string text;
+  for (const auto& [count, window] : model.windows) {
+    text += join_text(", ", count, " of them with a window of ", grouped(window), " keys");
+  }
+  return text;
+}
+
 std::string simulation_heading(const simulate::Scenario& scenario, const SimulationTitle& title) {
   const plan::Topology& topology = scenario.machine.topology;
   const simulate::Model& model = scenario.model;
   return join_text(scenario.profile.name, ": ", grouped(title.num_documents), " documents, ", grouped(title.num_tokens),
                    " tokens on ", topology.num_ranks, " ranks (", topology.ranks_per_node(), " a node), ",
-                   model.num_layers, " layers", linear_layers(model), " of ", model.shape.num_heads, " heads, ",
+                   model.num_layers, " layers", linear_layers(model), windows_of(model),
+                   model.windows.empty() ? "" : ",", " of ", model.shape.num_heads, " heads, ",
                    model.shape.num_kv_heads, " kv heads of ", model.shape.head_dim, ", ",
                    to_string(model.shape.element), ", ", title.mask);
 }
@@ -174,11 +184,17 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                           {"peak_saved_bytes", p.peak_saved_bytes},
                           {"forward", pass_json(p.forward)},
                           {"backward", pass_json(p.backward)}});
+    for (const simulate::LayerPrediction& kind : p.windows) {
+      strategies.back()["windows"].push_back(
+          {{"layers", kind.num_layers}, {"forward", pass_json(kind.forward)}, {"backward", pass_json(kind.backward)}});
+    }
     for (const simulate::LayerPrediction& kind : p.linear) {
       strategies.back()["linear"].push_back(
-          {{"forward", pass_json(kind.forward)}, {"backward", pass_json(kind.backward)}});
+          {{"layers", kind.num_layers}, {"forward", pass_json(kind.forward)}, {"backward", pass_json(kind.backward)}});
     }
   }
+  Json windows = Json::array();
+  for (const auto& [count, window] : model.windows) windows.push_back({{"layers", count}, {"window", window}});
   Json json = {{"profile", scenario.profile.name},
                {"documents", title.num_documents},
                {"tokens", title.num_tokens},
@@ -188,6 +204,7 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                {"levels", std::move(levels)},
                {"layers", model.num_layers},
                {"linear_layers", model.num_layers - model.num_softmax_layers()},
+               {"window_layers", std::move(windows)},
                {"heads", model.shape.num_heads},
                {"kv_heads", model.shape.num_kv_heads},
                {"head_dim", model.shape.head_dim},
@@ -195,6 +212,8 @@ std::string simulation_json(const simulate::Scenario& scenario, const Simulation
                {"hidden", model.hidden},
                {"intermediate", model.intermediate},
                {"vocabulary", model.vocabulary},
+               {"layer_weights", model.layer_weights()},
+               {"active_layer_weights", model.active_layer_weights()},
                {"lower_bound_seconds", title.lower_bound_seconds},
                {"strategies", std::move(strategies)}};
   if (choice != nullptr) json["auto"] = choice_json(*choice);

@@ -20,6 +20,20 @@ void validate(const Model& model) {
     fail_invalid("[simulate] the model has ", model.num_layers, " layers, and ",
                  model.num_layers - model.num_softmax_layers(), " linear ones");
   }
+  int32_t num_mlps = 0;
+  for (const MlpLayers& mlp : model.mlps) {
+    num_mlps += mlp.count;
+    if (mlp.count < 1 || mlp.num_products < 1 || mlp.width < 1 || mlp.width > kMost || mlp.num_active < 1 ||
+        mlp.num_active > mlp.num_experts || mlp.shared_width < 0 || mlp.shared_width > kMost) {
+      fail_invalid("[simulate] the model has ", mlp.count, " MLPs of ", mlp.num_experts, " experts of width ",
+                   mlp.width, ", of which a token passes ", mlp.num_active, ", and shared ones of width ",
+                   mlp.shared_width, "; numbers and widths are at least 1, widths at most ", kMost,
+                   ", and a token passes no more experts than there are");
+    }
+  }
+  if (num_mlps > model.num_layers) {
+    fail_invalid("[simulate] the model has ", model.num_layers, " layers, and ", num_mlps, " MLPs");
+  }
   int64_t narrower = 0;
   for (const auto& [count, window] : model.windows) {
     if (count < 1 || window <= narrower) {

@@ -143,7 +143,8 @@ Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline ti
   prediction.backward = predict_pass(kinds.front().backward, timeline);
   for (size_t i = 1; i < kinds.size(); ++i) {
     std::vector<LayerPrediction>& list = i <= layers.others.size() ? prediction.windows : prediction.linear;
-    list.push_back({predict_pass(kinds[i].forward, Timeline::skip), predict_pass(kinds[i].backward, Timeline::skip)});
+    list.push_back({kinds[i].num_layers, predict_pass(kinds[i].forward, Timeline::skip),
+                    predict_pass(kinds[i].backward, Timeline::skip)});
   }
 
   const plan::Metrics metrics = plan::measure(plan);

@@ -112,7 +112,7 @@ def test_ten_thousand_documents_are_a_screen(evenspan: Run, tmp_path: Path) -> N
         (["--lengths", "-", "--ranks", 2, "--strategy", "rign"], "did you mean 'ring'?"),
         (["--lengths", "-", "--ranks", 2, "--stripe-tokens", 8], "no effect with the strategy auto"),
         (["--lengths", "-", "--ranks", 2, "--head-dim", 72], "h100-sxm has no attention times of head dimension 72"),
-        (["--lengths", "-", "--ranks", 2, "--dtype", "f32"], "of head dimension 128 in f32; it has 128 in bf16"),
+        (["--lengths", "-", "--ranks", 2, "--dtype", "f32"], "of head dimension 128 in f32; it has 64 in bf16"),
         (["--lengths", "-", "--ranks", 2, "--profile", "h100"], "did you mean 'h100-sxm'?"),
         (
             ["--lengths", "-", "--ranks", 2, "--memory-budget", "1KiB"],

@@ -214,12 +214,12 @@ def test_flexsp_reproduces_its_cost_model(evenspan: Run, tmp_path: Path) -> None
             "no effect with auto, mixed, sequence_aware",
         ),
         (
-            ["--lengths", "-", "--ranks", 2, "--head-dim", 64],
-            "h100-sxm has no attention times of head dimension 64 in bf16",
+            ["--lengths", "-", "--ranks", 2, "--head-dim", 72],
+            "h100-sxm has no attention times of head dimension 72 in bf16",
         ),
         (
             ["--lengths", "-", "--ranks", 2, "--dtype", "f32"],
-            "of head dimension 128 in f32; it has 128 in bf16, 128 in f16",
+            "of head dimension 128 in f32; it has 64 in bf16, 64 in f16, 80 in bf16",
         ),
         (["--lengths", "-", "--ranks", 2, "--json", "a", "--trace", "a"], "give them different files"),
         (
@@ -314,14 +314,51 @@ def test_bad_profiles(evenspan: Run, tmp_path: Path, change: Callable[[dict], ob
     assert message in refused(evenspan, "--lengths", "-", "--ranks", 16, "--profile", "profile.json")
 
 
+def test_the_windows_of_a_model_are_simulated(evenspan: Run, tmp_path: Path) -> None:
+    def run(change: dict, *words: object) -> dict:
+        (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, **change}))
+        words = ("--ranks", 16, "--strategy", "auto", "--model", "config.json", "--json", "out.json", *words)
+        done = evenspan("simulate", "--lengths", "-", *words, stdin="60000\n20000\n9000\n700\n")
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / "out.json").read_text())
+
+    def step(got: dict) -> float:
+        return got["strategies"][0]["step_seconds"]
+
+    mistral = {"model_type": "mistral", "sliding_window": 4096}
+    every = run(mistral)
+    none = run({"model_type": "mistral", "sliding_window": None})
+    some = run({"sliding_window": 4096, "layer_types": ["full_attention", "sliding_attention"] * 16})
+    assert step(every) < step(some) < step(none)
+    assert every["window_layers"] == [{"layers": 32, "window": 4096}]
+    assert "windows" not in every["strategies"][0]  # all layers have the plan of the window
+    assert step(run({**mistral, "sliding_window": None}, "--mask", "window:4096")) == step(every)
+    assert step(run(mistral, "--mask", "window:100")) < step(every)
+    (narrow,) = some["strategies"][0]["windows"]
+    assert narrow["layers"] == 16
+    assert narrow["forward"]["makespan_seconds"] < some["strategies"][0]["forward"]["makespan_seconds"]
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, **mistral}))
+    words = ["--lengths", "-", "--strategy", "ring", "--model", "config.json"]
+    assert "document 0 has the mask full" in refused(evenspan, *words, "--ranks", 2, "--mask", "full")
+    assert "window" in refused(evenspan, *words, "--ranks", 65)
+
+
+def test_a_language_model_beside_others_is_said_to_be_one(evenspan: Run, tmp_path: Path) -> None:
+    nested = {"model_type": "of_images", "text_config": {**LLAMA_8B, "model_type": "llama"}, "vision_config": {"a": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(nested))
+    done = evenspan("simulate", "--lengths", "-", "--ranks", 2, "--model", "config.json", stdin="500\n")
+    assert done.returncode == 0, done.stderr
+    assert "note: the language model of config.json alone is weighed, without vision_config" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"hidden_size": None}, "[model config] config.json: the field hidden_size is missing"),
         ({"num_attention_heads": 0}, "num_attention_heads is"),
         ({"num_hidden_layers": 0}, "the model has 0 layers"),
-        ({"num_key_value_heads": 5}, "5 kv heads do not divide 32 heads"),
-        ({"head_dim": 96}, "h100-sxm has no attention times of head dimension 96"),
+        ({"num_key_value_heads": 5}, "it divides the 32 query heads"),
+        ({"head_dim": 72}, "h100-sxm has no attention times of head dimension 72"),
         ({"intermediate_size": "big"}, "it is a whole number"),
     ],
 )

@@ -166,7 +166,7 @@ def test_a_profile_weighs_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"strategy": "auto"}, "in f32; it has 128 in bf16"),  # what the default profile has
+        ({"strategy": "auto"}, "in f32; it has 64 in bf16"),  # what the default profile has
         ({"strategy": "auto"}, "(auto chooses for the machine of the profile h100-sxm, since none is named"),
         ({"profile": "h100"}, 'no shipped profile and no file "h100"'),
         ({"profile": "h100-sxm"}, "h100-sxm has no attention times of head dimension 8 in f32"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import evenspan
@@ -73,7 +75,8 @@ def test_kinds_that_see_the_same_have_the_same_plan() -> None:
 
 def test_a_window_in_every_layer_is_the_mask_of_the_placement() -> None:
     (only,) = make_planner(layers=[(6, 50)]).plans(LENGTHS, "causal")
-    assert only.hash == make_planner().plans(LENGTHS, "window:50")[0].hash
+    mask = make_planner().plans(LENGTHS, "window:50")[0]
+    assert (only.placement, only.pairs, only.sent_bytes) == (mask.placement, mask.pairs, mask.sent_bytes)
     narrow, wide = make_planner(layers=[(3, 50), (3, 300)]).plans(LENGTHS, "causal")
     assert wide.placement == narrow.placement
     assert sum(wide.pairs) == sum(min(q + 1, 300) for length in LENGTHS for q in range(length))
@@ -91,6 +94,21 @@ def test_the_placement_is_that_of_the_whole_model() -> None:
     assert full.metrics["work_max_over_mean"] < 1.02
     assert mostly.metrics["work_max_over_mean"] < 1.02
     assert mostly.metrics["tokens_max_over_mean"] < full.metrics["tokens_max_over_mean"]
+
+
+def test_a_model_file_and_layers_say_the_same(tmp_path: Path) -> None:
+    config = {
+        "model_type": "mistral", "num_hidden_layers": 4, "hidden_size": 32, "intermediate_size": 64, "vocab_size": 9,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 50,
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert make_planner(model=path, layers=[(4, 50)]).plans(LENGTHS, "causal")[0].placement
+    with pytest.raises(evenspan.InvalidArgumentError, match="4 without a window, and the model has 4 softmax layers"):
+        make_planner(model=path, layers=[(4, None)])
+    with pytest.raises(evenspan.InvalidArgumentError, match=r'every layer .* has a window.*give mask="window:50"'):
+        evenspan.plan(LENGTHS, 4, model=path, **SHAPE)
+    assert evenspan.plan(LENGTHS, 4, model=path, mask="window:50", **SHAPE).tokens
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,9 @@ TEST(LayerKinds, AStepIsThatOfAllItsLayers) {
   const double wide = step_of(scenario_of(1, {{6, 1000}}), "local");
   ASSERT_LT(narrow, wide);
   ASSERT_LT(wide, full);
-  EXPECT_NEAR(step_of(scenario_of(1, {{4, 200}}), "local"), (2 * full + 4 * narrow) / 6, 1e-9 * full);
-  EXPECT_NEAR(step_of(scenario_of(1, {{3, 200}, {1, 1000}}), "local"), (2 * full + 3 * narrow + wide) / 6, 1e-9 * full);
+  // Layers of a kind go on as the last simulated ones, which are alike to a millionth.
+  EXPECT_NEAR(step_of(scenario_of(1, {{4, 200}}), "local"), (2 * full + 4 * narrow) / 6, 1e-6 * full);
+  EXPECT_NEAR(step_of(scenario_of(1, {{3, 200}, {1, 1000}}), "local"), (2 * full + 3 * narrow + wide) / 6, 1e-6 * full);
 }
 
 TEST(LayerKinds, WindowsThatNoDocumentReachesChangeNothing) {
@@ -161,7 +162,7 @@ TEST(LayerKinds, ABudgetHoldsForEveryLayer) {
     return bytes;
   };
   const auto free = choose_within_budget(request, scenario).plan;
-  request.options.memory_budget_bytes = most(*free) * 2 / 3;
+  request.options.memory_budget_bytes = most(*free) * 3 / 4;
   const auto plan = choose_within_budget(request, scenario).plan;
   EXPECT_LE(most(*plan), request.options.memory_budget_bytes);
   for (const LayerPlan& other : layers_of_plan(*plan, scenario.model).others) {

@@ -29,7 +29,12 @@ simulate::Machine parse_topology(const std::string& text, const std::string& fil
 simulate::Machine machine_of_run(const std::string& topology, const simulate::Profile& profile, int32_t num_ranks,
                                  int32_t ranks_per_node);
 
-// The model of a Hugging Face config.json; its shape has the default element type.
-simulate::Model parse_model(const std::string& text, const std::string& file);
+struct ModelFile {
+  simulate::Model model;  // its shape has the default element type
+  std::string note;       // what of the file was left out; empty mostly
+};
+// The model of a Hugging Face config.json. Throws invalid_argument, naming the key, for what it says that is not
+// weighed: what attention sees other than all keys before it or a window, layers of different shapes, encoders.
+ModelFile parse_model(const std::string& text, const std::string& file);
 
 }  // namespace evenspan::machine

@@ -27,6 +27,7 @@ struct PassPrediction {
 
 // One layer: softmax attention, or linear attention with its local part and states.
 struct LayerPrediction {
+  int32_t num_layers = 0;  // of this kind
   PassPrediction forward, backward;
 };
 
