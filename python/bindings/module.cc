@@ -529,6 +529,7 @@ void bind_train(py::module_& m) {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::register_exception_translator(translate);
+  m.attr("VERSION") = EVENSPAN_VERSION;
   bind_plan(m);
   bind_run(m);
   bind_linear(m);

@@ -17,10 +17,12 @@ from evenspan._errors import (
     ResourceError,
     UnsupportedError,
 )
-from evenspan._evenspan import Executable, Plan, SavedStates
+from evenspan._evenspan import VERSION, Executable, Plan, SavedStates
 from evenspan._linear import linear_attention, short_convolution
 from evenspan._sharding import attention, bind, plan, shard, unshard
 from evenspan.huggingface import Context, attach
+
+__version__ = VERSION
 
 __all__ = [
     "CommunicationError",
@@ -32,6 +34,7 @@ __all__ = [
     "ResourceError",
     "SavedStates",
     "UnsupportedError",
+    "__version__",
     "attach",
     "attention",
     "bind",

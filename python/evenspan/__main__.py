@@ -1,7 +1,8 @@
-"""The command line: `python -m evenspan train`, `python -m evenspan calibrate` and `python -m evenspan tokenize`."""
+"""The command line: `python -m evenspan COMMAND`; commands that need no torch are those of the program `evenspan`."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import signal
@@ -21,6 +22,9 @@ python -m evenspan tokenize IN --tokenizer FOLDER --out PREFIX [--end-of-documen
     IN                  a text file, a .jsonl file (key "text"), or a folder of such files; a text file is a document
     --tokenizer         a local folder with a Hugging Face tokenizer
     --end-of-document   a token put after every document
+python -m evenspan plan|verify|simulate|explain|strategies|completion [OPTIONS]
+    The commands of the program evenspan; plan --help and so on describe them.
+python -m evenspan version
 
 Exit code: 0 done, 2 bad input, or what a file, the machine or another rank refuses, 3 a bug of Evenspan, and 128 and
 the number of the signal, 130 or 143, of a run that was interrupted.
@@ -176,13 +180,21 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(USAGE, end="")
         return 0 if arguments else BAD_INPUT
-    from evenspan import Error
+    from evenspan import Error, __version__, _native
 
+    if arguments[0] in ("version", "--version", "-V"):
+        print(f"evenspan {__version__}")
+        return 0
     commands = {"train": _train, "calibrate": _calibrate, "tokenize": _tokenize}
-    if arguments[0] not in commands:
-        print(f"evenspan: there is no command {arguments[0]!r}; there are {', '.join(commands)}", file=sys.stderr)
+    if arguments[0] not in commands and arguments[0] not in _native.COMMANDS:
+        names = [*commands, *_native.COMMANDS, "version"]
+        near = difflib.get_close_matches(arguments[0], names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        print(f"evenspan: there is no command {arguments[0]!r}; there are {', '.join(names)}{hint}", file=sys.stderr)
         return BAD_INPUT
     try:
+        if arguments[0] in _native.COMMANDS:
+            _native.start(arguments)
         return commands[arguments[0]](arguments[1:])
     except Error as error:
         print(f"evenspan {arguments[0]}: {error}", file=sys.stderr)

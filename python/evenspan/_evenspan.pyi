@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 DEFAULT_STRATEGY: str
+VERSION: str
 
 class Plan:
     """Who holds which tokens and who computes what, for one batch on all ranks. Immutable; made by `evenspan.plan`."""

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 namespace evenspan::calibrate {
@@ -41,11 +42,15 @@ size_t Bench::add(Task task) {
   return tasks_.size() - 1;
 }
 
-void Bench::measure(const comm::Communicator& communicator, c10::Device device, double seconds) {
+void Bench::measure(const comm::Communicator& communicator, c10::Device device, double seconds, const WorkPart& work) {
   const Clock::time_point begin = Clock::now();
   seconds_.assign(tasks_.size(), {});
-  int64_t most_samples = 0;
-  for (const Task& task : tasks_) most_samples = std::max(most_samples, task.samples);
+  int64_t most_samples = 0, samples_of_a_round = 0, num_samples = 0;
+  for (const Task& task : tasks_) {
+    most_samples = std::max(most_samples, task.samples);
+    samples_of_a_round += task.samples;
+  }
+  int64_t expected_rounds = 2;
   const at::Tensor evicting = at::empty({kEvictedBytes}, at::TensorOptions().dtype(at::kByte).device(device));
   bool goes_on = true;
   for (num_rounds_ = 0; goes_on; ++num_rounds_) {
@@ -59,12 +64,16 @@ void Bench::measure(const comm::Communicator& communicator, c10::Device device, 
         tasks_[task].run();
         finish_device(device);
         seconds_[task].push_back(since(start));
+        work.tell(std::min(++num_samples, expected_rounds * samples_of_a_round), expected_rounds * samples_of_a_round);
       }
     }
     // Rank 0 decides, so that all ranks make as many rounds.
     const at::Tensor elapsed = tensor_of({since(begin)}, device);
     comm::broadcast(communicator, Rank(0), elapsed, "calibrate");
     goes_on = num_rounds_ < 1 || elapsed.item<double>() < seconds;
+    const double seconds_of_a_round = elapsed.item<double>() / static_cast<double>(num_rounds_ + 1);
+    expected_rounds =
+        std::max<int64_t>(2, static_cast<int64_t>(std::min(1e6, std::ceil(seconds / seconds_of_a_round))));
   }
   for (size_t task = 0; task < tasks_.size(); ++task) {
     const at::Tensor sum = comm::all_reduce(communicator, tensor_of(seconds_[task], device), "calibrate").cpu();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "evenspan/comm/communicator.h"
+#include "evenspan/core/work_part.h"
 
 namespace evenspan::calibrate {
 
@@ -26,8 +27,8 @@ class Bench {
   size_t add(Task task);
   // Rounds of all tasks, each begun by all ranks together: at least two, and more until `seconds` have passed. A task
   // that is not warm finds its data in memory, not in caches, as a layer of a large batch does. On a device, it ends
-  // when the device has done it.
-  void measure(const comm::Communicator& communicator, c10::Device device, double seconds);
+  // when the device has done it. `work` is told between tasks.
+  void measure(const comm::Communicator& communicator, c10::Device device, double seconds, const WorkPart& work);
   // Median of the samples, each the mean of the ranks, the lower one of two, since other programs may disturb some.
   // REQUIRES: measured.
   double seconds(size_t task) const;

@@ -42,7 +42,7 @@ void validate(const Options& options) {
 
 }  // namespace
 
-Calibration calibrate(const Options& options, const comm::Communicator& communicator) {
+Calibration calibrate(const Options& options, const comm::Communicator& communicator, const WorkPart& work) {
   validate(options);
   const int32_t per_node = ranks_per_node(options, communicator.size());
   const c10::Device device(options.device);
@@ -52,7 +52,7 @@ Calibration calibrate(const Options& options, const comm::Communicator& communic
   const MemoryPart memory(workbench, &bench);
   const ProductPart products(workbench, device, &bench);
   const LinkPart links(workbench, per_node, &bench);
-  bench.measure(communicator, device, options.seconds);
+  bench.measure(communicator, device, options.seconds, work);
 
   Calibration result;
   simulate::Profile& profile = result.profile;

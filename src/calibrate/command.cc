@@ -2,14 +2,8 @@
 
 #include <ATen/Parallel.h>
 #include <c10/core/Device.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <iomanip>
 #include <limits>
@@ -17,6 +11,8 @@
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
+#include "evenspan/core/output_file.h"
+#include "evenspan/core/progress.h"
 #include "evenspan/core/quoted.h"
 
 namespace evenspan::calibrate {
@@ -46,19 +42,19 @@ std::string parse_device(const std::string& text) {
 }
 
 struct Option {
-  const char* name;
-  const char* value;
+  const char* names;  // "-o,--out" or "--name"
+  const char* value;  // empty: none follows
   const char* help;
   std::function<void(const std::string& text, Command* command)> read;
 };
 
 const std::vector<Option>& options() {
   static const std::vector<Option> all = {
-      {"--out", "FILE", "The profile, as JSON for `evenspan simulate --profile`; - is standard output; needed",
+      {"-o,--out", "FILE", "The profile, as JSON for `evenspan simulate --profile`; - is standard output; needed",
        [](const std::string& text, Command* c) { c->out = text; }},
       {"--name", "TEXT", "Of the profile, default calibrated",
        [](const std::string& text, Command* c) { c->options.name = text; }},
-      {"--ranks", "N",
+      {"-r,--ranks", "N",
        "Ranks, as threads of this process, at least 2, default 2; torchrun says it where they are processes",
        [](const std::string& text, Command* c) { c->ranks = parse_count("--ranks", text); }},
       {"--threads", "N", "Threads of a rank, default 1",
@@ -69,7 +65,7 @@ const std::vector<Option>& options() {
        [](const std::string& text, Command* c) { c->options.shape.num_kv_heads = parse_count("--kv-heads", text); }},
       {"--head-dim", "N", "Dimension of a head, default 64",
        [](const std::string& text, Command* c) { c->options.shape.head_dim = parse_count("--head-dim", text); }},
-      {"--dtype", "TYPE", "bf16, f16, f32 or f64, default f32",
+      {"-d,--dtype", "TYPE", "bf16, f16, f32 or f64, or as torch writes them (float32), default f32",
        [](const std::string& text, Command* c) { c->options.shape.element = plan::parse_element_type(text); }},
       {"--longest", "TOKENS", "Most queries and keys of a measured kernel, default 4096",
        [](const std::string& text, Command* c) {
@@ -83,44 +79,25 @@ const std::vector<Option>& options() {
        [](const std::string& text, Command* c) { c->options.ranks_per_node = parse_count("--ranks-per-node", text); }},
       {"--device", "DEVICE", "That runs the kernels, default cpu",
        [](const std::string& text, Command* c) { c->options.device = parse_device(text); }},
+      {"-q,--quiet", "", "Say nothing of progress on standard error",
+       [](const std::string&, Command* c) { c->quiet = true; }},
   };
   return all;
+}
+
+// "--out" of "-o,--out".
+std::string long_name(const Option& option) {
+  const std::string names = option.names;
+  return names.substr(names.find(',') + 1);
 }
 
 const Option& find_option(const std::string& name) {
   std::vector<std::string> names;
   for (const Option& option : options()) {
-    if (name == option.name) return option;
-    names.emplace_back(option.name);
+    if (name == long_name(option) || name + "," + long_name(option) == option.names) return option;
+    names.push_back(long_name(option));
   }
   fail_invalid("[options] there is no option ", quoted(name), "; see --help", did_you_mean(name, names));
-}
-
-[[noreturn]] void refuse_file(const std::string& path, const std::string& reason) {
-  fail(ErrorKind::resource, "[calibrate] ", quoted(path, 200), " cannot be written: ", reason,
-       "; name a file in a folder that you may write to");
-}
-
-// Before anything is measured.
-void check_folder(const std::string& path) {
-  if (path == "-") return;
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (access(folder.empty() ? "." : folder.c_str(), W_OK) != 0) refuse_file(path, std::strerror(errno));
-}
-
-void write_file(const std::string& path, const std::string& text) {
-  if (path == "-") {
-    std::fputs(text.c_str(), stdout);
-    return;
-  }
-  const std::string part = path + ".part";
-  std::ofstream file(part, std::ios::binary);
-  file << text;
-  file.close();
-  if (!file) refuse_file(path, std::strerror(errno));
-  std::error_code error;
-  std::filesystem::rename(part, path, error);
-  if (error) refuse_file(path, error.message());
 }
 
 }  // namespace
@@ -134,8 +111,13 @@ Command parse_command(const std::vector<std::string>& words) {
     }
     const size_t sign = words[i].find('=');
     const Option& option = find_option(words[i].substr(0, sign));
+    if (*option.value == '\0') {
+      if (sign != std::string::npos) fail_invalid("[options] ", long_name(option), " takes no value; see --help");
+      option.read("", &command);
+      continue;
+    }
     if (sign == std::string::npos && i + 1 == words.size()) {
-      fail_invalid("[options] ", option.name, " needs a value, ", option.value, "; see --help");
+      fail_invalid("[options] ", long_name(option), " needs a value, ", option.value, "; see --help");
     }
     option.read(sign == std::string::npos ? words[++i] : words[i].substr(sign + 1), &command);
   }
@@ -146,7 +128,7 @@ Command parse_command(const std::vector<std::string>& words) {
 std::string describe_options() {
   std::ostringstream out;
   for (const Option& option : options()) {
-    out << "  " << std::left << std::setw(20) << join_text(option.name, " ", option.value) << " " << option.help
+    out << "  " << std::left << std::setw(20) << join_text(option.names, " ", option.value) << " " << option.help
         << "\n";
   }
   return out.str();
@@ -154,10 +136,15 @@ std::string describe_options() {
 
 std::string run_command(const Command& command, const comm::Communicator& communicator) {
   at::set_num_threads(command.threads);
-  if (communicator.rank() == 0) check_folder(command.out);
-  const Calibration calibration = calibrate(command.options, communicator);
-  if (communicator.rank() != 0) return {};
-  write_file(command.out, to_json(calibration));
+  const bool leads = communicator.rank() == 0;
+  if (leads) check_outputs({{"--out", command.out}});
+  const auto measured = [&] {
+    Progress progress("evenspan calibrate", leads && !command.quiet ? standard_error_sink() : silent_sink());
+    return calibrate(command.options, communicator, WorkPart([&progress](double done) { progress.at(done, 1); }));
+  };
+  const Calibration calibration = measured();
+  if (!leads) return {};
+  write_outputs({{command.out, to_json(calibration)}});
   return join_text("profile: ", command.out, " (", calibration.about, ")\n");
 }
 

@@ -8,6 +8,8 @@
 
 namespace evenspan::cli {
 
+void print_version() { std::cout << "evenspan " << EVENSPAN_VERSION << "\n"; }
+
 int run(const std::string& name, int (*command)(const Arguments&), const Arguments& arguments) {
   const auto complain = [&name](int code, const auto&... parts) {
     std::cout.flush();
@@ -15,7 +17,9 @@ int run(const std::string& name, int (*command)(const Arguments&), const Argumen
     return code;
   };
   try {
-    const int code = command(arguments);
+    const bool asks_version = arguments.size() == 1 && (arguments[0] == "--version" || arguments[0] == "-V");
+    if (asks_version) print_version();
+    const int code = asks_version ? kDone : command(arguments);
     if (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
       return complain(kBadInput, "[output] standard output cannot be written; is the disk full?");
     return code;

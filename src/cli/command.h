@@ -22,9 +22,15 @@ int verify_command(const Arguments& arguments);
 int simulate_command(const Arguments& arguments);
 int explain_command(const Arguments& arguments);
 int strategies_command(const Arguments& arguments);
+int completion_command(const Arguments& arguments);
+int version_command(const Arguments& arguments);
+
+// "evenspan 1.2.3".
+void print_version();
 
 // Calls the command and turns what it throws into one message on standard error and the exit code; `name` is what the
-// message begins with ("evenspan plan"). Output that could not be written to standard output is an error too.
+// message begins with ("evenspan plan"). Of --version alone, it prints the version. Output that could not be written to
+// standard output is an error too.
 int run(const std::string& name, int (*command)(const Arguments&), const Arguments& arguments);
 
 }  // namespace evenspan::cli

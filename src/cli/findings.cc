@@ -2,7 +2,7 @@
 
 #include <iostream>
 
-#include "cli/table.h"
+#include "evenspan/core/grouped.h"
 
 namespace evenspan::cli {
 

@@ -3,11 +3,9 @@
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <iostream>
-#include <map>
 
-#include "cli/command.h"
+#include "cli/command_table.h"
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"
@@ -15,54 +13,14 @@
 namespace evenspan::cli {
 namespace {
 
-namespace fs = std::filesystem;
-
-struct Command {
-  const char* name;
-  const char* summary;
-  int (*function)(const Arguments&);  // null: a program of its own
-};
-
-constexpr Command kCommands[] = {
-    {"plan", "plan a batch of packed documents over ranks", plan_command},
-    {"verify", "prove a plan in text form, or say what is wrong with it", verify_command},
-    {"simulate", "compare what a training step costs with each strategy, on a machine described by a profile",
-     simulate_command},
-    {"explain", "say why documents go where they go on a machine, and what limits the step", explain_command},
-    {"strategies", "list the strategies and what they send", strategies_command},
-    {"calibrate", "measure this machine and write a profile of it for simulate", nullptr},
-    {"train", "train a language model on packed documents, ranks as threads", nullptr},
-};
-
-fs::path own_folder() { return fs::read_symlink("/proc/self/exe").parent_path(); }
-
-bool is_program(const fs::path& path) { return fs::is_regular_file(path) && access(path.c_str(), X_OK) == 0; }
-
-fs::path program_of(const std::string& command) { return own_folder() / ("evenspan-" + command); }
-
-// Summaries by name: the table, and programs beside this one that it does not know.
-std::map<std::string, std::string> all_commands() {
-  std::map<std::string, std::string> all;
-  std::error_code unreadable;
-  for (const fs::directory_entry& entry : fs::directory_iterator(own_folder(), unreadable)) {
-    const std::string name = entry.path().filename();
-    constexpr std::string_view kPrefix = "evenspan-";
-    if (name.starts_with(kPrefix) && is_program(entry.path())) all[name.substr(kPrefix.size())] = "see its --help";
-  }
-  for (const Command& command : kCommands) {
-    const bool here = command.function != nullptr || all.count(command.name) > 0;
-    all[command.name] = command.summary + std::string(here ? "" : " (not built here: needs PyTorch)");
-  }
-  return all;
-}
-
 void print_help() {
   std::cout << "Evenspan compiles the documents of a training batch into one program per rank.\n\n"
                "Usage: evenspan COMMAND [options]\n       evenspan --help | --version\n\nCommands:\n";
   for (const auto& [name, summary] : all_commands()) {
     std::cout << "  " << name << std::string(14 - std::min<size_t>(13, name.size()), ' ') << summary << "\n";
   }
-  std::cout << "\nevenspan COMMAND --help describes a command. Exit code: 0 done, 1 a plan was refused, 2 bad input.\n";
+  std::cout << "\nevenspan COMMAND --help describes a command. Exit code: 0 done, 1 the answer is no\n"
+               "(a plan is not proven, runs differ), 2 bad input, 3 a bug in Evenspan.\n";
 }
 
 // Does not return when the program starts.
@@ -100,12 +58,9 @@ int dispatch(const Arguments& words) {
     print_help();
     return kDone;
   }
-  if (name == "--version") {
-    std::cout << "evenspan " << EVENSPAN_VERSION << "\n";
-    return kDone;
-  }
+  if (name == "--version" || name == "-V") return version_command({});
   const Arguments arguments(words.begin() + 1, words.end());
-  for (const Command& command : kCommands) {
+  for (const Command& command : native_commands()) {
     if (command.function != nullptr && name == command.name) {
       return run("evenspan " + name, command.function, arguments);
     }

@@ -7,6 +7,7 @@
 #include <iostream>
 #include <limits>
 #include <sstream>
+#include <string_view>
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
@@ -30,6 +31,20 @@ std::string wrapped(const std::string& text) {
     lines += word;
   }
   return lines;
+}
+
+// The short forms of all commands.
+constexpr std::pair<std::string_view, std::string_view> kShort[] = {
+    {"--lengths", "-l"}, {"--ranks", "-r"}, {"--strategy", "-s"}, {"--topology", "-t"},
+    {"--profile", "-p"}, {"--model", "-m"}, {"--dtype", "-d"},    {"--quiet", "-q"},
+};
+
+// "-r,--ranks", as CLI11 wants it.
+std::string with_short(const std::string& name) {
+  for (const auto& [full, brief] : kShort) {
+    if (name == full) return join_text(brief, ",", name);
+  }
+  return name;
 }
 
 template <class T>
@@ -74,13 +89,15 @@ Options::Options(const std::string& name, const std::string& summary, const std:
 }
 
 Options::~Options() = default;
+Options::Options(Options&&) noexcept = default;
 
 template <class F>
 void Options::add(const std::string& name, const std::string& value, const std::string& help,
                   const std::string& by_default, F&& set) {
   std::string note = by_default.empty() ? "" : " (default " + by_default + ")";
   if (std::find(required_.begin(), required_.end(), name) != required_.end()) note = " (required)";
-  app_->add_option_function<std::string>(name, std::forward<F>(set), wrapped(help + note))->type_name(value);
+  app_->add_option_function<std::string>(with_short(name), std::forward<F>(set), wrapped(help + note))
+      ->type_name(value);
 }
 
 void Options::text(const std::string& name, const std::string& value, const std::string& help, std::string* variable) {
@@ -107,7 +124,7 @@ void Options::bytes(const std::string& name, const std::string& help, int64_t* v
 }
 
 void Options::flag(const std::string& name, const std::string& help, bool* variable) {
-  app_->add_flag(name, *variable, wrapped(help));
+  app_->add_flag(with_short(name), *variable, wrapped(help));
 }
 
 bool Options::parse(const Arguments& arguments) {
@@ -127,6 +144,20 @@ bool Options::parse(const Arguments& arguments) {
 }
 
 bool Options::given(const std::string& name) const { return app_->get_option(name)->count() > 0; }
+
+OptionList Options::list() const {
+  OptionList list;
+  for (const CLI::Option* option : app_->get_options()) {
+    OptionList::Option& out = list.options.emplace_back();
+    for (const std::string& name : option->get_snames()) out.names.push_back("-" + name);
+    for (const std::string& name : option->get_lnames()) out.names.push_back("--" + name);
+    if (out.names.empty()) out.names.push_back(option->get_name());
+    if (option->get_items_expected_max() > 0) out.value = option->get_type_name();
+    const std::string help = option->get_description();
+    out.help = help.substr(0, help.find('\n'));
+  }
+  return list;
+}
 
 void Options::refuse_unknown() const {
   if (app_->remaining().empty()) return;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 
@@ -13,14 +14,26 @@ class App;
 
 namespace evenspan::cli {
 
+// The options of a command, for shells that complete them.
+struct OptionList {
+  struct Option {
+    std::vector<std::string> names;  // "-r", "--ranks"; of an argument without a dash "FILE"
+    std::string value;               // as the help has it; empty: none follows
+    std::string help;                // its first line
+  };
+  std::vector<Option> options;
+};
+
 // Declared one by one, each with the variable that it sets; what the variable holds before is the default, which the
-// help shows. A name is "--name" for an option or "NAME" for an argument without a dash. Variables outlive the object.
+// help shows. A name is "--name" for an option or "NAME" for an argument without a dash; the common ones have a short
+// form as well, the same in every command. Variables outlive the object.
 class Options {
  public:
   // `name` is "evenspan plan"; `examples` stands at the end of the help; the options named in `required` must be given.
   Options(const std::string& name, const std::string& summary, const std::string& examples,
           std::vector<std::string> required);
   ~Options();
+  Options(Options&&) noexcept;
 
   // `value` says in the help what a user writes after the name, `help` what it does.
   void text(const std::string& name, const std::string& value, const std::string& help, std::string* variable);
@@ -35,6 +48,7 @@ class Options {
   bool parse(const Arguments& arguments);
 
   bool given(const std::string& name) const;  // after parse()
+  OptionList list() const;                    // all that are declared, --help too
 
  private:
   template <class F>

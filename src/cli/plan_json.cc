@@ -45,7 +45,7 @@ Json number_or_null(const std::optional<double>& number) { return number ? Json(
 
 }  // namespace
 
-PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario) {
+PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario, const WorkPart& work) {
   PlanForecast out;
   const plan::Topology& topology = plan.request.topology;
   out.sent_bytes_by_level.assign(topology.levels.size(), 0);
@@ -53,7 +53,7 @@ PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario
     out.sent_bytes_by_level[topology.level_between(sent.from, sent.to)] += bytes;
   });
   if (scenario != nullptr) {
-    const simulate::Prediction prediction = simulate::predict(plan, *scenario);
+    const simulate::Prediction prediction = simulate::predict(plan, *scenario, simulate::Timeline::skip, work);
     out.modelled_seconds = prediction.step_seconds;
     out.lower_bound_seconds = simulate::step_lower_bound(plan.request, *scenario);
     out.peak_arena_bytes = prediction.peak_arena_bytes;
@@ -62,6 +62,7 @@ PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
     const plan::RankProgram program = plan::lower(plan, Rank(r));
     out.peak_arena_bytes = std::max({out.peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
+    work.tell(r + 1, plan.request.num_ranks());
   }
   return out;
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "evenspan/core/work_part.h"
 #include "evenspan/plan/plan.h"
 #include "evenspan/simulate/prediction.h"
 
@@ -18,7 +19,7 @@ struct PlanForecast {
   std::vector<int64_t> sent_bytes_by_level;   // [level of the topology] of one layer's forward, all ranks together
 };
 // Without a scenario no seconds. REQUIRES: the scenario has the plan's ranks and shape.
-PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario);
+PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario, const WorkPart& work);
 
 // One object, described in docs/plan_format.md; a line for each key, and for each rank of `placement` and `tiles`.
 // `mask` is the mask of all documents.

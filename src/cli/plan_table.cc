@@ -5,6 +5,7 @@
 
 #include "cli/table.h"
 #include "evenspan/core/error.h"
+#include "evenspan/core/grouped.h"
 
 namespace evenspan::cli {
 namespace {

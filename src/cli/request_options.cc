@@ -18,7 +18,9 @@ void declare_attention(Options* options, RequestArguments* arguments) {
   options->integer("--heads", "Query heads", &arguments->shape.num_heads);
   options->integer("--kv-heads", "Key and value heads; they divide the query heads", &arguments->shape.num_kv_heads);
   options->integer("--head-dim", "Numbers in a head", &arguments->shape.head_dim);
-  options->text("--dtype", "TYPE", "bf16, f16, f32 or f64", &arguments->dtype);
+  options->text("--dtype", "TYPE",
+                "bf16, f16, f32 or f64, or as torch writes them: bfloat16, float16, float32, float64",
+                &arguments->dtype);
   options->text(
       "--mask", "MASK",
       "causal, full, window:W (causal, a query sees W keys) or prefix:P (causal, and all see the first P keys)",
@@ -67,23 +69,24 @@ void check_idle_knobs(const Options& options, const std::vector<std::string>& st
   }
 }
 
-void refuse_same_output(const std::vector<std::pair<std::string, std::string>>& outputs) {
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    for (size_t j = 0; j < i; ++j) {
-      if (outputs[i].second.empty() || outputs[i].second != outputs[j].second) continue;
-      fail_invalid("[options] ", outputs[j].first, " and ", outputs[i].first, " both go to \"", outputs[i].second,
-                   "\"; give them different files");
-    }
-  }
+void declare_quiet(Options* options, RequestArguments* arguments) {
+  options->flag("--quiet", "Say nothing of progress on standard error", &arguments->quiet);
 }
 
-plan::Request read_request(const RequestArguments& arguments, const plan::Mask& mask) {
-  const std::string name = arguments.lengths == "-" ? "standard input" : arguments.lengths;
+plan::Request read_request(const RequestArguments& arguments, const plan::Topology& topology,
+                           const plan::CostModel& cost) {
+  const plan::Mask mask = plan::parse_mask(arguments.mask);
   plan::Request request;
-  request.documents = plan::Documents(read_lengths(arguments.lengths, name), mask);
+  request.documents = plan::Documents({1}, mask);  // stands in for what is read last, perhaps from a terminal
   request.shape = arguments.shape;
   request.shape.element = plan::parse_element_type(arguments.dtype);
   request.options = arguments.knobs;
+  request.topology = topology;
+  request.cost = cost;
+  plan::validate(request);
+  const std::string name = arguments.lengths == "-" ? "standard input" : arguments.lengths;
+  request.documents = plan::Documents(read_lengths(arguments.lengths, name), mask);
+  plan::validate(request);
   return request;
 }
 

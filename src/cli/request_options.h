@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cli/options.h"
@@ -16,6 +15,7 @@ struct RequestArguments {
   int32_t ranks_per_node = 0;
   plan::AttentionShape shape{32, 8, 128, plan::ElementType::bf16};
   plan::Options knobs;
+  bool quiet = false;
 };
 
 // --lengths and --ranks.
@@ -33,10 +33,11 @@ std::string strategy_names();
 // plan".
 void check_idle_knobs(const Options& options, const std::vector<std::string>& strategies, const std::string& command);
 
-// Refuses two outputs (option and file; an empty file is none) that go to the same file.
-void refuse_same_output(const std::vector<std::pair<std::string, std::string>>& outputs);
+// --quiet.
+void declare_quiet(Options* options, RequestArguments* arguments);
 
-// The request without its topology. Reads the lengths.
-plan::Request read_request(const RequestArguments& arguments, const plan::Mask& mask);
+// The request for a topology and a cost model. Reads the lengths, once all else is known to be right.
+plan::Request read_request(const RequestArguments& arguments, const plan::Topology& topology,
+                           const plan::CostModel& cost);
 
 }  // namespace evenspan::cli

@@ -56,6 +56,29 @@ void check_topology(const Options& options, const std::string& command) {
   }
 }
 
+void check_files(const RequestArguments& request, const ScenarioArguments& scenario,
+                 const std::vector<Output>& outputs) {
+  const Output inputs[] = {{"--lengths", request.lengths},
+                           {"--topology", scenario.topology},
+                           {"--profile", scenario.profile},
+                           {"--model", scenario.model}};
+  const Output* reads_standard_input = nullptr;
+  for (const Output& input : inputs) {
+    for (const Output& output : outputs) {
+      if (input.path.empty() || input.path == "-" || input.path != output.path) continue;
+      fail_invalid("[options] ", output.option, " would replace ", input.path, ", which ", input.option,
+                   " reads; give them different files");
+    }
+    if (input.path != "-") continue;
+    if (reads_standard_input != nullptr) {
+      fail_invalid("[options] ", reads_standard_input->option, " and ", input.option,
+                   " both read standard input; give one of them a file");
+    }
+    reads_standard_input = &input;
+  }
+  check_outputs(outputs);
+}
+
 void check_scenario(const Options& options, const std::string& command) {
   check_topology(options, command);
   refuse_beside(options, "--model", {"--heads", "--kv-heads", "--head-dim"});
@@ -63,6 +86,7 @@ void check_scenario(const Options& options, const std::string& command) {
 
 simulate::Scenario read_scenario(const Options& options, const ScenarioArguments& arguments,
                                  RequestArguments* request) {
+  const plan::ElementType element = plan::parse_element_type(request->dtype);
   simulate::Scenario scenario;
   scenario.profile = machine::read_profile(arguments.profile, read_input);
   scenario.machine = options.given("--topology")
@@ -75,7 +99,7 @@ simulate::Scenario read_scenario(const Options& options, const ScenarioArguments
     request->shape = scenario.model.shape;
   }
   scenario.model.shape = request->shape;
-  scenario.model.set_element(plan::parse_element_type(request->dtype));
+  scenario.model.set_element(element);
   if (options.given("--transport") && scenario.model.linear.empty()) {
     fail_invalid(
         "[options] --transport has no effect on a model without linear layers; leave it out, or give a --model "
@@ -86,11 +110,9 @@ simulate::Scenario read_scenario(const Options& options, const ScenarioArguments
   return scenario;
 }
 
-plan::Request read_request_for(const RequestArguments& arguments, const plan::Mask& mask,
-                               const simulate::Scenario& scenario) {
-  plan::Request request = read_request(arguments, mask);
-  request.topology = scenario.machine.topology;
-  request.cost = simulate::cost_model(scenario.profile, scenario.model);
+plan::Request read_request_for(const RequestArguments& arguments, const simulate::Scenario& scenario) {
+  plan::Request request =
+      read_request(arguments, scenario.machine.topology, simulate::cost_model(scenario.profile, scenario.model));
   simulate::plan_for_layers(scenario.model, &request);
   return request;
 }

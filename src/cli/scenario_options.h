@@ -2,8 +2,10 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "cli/request_options.h"
+#include "evenspan/core/output_file.h"
 #include "evenspan/machine/run_scenario.h"
 #include "evenspan/simulate/prediction.h"
 
@@ -23,6 +25,10 @@ void declare_scenario(Options* options, RequestArguments* request, ScenarioArgum
 // Throws where neither or both of --ranks and --topology are given; `command` is "evenspan plan".
 void check_topology(const Options& options, const std::string& command);
 
+// Throws where two of the options read standard input, and for outputs that cannot be written.
+void check_files(const RequestArguments& request, const ScenarioArguments& scenario,
+                 const std::vector<Output>& outputs);
+
 // Throws for what contradicts itself or is missing among --ranks, --topology and the shape; `command` is "evenspan
 // simulate". For options that declare_scenario() and declare_attention() declared.
 void check_scenario(const Options& options, const std::string& command);
@@ -31,7 +37,6 @@ void check_scenario(const Options& options, const std::string& command);
 simulate::Scenario read_scenario(const Options& options, const ScenarioArguments& arguments, RequestArguments* request);
 
 // The request for the scenario's machine. Reads the lengths.
-plan::Request read_request_for(const RequestArguments& arguments, const plan::Mask& mask,
-                               const simulate::Scenario& scenario);
+plan::Request read_request_for(const RequestArguments& arguments, const simulate::Scenario& scenario);
 
 }  // namespace evenspan::cli

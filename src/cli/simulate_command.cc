@@ -1,14 +1,15 @@
 // evenspan simulate: what a training step would cost with each strategy, without the machine.
+#include <algorithm>
 #include <iostream>
 #include <optional>
 #include <sstream>
 
-#include "cli/command.h"
-#include "cli/files.h"
+#include "cli/command_table.h"
 #include "cli/plan_page.h"
 #include "cli/scenario_options.h"
 #include "cli/simulate_output.h"
 #include "cli/table.h"
+#include "cli/watch.h"
 #include "evenspan/core/error.h"
 #include "evenspan/simulate/bound.h"
 #include "evenspan/simulate/formula.h"
@@ -54,6 +55,7 @@ void declare(Options* options, SimulateArguments* arguments) {
                 &arguments->html);
   options->text("--trace", "OUT", "Write one layer's attention as trace events; - is standard output",
                 &arguments->trace);
+  declare_quiet(options, &arguments->request);
 }
 
 std::vector<std::string> split_strategies(const std::string& text) {
@@ -69,52 +71,84 @@ std::vector<std::string> split_strategies(const std::string& text) {
   return names;
 }
 
+[[noreturn]] void refuse_trace(const std::string& strategy, int32_t num_ranks) {
+  fail_invalid("[options] --trace needs programs, and ", strategy, " on ", num_ranks,
+               " ranks is predicted by a formula; leave the strategy out, or use at most ", simulate::kMostUniformRanks,
+               " ranks");
+}
+
+[[noreturn]] void refuse_page(const std::string& strategies, int32_t num_ranks) {
+  fail_invalid("[options] --html needs a plan, and ", strategies, " on ", num_ranks,
+               " ranks is predicted by a formula; add ", plan::kDefaultStrategy);
+}
+
+// Before anything is simulated: whether pictures are wanted of strategies that write no programs on so many ranks.
+void check_programs(const SimulateArguments& arguments, const std::vector<std::string>& strategies, int32_t num_ranks) {
+  const auto by_formula = [num_ranks](const std::string& strategy) {
+    return num_ranks > simulate::kMostUniformRanks && strategy != kAuto && simulate::has_formula(strategy);
+  };
+  const auto first = std::find_if(strategies.begin(), strategies.end(), by_formula);
+  if (!arguments.trace.empty() && first != strategies.end()) refuse_trace(*first, num_ranks);
+  if (!arguments.html.empty() && std::all_of(strategies.begin(), strategies.end(), by_formula)) {
+    refuse_page(arguments.strategies, num_ranks);
+  }
+}
+
+Options declared(SimulateArguments* arguments) {
+  Options options("evenspan simulate", kSummary, kExamples, {"--lengths"});
+  declare(&options, arguments);
+  return options;
+}
+
 }  // namespace
+
+OptionList simulate_options() {
+  SimulateArguments arguments;
+  return declared(&arguments).list();
+}
 
 int simulate_command(const Arguments& words) {
   SimulateArguments arguments;
-  Options options("evenspan simulate", kSummary, kExamples, {"--lengths"});
-  declare(&options, &arguments);
+  Options options = declared(&arguments);
   if (!options.parse(words)) return kDone;
   check_scenario(options, "evenspan simulate");
-  refuse_same_output({{"--json", arguments.json}, {"--html", arguments.html}, {"--trace", arguments.trace}});
+  check_files(arguments.request, arguments.scenario,
+              {{"--json", arguments.json}, {"--html", arguments.html}, {"--trace", arguments.trace}});
   const std::vector<std::string> strategies = split_strategies(arguments.strategies);
   check_idle_knobs(options, strategies, "evenspan simulate");
   const plan::Mask mask = plan::parse_mask(arguments.request.mask);
   const simulate::Scenario scenario = read_scenario(options, arguments.scenario, &arguments.request);
-  plan::Request request = read_request_for(arguments.request, mask, scenario);
+  check_programs(arguments, strategies, scenario.machine.topology.num_ranks);
+  plan::Request request = read_request_for(arguments.request, scenario);
 
+  Watch watch("evenspan simulate", arguments.request.quiet);
   const bool draws = !arguments.trace.empty() || !arguments.html.empty();
   const auto timeline = draws ? simulate::Timeline::record : simulate::Timeline::skip;
   std::vector<simulate::Prediction> predictions;
   std::vector<PagePlan> plans;
   std::optional<simulate::Choice> choice;
-  for (const std::string& strategy : strategies) {
+  for (size_t i = 0; i < strategies.size(); ++i) {
+    const std::string& strategy = strategies[i];
+    const WorkPart part = watch.work().part(static_cast<int64_t>(i), static_cast<int64_t>(strategies.size()));
     simulate::PlannedPrediction planned;
     if (strategy == kAuto) {
-      choice = simulate::choose_within_budget(request, scenario, timeline);
+      choice = simulate::choose_within_budget(request, scenario, timeline, part);
       planned = {choice->prediction, choice->plan};
       planned.prediction.strategy = kAuto;
     } else {
       request.options.strategy = strategy;
-      planned = simulate::plan_and_predict(request, scenario, timeline);
+      planned = simulate::plan_and_predict(request, scenario, timeline, part);
     }
     predictions.push_back(planned.prediction);
     if (planned.plan && !arguments.html.empty()) plans.push_back({strategy, planned.plan, planned.prediction});
   }
-  for (const simulate::Prediction& prediction : predictions) {
-    if (prediction.by_formula && !arguments.trace.empty()) {
-      fail_invalid("[options] --trace needs programs, and ", prediction.strategy, " on ", request.num_ranks(),
-                   " ranks is predicted by a formula; leave the strategy out, or use at most ",
-                   simulate::kMostUniformRanks, " ranks");
-    }
+  for (const simulate::Prediction& prediction : predictions) {  // what auto chose is not known before
+    if (prediction.by_formula && !arguments.trace.empty()) refuse_trace(prediction.strategy, request.num_ranks());
   }
-  if (plans.empty() && !arguments.html.empty()) {
-    fail_invalid("[options] --html needs a plan, and ", arguments.strategies, " on ", request.num_ranks(),
-                 " ranks is predicted by a formula; add ", plan::kDefaultStrategy);
-  }
+  if (plans.empty() && !arguments.html.empty()) refuse_page(arguments.strategies, request.num_ranks());
   const SimulationTitle title{request.documents.size(), request.documents.total_tokens(), to_string(mask),
                               simulate::step_lower_bound(request, scenario)};
+  watch.stop();
   const bool to_stdout = arguments.json == "-" || arguments.trace == "-" || arguments.html == "-";
   (to_stdout ? std::cerr : std::cout) << simulation_table(scenario, title, predictions, choice ? &*choice : nullptr);
   std::vector<std::pair<std::string, std::string>> outputs;

@@ -1,7 +1,7 @@
 // evenspan strategies: the table of strategies.
 #include <iostream>
 
-#include "cli/command.h"
+#include "cli/command_table.h"
 #include "cli/options.h"
 #include "evenspan/plan/linear.h"
 #include "plan/strategy/strategy.h"
@@ -25,10 +25,14 @@ constexpr const char* kStateSymbols =
     "nothing,\n"
     "heads, heads x key_dim, or of delta rules heads x key_dim^2 of it. docs/linear.md describes them.\n";
 
+Options declared() { return {"evenspan strategies", kSummary, kExamples, {}}; }
+
 }  // namespace
 
+OptionList strategies_options() { return declared().list(); }
+
 int strategies_command(const Arguments& words) {
-  Options options("evenspan strategies", kSummary, kExamples, {});
+  Options options = declared();
   if (!options.parse(words)) return kDone;
   for (const plan::Strategy& strategy : plan::strategies()) {
     std::cout << strategy.name << std::string(16 - std::min<size_t>(15, strategy.name.size()), ' ') << strategy.summary

@@ -1,8 +1,9 @@
 // evenspan verify: proves a plan that was written as text.
-#include "cli/command.h"
+#include "cli/command_table.h"
 #include "cli/findings.h"
 #include "cli/input.h"
 #include "cli/options.h"
+#include "cli/watch.h"
 #include "evenspan/core/error.h"
 
 namespace evenspan::cli {
@@ -19,16 +20,35 @@ read was written before (dataflow); sends and receives pair up without a deadloc
 and gradients exactly once (result); memory keeps its bounds (memory).
 Exit code: 0 proven, 1 refused, 2 no plan in the file.)";
 
+struct VerifyArguments {
+  std::string file;
+  bool quiet = false;
+};
+
+Options declared(VerifyArguments* arguments) {
+  Options options("evenspan verify", kSummary, kExamples, {"FILE"});
+  options.text("FILE", "", "A plan as `evenspan plan --text` writes it; .gz too; - is standard input",
+               &arguments->file);
+  options.flag("--quiet", "Say nothing of progress on standard error", &arguments->quiet);
+  return options;
+}
+
 }  // namespace
 
+OptionList verify_options() {
+  VerifyArguments arguments;
+  return declared(&arguments).list();
+}
+
 int verify_command(const Arguments& words) {
-  std::string file;
-  Options options("evenspan verify", kSummary, kExamples, {"FILE"});
-  options.text("FILE", "", "A plan as `evenspan plan --text` writes it; .gz too; - is standard input", &file);
+  VerifyArguments arguments;
+  Options options = declared(&arguments);
   if (!options.parse(words)) return kDone;
 
+  const std::string& file = arguments.file;
   const std::string name = file == "-" ? "standard input" : file;
   InputLines text(file);
+  Watch watch("evenspan verify", arguments.quiet);
   plan::ProgramLines lines;
   plan::LoweredPlan plan;
   try {
@@ -36,7 +56,9 @@ int verify_command(const Arguments& words) {
   } catch (const Error& error) {
     fail(error.kind(), name, ": ", error.what());
   }
-  return report(plan, plan::verify(plan), name, &lines, false) ? kDone : kRefused;
+  const std::vector<plan::Finding> findings = plan::verify(plan, watch.work().part(1, 2));
+  watch.stop();
+  return report(plan, findings, name, &lines, false) ? kDone : kRefused;
 }
 
 }  // namespace evenspan::cli

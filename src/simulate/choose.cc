@@ -21,26 +21,42 @@ class Chooser {
   Chooser(const plan::Request& request, const Scenario& scenario, Timeline timeline)
       : request_(request), scenario_(scenario), timeline_(timeline) {}
 
-  Choice run() {
-    const int32_t ranks = request_.num_ranks();
-    const int32_t node = std::min(ranks, request_.topology.ranks_per_node());
-    for (const char* strategy : {"mixed", "hierarchical"}) {
-      for (int32_t size = node; size > 1; --size) {
-        if (ranks % size == 0) consider_planned(strategy, size);
-      }
-    }
-    for (int32_t size = 2 * node; size <= ranks; size *= 2) {
-      if (ranks % size == 0) consider_planned("mixed", size);
-    }
-    for (const char* strategy : {"sequence_aware", "local", "disaggregated"}) consider_planned(strategy, 0);
+  Choice run(const WorkPart& work) {
+    const std::vector<Option> planned = planned_options();
+    std::vector<std::string> uniform;
     for (const plan::Strategy& strategy : plan::strategies()) {
-      const std::string name(strategy.name);
-      if (has_formula(name)) consider_uniform(name);
+      if (has_formula(std::string(strategy.name))) uniform.emplace_back(strategy.name);
     }
+    const auto total = static_cast<int64_t>(planned.size() + uniform.size());
+    int64_t num_seen = 0;
+    for (const auto& [strategy, size] : planned) consider_planned(strategy, size, work.part(num_seen++, total));
+    for (const std::string& strategy : uniform) consider_uniform(strategy, work.part(num_seen++, total));
     return std::move(choice_);
   }
 
  private:
+  struct Option {
+    std::string strategy;
+    int32_t ranks_per_group;
+  };
+
+  // In the order in which they are looked at.
+  std::vector<Option> planned_options() const {
+    const int32_t ranks = request_.num_ranks();
+    const int32_t node = std::min(ranks, request_.topology.ranks_per_node());
+    std::vector<Option> options;
+    for (const char* strategy : {"mixed", "hierarchical"}) {
+      for (int32_t size = node; size > 1; --size) {
+        if (ranks % size == 0) options.push_back({strategy, size});
+      }
+    }
+    for (int32_t size = 2 * node; size <= ranks; size *= 2) {
+      if (ranks % size == 0) options.push_back({"mixed", size});
+    }
+    for (const char* strategy : {"sequence_aware", "local", "disaggregated"}) options.push_back({strategy, 0});
+    return options;
+  }
+
   plan::Request with(const std::string& strategy, int32_t ranks_per_group) const {
     plan::Request request = request_;
     request.options.strategy = strategy;
@@ -49,7 +65,7 @@ class Chooser {
   }
 
   // Simulated unless its busiest rank alone computes for longer than the best step so far.
-  void consider_planned(const std::string& strategy, int32_t ranks_per_group) {
+  void consider_planned(const std::string& strategy, int32_t ranks_per_group, const WorkPart& work) {
     const plan::Request request = with(strategy, ranks_per_group);
     auto plan = plan::make_plan(request);
     const double bound = busiest_rank_bound(*plan, scenario_);
@@ -57,15 +73,15 @@ class Chooser {
       choice_.candidates.push_back({strategy, ranks_per_group, false, bound});
       return;
     }
-    Prediction prediction = predict(*plan, scenario_, timeline_);
+    Prediction prediction = predict(*plan, scenario_, timeline_, work);
     take(request.options, std::move(prediction), std::move(plan));
   }
 
-  void consider_uniform(const std::string& strategy) {
+  void consider_uniform(const std::string& strategy, const WorkPart& work) {
     const plan::Request request = with(strategy, 0);
     const bool few_ranks = request.num_ranks() <= kMostUniformRanks;
     if (!formula_takes(request.documents, scenario_.model)) {
-      if (few_ranks) consider_planned(strategy, 0);
+      if (few_ranks) consider_planned(strategy, 0, work);
       return;
     }
     Prediction by_formula = predict_by_formula(request, scenario_);
@@ -73,7 +89,7 @@ class Chooser {
     if (bound >= choice_.prediction.step_seconds) {
       choice_.candidates.push_back({strategy, 0, false, bound});
     } else if (few_ranks) {
-      consider_planned(strategy, 0);
+      consider_planned(strategy, 0, work);
     } else {
       take(request.options, std::move(by_formula), nullptr);
     }
@@ -98,8 +114,8 @@ class Chooser {
 
 double bound_of_formula(const std::string& strategy) { return strategy == "striped" ? 0.6 : 0.9; }
 
-Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline) {
-  return Chooser(request, scenario, timeline).run();
+Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline, const WorkPart& work) {
+  return Chooser(request, scenario, timeline).run(work);
 }
 
 }  // namespace evenspan::simulate

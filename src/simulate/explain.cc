@@ -128,7 +128,7 @@ double message_seconds(const Schedule& schedule) {
 
 // Forward and backward of a layer of the plan. Adds what `num_layers` of them take to `uses`, [rank].
 std::array<Simulator, 2> add_layers(const plan::Plan& plan, const Scenario& scenario, double num_layers,
-                                    std::vector<LayerUse>* uses) {
+                                    const WorkPart& work, std::vector<LayerUse>* uses) {
   const auto& [machine, profile, model] = scenario;
   const plan::AttentionShape& shape = plan.request.shape;
   const AttentionTimes& times = attention_times(profile, shape);
@@ -139,6 +139,7 @@ std::array<Simulator, 2> add_layers(const plan::Plan& plan, const Scenario& scen
     backward.push_back(price(program.backward, shape, profile, times));
     add(program.forward, forward.back(), times.forward, num_layers, &(*uses)[r]);
     add(program.backward, backward.back(), times.backward, num_layers, &(*uses)[r]);
+    work.tell(static_cast<int64_t>(r) + 1, static_cast<int64_t>(uses->size()));
   }
   std::array<Simulator, 2> passes{Simulator(machine, std::move(forward)), Simulator(machine, std::move(backward))};
   for (const Simulator& pass : passes) {
@@ -221,13 +222,13 @@ std::string_view to_string(Reason reason) {
   return "";
 }
 
-Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
+Explanation explain(const plan::Plan& plan, const Scenario& scenario, const WorkPart& work) {
   const auto& [machine, profile, model] = scenario;
   const plan::AttentionShape& shape = plan.request.shape;
   const int32_t num_ranks = plan.request.num_ranks();
 
   Explanation out;
-  out.prediction = predict(plan, scenario);
+  out.prediction = predict(plan, scenario, Timeline::skip, work.part(0, 2));
   const plan::Metrics metrics = plan::measure(plan);
   out.bound = metrics.bound;
   out.sent_bytes = metrics.sent_bytes_total;
@@ -238,8 +239,11 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario) {
 
   std::vector<LayerUse> uses(static_cast<size_t>(num_ranks));
   const LayersOfPlan layers = layers_of_plan(plan, model);
-  const std::array<Simulator, 2> passes = add_layers(plan, scenario, layers.num_base_layers, &uses);
-  for (const auto& [count, other] : layers.others) add_layers(*other, scenario, count, &uses);
+  const auto num_kinds = static_cast<int64_t>(1 + layers.others.size());
+  int64_t num_added = 0;
+  const auto next = [&] { return work.part(1, 2).part(num_added++, num_kinds); };
+  const std::array<Simulator, 2> passes = add_layers(plan, scenario, layers.num_base_layers, next(), &uses);
+  for (const auto& [count, other] : layers.others) add_layers(*other, scenario, count, next(), &uses);
 
   const double seconds_per_token = token_seconds(profile, model);
   double most = 0, sum = 0;

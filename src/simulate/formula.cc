@@ -380,12 +380,13 @@ Prediction predict_by_formula(const plan::Request& request, const Scenario& scen
   return Formula(request, scenario).predict();
 }
 
-PlannedPrediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline) {
+PlannedPrediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline,
+                                   const WorkPart& work) {
   if (request.num_ranks() > kMostUniformRanks && has_formula(request.options.strategy)) {
     return {predict_by_formula(request, scenario), nullptr};
   }
   auto plan = plan::make_plan(request);
-  return {predict(*plan, scenario, timeline), std::move(plan)};
+  return {predict(*plan, scenario, timeline, work), std::move(plan)};
 }
 
 }  // namespace evenspan::simulate

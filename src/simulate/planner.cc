@@ -71,15 +71,19 @@ Scenario scenario_of_run(const Profile& profile, const Model& model, Machine mac
   return Scenario{std::move(machine), profile, model};
 }
 
-Choice choose_within_budget(const plan::Request& request, const Scenario& scenario, Timeline timeline) {
+Choice choose_within_budget(const plan::Request& request, const Scenario& scenario, Timeline timeline,
+                            const WorkPart& work) {
   const int64_t budget = request.options.memory_budget_bytes;
-  if (budget <= 0) return choose(request, scenario, timeline);
+  if (budget <= 0) return choose(request, scenario, timeline, work);
   plan::Request unlimited = request;
   unlimited.options.memory_budget_bytes = 0;
   Choice choice;
   Memory tightest;
   std::string tightest_name;
-  for (const Candidate& candidate : choose(unlimited, scenario).candidates) {
+  const std::vector<Candidate> candidates = choose(unlimited, scenario, Timeline::skip, work.part(0, 2)).candidates;
+  int64_t num_seen = 0;
+  for (const Candidate& candidate : candidates) {
+    const WorkPart part = work.part(1, 2).part(num_seen++, static_cast<int64_t>(candidates.size()));
     if (!has_plan(candidate, request.num_ranks())) continue;
     if (!candidate.simulated && choice.plan != nullptr && candidate.step_seconds >= choice.prediction.step_seconds) {
       choice.candidates.push_back(candidate);
@@ -92,7 +96,7 @@ Choice choose_within_budget(const plan::Request& request, const Scenario& scenar
     }
     if (memory.bytes > budget) continue;
     auto plan = plan::make_plan(with(request, candidate));
-    Prediction prediction = predict(*plan, scenario, timeline);
+    Prediction prediction = predict(*plan, scenario, timeline, part);
     choice.candidates.push_back(
         {candidate.strategy, candidate.ranks_per_group, /*simulated=*/true, prediction.step_seconds});
     if (choice.plan != nullptr && prediction.step_seconds >= choice.prediction.step_seconds) continue;
@@ -108,7 +112,7 @@ Choice choose_within_budget(const plan::Request& request, const Scenario& scenar
   return choice;
 }
 
-RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario) {
+RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario, const WorkPart& work) {
   const bool chooses = request.options.strategy == kAuto;
   if (chooses && scenario == nullptr) {
     fail_invalid("[plan] the strategy auto simulates the machine, and no profile is given; name a profile");
@@ -121,7 +125,7 @@ RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario) {
   if (!chooses) return {plan::make_plan(std::move(request)), std::nullopt, ""};
   plan::validate(request);
   RunnablePlan out;
-  out.choice = choose_within_budget(request, *scenario);
+  out.choice = choose_within_budget(request, *scenario, Timeline::skip, work);
   out.plan = out.choice->plan;
   if (out.plan != nullptr) return out;
   const Candidate* best = nullptr;

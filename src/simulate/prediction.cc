@@ -40,7 +40,7 @@ class StepClock {
   }
 
   // Layers of `before` per token, attention, and `after` per token.
-  void layers(const Simulator& attention, int32_t num_layers, double before, double after) {
+  void layers(const Simulator& attention, int32_t num_layers, double before, double after, const WorkPart& work) {
     std::vector<double> taken, taken_before;
     int32_t num_alike = 0;
     for (int32_t layer = 0; layer < num_layers; ++layer) {
@@ -53,6 +53,7 @@ class StepClock {
         compute_seconds_ += run.ranks[r].compute_seconds;
       }
       spend(after);
+      work.tell(layer + 1, num_layers);
       taken_before = std::move(taken);
       taken.assign(now_.size(), 0);
       for (size_t r = 0; r < now_.size(); ++r) taken[r] = now_[r] - start[r];
@@ -91,7 +92,7 @@ struct LayerSimulators {
 };
 
 LayerSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, int32_t num_layers,
-                              LiveBytes live_bytes, Prediction* prediction) {
+                              LiveBytes live_bytes, const WorkPart& work, Prediction* prediction) {
   const plan::AttentionShape& shape = plan.request.shape;
   const AttentionTimes& times = attention_times(scenario.profile, shape);
   std::vector<Schedule> forward, backward;
@@ -102,6 +103,7 @@ LayerSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, 
     prediction->peak_arena_bytes =
         std::max({prediction->peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
     prediction->peak_saved_bytes = std::max(prediction->peak_saved_bytes, program.saved_bytes);
+    work.tell(r + 1, plan.request.num_ranks());
   }
   return {Simulator(scenario.machine, std::move(forward)), Simulator(scenario.machine, std::move(backward)),
           num_layers};
@@ -126,17 +128,21 @@ PassPrediction predict_pass(const Simulator& simulator, Timeline timeline) {
 
 }  // namespace
 
-Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline timeline) {
+Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline timeline, const WorkPart& work) {
   const auto& [machine, profile, model] = scenario;
   Prediction prediction;
   prediction.strategy = plan.request.options.strategy;
   const LayersOfPlan layers = layers_of_plan(plan, model);
   std::vector<LayerSimulators> kinds;  // the plan's, those with windows, linear ones
   kinds.reserve(1 + layers.others.size() + model.linear.size());
+  const auto num_kinds = static_cast<int64_t>(kinds.capacity());
+  const WorkPart lowering = work.part(0, 2), running = work.part(1, 2);
   kinds.push_back(simulators_of(plan, scenario, layers.num_base_layers,
-                                timeline == Timeline::record ? LiveBytes::count : LiveBytes::skip, &prediction));
+                                timeline == Timeline::record ? LiveBytes::count : LiveBytes::skip,
+                                lowering.part(0, num_kinds), &prediction));
   for (const auto& [count, other] : layers.others) {
-    kinds.push_back(simulators_of(*other, scenario, count, LiveBytes::skip, &prediction));
+    const WorkPart part = lowering.part(static_cast<int64_t>(kinds.size()), num_kinds);
+    kinds.push_back(simulators_of(*other, scenario, count, LiveBytes::skip, part, &prediction));
   }
   for (const LinearLayers& linear : model.linear) kinds.push_back(simulators_of(plan, scenario, linear));
   prediction.forward = predict_pass(kinds.front().forward, timeline);
@@ -154,13 +160,15 @@ Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline ti
   const double backward_flop = 2 / profile.backward_flops_per_second;
   const double before = model.before_attention_flops(), after = model.after_attention_flops();
   StepClock clock(metrics.tokens, machine);
+  int64_t num_done = 0;
+  const auto next = [&] { return running.part(num_done++, 2 * num_kinds); };
   for (const LayerSimulators& kind : kinds) {
-    clock.layers(kind.forward, kind.num_layers, before * forward_flop, after * forward_flop);
+    clock.layers(kind.forward, kind.num_layers, before * forward_flop, after * forward_flop, next());
   }
   clock.spend(model.output_layer_flops() * (forward_flop + backward_flop));
   std::reverse(kinds.begin(), kinds.end());
   for (const LayerSimulators& kind : kinds) {
-    clock.layers(kind.backward, kind.num_layers, after * backward_flop, before * backward_flop);
+    clock.layers(kind.backward, kind.num_layers, after * backward_flop, before * backward_flop, next());
   }
   prediction.step_seconds = clock.last();
   const auto num_engines = static_cast<double>(machine.shares_cores() ? machine.num_cores : machine.topology.num_ranks);

@@ -24,7 +24,10 @@ std::string placement_chart(const RunRecord::Step& step);
 std::string bar_chart(const std::vector<std::string>& labels, const std::vector<double>& values,
                       const std::vector<std::string>& texts, double mark, const std::string& mark_label);
 
-// Bytes from row to column, darker is more.
+// Bytes in words, all in the unit of the largest. REQUIRES: not empty.
+std::vector<std::string> byte_texts(const std::vector<double>& bytes);
+
+// Bytes from row to column, darker is more, with a scale.
 std::string matrix_chart(const std::vector<std::vector<int64_t>>& bytes);
 
 // Text that is safe inside HTML.

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "evenspan/core/grouped.h"
 #include "evenspan/train/report.h"
-#include "train/amounts.h"
 #include "train/page_parts.h"
 
 namespace evenspan::train {
@@ -20,8 +20,8 @@ main { max-width: 944px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 28px; margin: 0 0 4px; letter-spacing: -0.01em; }
 h2 { font-size: 19px; margin: 0 0 2px; }
 p { margin: 4px 0 14px; color: #566074; max-width: 76ch; }
-section { background: #fff; border: 1px solid #e3e6ec; border-radius: 10px; padding: 20px 24px; margin: 18px 0; }
-svg { width: 100%; height: auto; display: block; font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #1f2430; }
+section { background: #fff; border: 1px solid #e3e6ec; border-radius: 10px; padding: 20px 24px; margin: 18px 0; overflow-x: auto; }
+svg { width: 100%; max-width: 640px; height: auto; display: block; font: 13.5px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #1f2430; }
 .grid { stroke: #e8eaef; } .mark { stroke: #dc2626; stroke-dasharray: 4 3; } .muted { fill: #6b7487; } .onbar { fill: #fff; }
 .bar { fill: #3b73e0; } .span { stroke: #fff; stroke-width: 0.6; } .cell { stroke: #fff; stroke-width: 2; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 18px 0; }
@@ -31,6 +31,7 @@ svg { width: 100%; height: auto; display: block; font: 13px system-ui, -apple-sy
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 3px 10px; border-bottom: 1px solid #eef0f4; } th { color: #6b7487; font-weight: 500; }
 th:first-child, td:first-child { text-align: left; }
+@media (max-width: 600px) { main { padding: 20px 10px 40px; } section { padding: 14px 12px; } }
 )";
 
 std::string card(const std::string& value, const std::string& meaning, const char* kind = "") {
@@ -63,19 +64,19 @@ std::vector<std::vector<int64_t>> sum_matrix(const RunRecord& run,
 
 std::string work_section(const RunRecord& run) {
   std::vector<double> work(static_cast<size_t>(run.num_ranks));
-  std::vector<double> tokens(work);
+  std::vector<int64_t> tokens(work.size());
   double worst = 1;
   for (const RunRecord::Step& s : run.steps) {
     worst = std::max(worst, s.work_max_over_mean);
     for (size_t r = 0; r < work.size(); ++r) {
       work[r] += s.rank_work[r];
-      tokens[r] += static_cast<double>(s.rank_tokens[r]);
+      tokens[r] += s.rank_tokens[r];
     }
   }
   const double mean = std::accumulate(work.begin(), work.end(), 0.0) / static_cast<double>(work.size());
   std::vector<std::string> texts;
   for (size_t r = 0; r < work.size(); ++r)
-    texts.push_back(format("%.3f of the mean, %.0f tokens", work[r] / mean, tokens[r]));
+    texts.push_back(format("%.3f of the mean, %s tokens", work[r] / mean, grouped(tokens[r]).c_str()));
   return section("Work per rank",
                  format("Modelled work of attention and token-wise layers, over all steps. In the worst single step "
                         "the busiest rank had %.3f times the mean.",
@@ -93,12 +94,13 @@ std::string bytes_section(const RunRecord& run) {
   std::string out = section("Bytes of attention between ranks",
                             "Seen leaving each rank, forward and backward of every layer, over all steps.",
                             page::matrix_chart(sum_matrix(run, &RunRecord::Step::attention_bytes)));
-  out += section(
-      "Bytes of one forward pass beside ring attention",
-      "Payload of attention in one forward pass of every layer, over all steps, by the plan.",
-      page::bar_chart({run.strategy, "ring"}, {sent, ring},
-                      {bytes_text(sent) + format(" (%.1f %%)", ring > 0 ? 100 * sent / ring : 0.0), bytes_text(ring)},
-                      -1, ""));
+  const std::vector<std::string> texts = page::byte_texts({sent, ring});
+  out +=
+      section("Bytes of one forward pass beside ring attention",
+              "Payload of attention in one forward pass of every layer, over all steps, by the plan.",
+              page::bar_chart(
+                  {run.strategy, "ring"}, {sent, ring},
+                  {texts[0] + format(", %.1f %% of a ring's", ring > 0 ? 100 * sent / ring : 0.0), texts[1]}, -1, ""));
   out += section("Bytes of the optimiser between ranks",
                  "Gradients to their owners and new parameters back, over all steps.",
                  page::matrix_chart(sum_matrix(run, &RunRecord::Step::optimizer_bytes)));
@@ -114,11 +116,11 @@ std::string placement_section(const RunRecord& run) {
     return section("Placement of the documents", "Not recorded; set run.record_placement = true.", "");
   const int64_t longest = *std::max_element(placed->lengths.begin(), placed->lengths.end());
   return section("Placement of the documents",
-                 format("Step %lld: %zu documents, %lld tokens, the longest %lld. Every bar is one rank's tokens in "
+                 format("Step %s: %zu documents, %s tokens, the longest %s. Every bar is one rank's tokens in "
                         "their order. Grey documents are whole on one rank; a coloured one "
                         "is divided and has the same colour and number on every rank that holds a part.",
-                        static_cast<long long>(placed->step), placed->lengths.size(),
-                        static_cast<long long>(placed->tokens), static_cast<long long>(longest)),
+                        grouped(placed->step).c_str(), placed->lengths.size(), grouped(placed->tokens).c_str(),
+                        grouped(longest).c_str()),
                  page::placement_chart(*placed));
 }
 
@@ -180,7 +182,7 @@ std::string comparison_page(const Comparison& c) {
   out += card(format("%.4f \u2192 %.4f", run.steps.front().loss, run.steps.back().loss), "loss, first to last step");
   out += card(format("%.3f", worst_work), "work, busiest rank over mean, worst step");
   out += card(format("%.1f %%", ring > 0 ? 100 * sent / ring : 0.0), "of the bytes that ring would send");
-  out += card(format("%.0f", static_cast<double>(tokens)), "tokens trained on");
+  out += card(grouped(tokens), "tokens trained on");
   out += "</div>\n";
   return out + loss_section(c) + placement_section(run) + work_section(run) + bytes_section(run) + verdict_section(c) +
          "</main></body></html>\n";

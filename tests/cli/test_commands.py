@@ -1,11 +1,14 @@
 """The commands of `evenspan` as a whole: help, version, names, programs beside it."""
 
 import os
+import re
 import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
-from program import BINARY, Run
+from program import BINARY, ROOT, Run
 
 
 def test_help_lists_all_commands(evenspan: Run) -> None:
@@ -74,15 +77,70 @@ def test_help_of_a_command(evenspan: Run, command: str) -> None:
     assert f"Usage: evenspan {command}" in done.stdout
     assert "Examples:\n" in done.stdout
     for option in OPTIONS[command]:
-        assert f"\n  {option} " in done.stdout
+        assert re.search(rf"\n  (-\w,)?{option} ", done.stdout)
     assert max(map(len, done.stdout.splitlines())) <= 120
     assert evenspan("help", command).stdout == done.stdout
 
 
-def test_version(evenspan: Run) -> None:
-    done = evenspan("--version")
+def test_there_is_one_version(evenspan: Run) -> None:
+    of_build = re.search(r"^project\(evenspan VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text(), re.M)
+    assert of_build
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == of_build[1]
+    for words in (["--version"], ["-V"], ["version"], ["plan", "--version"]):
+        done = evenspan(*words)
+        assert (done.returncode, done.stdout) == (0, f"evenspan {of_build[1]}\n")
+    for program in BINARY.parent.glob("evenspan-*"):
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (0, f"evenspan {of_build[1]}\n"), program
+
+
+def test_short_options_are_the_long_ones(evenspan: Run) -> None:
+    short = ["-l", "-", "-r", 4, "-s", "zigzag", "-d", "float32", "-q"]
+    full = ["--lengths", "-", "--ranks", 4, "--strategy", "zigzag", "--dtype", "f32", "--quiet"]
+    texts = [evenspan("plan", *words, "--text", "-", stdin="900\n70\n").stdout for words in (short, full)]
+    assert texts[0].startswith("evenspan plan ")
+    assert texts[0] == texts[1]
+    short = ["-l", "-", "-r", 4, "-s", "mixed", "-p", "a100-40gb-ib", "--json", "-"]
+    done = evenspan("simulate", *short, stdin="900\n70\n")
+    assert '"profile": "a100-40gb-ib"' in done.stdout
+
+
+def completed(script: str, folder: Path, *words: str) -> list[str]:
+    """What bash proposes for the last of the words."""
+    line = " ".join(f"'{word}'" for word in words)
+    run = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _evenspan; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, cwd=folder, timeout=60)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_and_values(evenspan: Run, tmp_path: Path) -> None:
+    done = evenspan("completion", "bash")
     assert done.returncode == 0
-    assert done.stdout.startswith("evenspan 0.")
+    script = done.stdout
+    (tmp_path / "lengths.txt").write_text("9\n")
+    assert completed(script, tmp_path, "evenspan", "pl") == ["plan"]
+    assert completed(script, tmp_path, "evenspan", "plan", "--ranks-per-") == ["--ranks-per-node", "--ranks-per-group"]
+    assert completed(script, tmp_path, "evenspan", "plan", "--strategy", "zig") == ["zigzag", "zigzag_all_gather"]
+    assert completed(script, tmp_path, "evenspan", "explain", "-s", "au") == ["auto"]
+    assert completed(script, tmp_path, "evenspan", "simulate", "-p", "h100") == ["h100-sxm", "h100-sxm-fa3"]
+    assert completed(script, tmp_path, "evenspan", "plan", "--dtype", "floa") == ["float16", "float32", "float64"]
+    assert completed(script, tmp_path, "evenspan", "plan", "--mask", "w") == ["window:"]
+    assert completed(script, tmp_path, "evenspan", "plan", "--lengths", "len") == ["lengths.txt"]
+    assert completed(script, tmp_path, "evenspan", "verify", "len") == ["lengths.txt"]
+    assert completed(script, tmp_path, "evenspan", "plan", "--ranks", "") == []
+    if (BINARY.parent / "evenspan-calibrate").exists():
+        assert completed(script, tmp_path, "evenspan", "calibrate", "--thr") == ["--threads"]
+
+
+def test_completion_of_other_shells(evenspan: Run) -> None:
+    assert "bashcompinit" in evenspan("completion", "zsh").stdout
+    fish = evenspan("completion", "fish").stdout
+    assert "complete -c evenspan -n __fish_use_subcommand -a plan " in fish
+    assert "complete -c evenspan -n '__fish_seen_subcommand_from plan' -s r -l ranks -r -d " in fish
+    done = evenspan("completion", "csh")
+    assert done.returncode == 2
+    assert 'no completion for the shell "csh"; give bash, zsh or fish' in done.stderr
 
 
 def test_strategies(evenspan: Run) -> None:

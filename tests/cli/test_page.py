@@ -2,16 +2,48 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from browser import in_browser
 from program import ROOT, Run
 
 PROLONG = ROOT / "tests" / "data" / "prolong_100.txt"
+# Notes where words and lines are drawn, and what of it cannot be read: words beyond the picture's edge, over others, or
+# with a line through them; and looks at what a reader needs: units, a legend, labels.
+READER = """
+let words_of = {}, lines_of = {};
+const draw_text = text, draw_line = line;
+text = (g, words, x, y, align, fill) => {
+  draw_text(g, words, x, y, align, fill);
+  const wide = g.measureText(words).width, left = align === "right" ? x - wide : align === "center" ? x - wide / 2 : x;
+  (words_of[g.canvas.id] ||= []).push([left, y - 5, left + wide, y + 5, String(words)]);
+};
+line = (g, x1, y1, x2, y2, ...rest) => {
+  draw_line(g, x1, y1, x2, y2, ...rest);
+  (lines_of[g.canvas.id] ||= []).push([Math.min(x1, x2), Math.min(y1, y2), Math.max(x1, x2), Math.max(y1, y2)]);
+};
+const meet = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+const unreadable = [];
+function read() {
+  words_of = {}; lines_of = {}; draw();
+  for (const [id, words] of Object.entries(words_of)) {
+    words.forEach((a, i) => {
+      if (a[0] < -0.5 || a[2] > at(id).clientWidth + 0.5) unreadable.push(`${id}: ${a[4]} beyond the edge`);
+      words.slice(i + 1).forEach(b => meet(a, b) && unreadable.push(`${id}: ${a[4]} over ${b[4]}`));
+      (lines_of[id] || []).forEach(b => meet(a, b) && unreadable.push(`${id}: a line through ${a[4]}`));
+    });
+  }
+}
+for (const s of data.strategies) { choose(s.name); read(); at("rows").value = "8"; read(); at("rows").value = "16"; }
+const said = id => (words_of[id] || []).map(w => w[4]).join(" | ");
+document.body.dataset.unreadable = [...new Set(unreadable)].join("; ");
+for (const c of document.querySelectorAll("canvas")) document.body.dataset["said_" + c.id] = said(c.id);
+document.body.dataset.legend = at("memory_keys").textContent;
+document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;
+"""
 # Draws every plan, zooms, and points at every canvas; an exception leaves the attribute out.
-DRIVER = """<script>
+DRIVER = """
 for (const s of data.strategies) {
   choose(s.name);
   at("rows").value = "8"; at("first").value = 3; at("first").oninput({target: at("first")});
@@ -22,21 +54,7 @@ const blank = [...document.querySelectorAll("canvas")].filter(c => c.offsetParen
   .getImageData(0, 0, c.width, c.height).data.some(v => v)).map(c => c.id);
 document.body.dataset.drawn = data.strategies.map(s => s.name).join(" ");
 document.body.dataset.blank = blank.join(" ");
-</script></body>"""
-
-
-def in_browser(page: Path) -> dict[str, str]:
-    """What the page's body has as data attributes once its scripts and DRIVER have run."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    assert browser, f"no browser to look at the page with; install one of {', '.join(names)}"
-    driven = page.with_name("driven.html")
-    driven.write_text(page.read_text().replace("</body>", DRIVER))
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
-    done = subprocess.run([browser, *words, driven.as_uri()], capture_output=True, text=True, timeout=120)
-    body = re.search(r"<body([^>]*)>", done.stdout)
-    assert body, done.stderr
-    return dict(re.findall(r'data-(\w+)="([^"]*)"', body[1]))
+"""
 
 
 @pytest.mark.parametrize("ranks", [2, 24, 80])
@@ -45,13 +63,32 @@ def test_simulated_page(evenspan: Run, tmp_path: Path, ranks: int) -> None:
     done = evenspan("simulate", *words, "--html", "page.html")
     assert done.returncode == 0, done.stderr
     plans = "auto hierarchical" if ranks > 64 else "auto hierarchical ring"  # beyond, a ring has a formula only
-    assert in_browser(tmp_path / "page.html") == {"ready": "true", "drawn": plans, "blank": ""}
+    assert in_browser(tmp_path / "page.html", DRIVER) == {"ready": "true", "drawn": plans, "blank": ""}
+
+
+@pytest.mark.parametrize("width", [420, 1200])
+@pytest.mark.parametrize("ranks", [2, 16, 80])
+def test_pictures_can_be_read(evenspan: Run, tmp_path: Path, ranks: int, width: int) -> None:
+    words = ("--lengths", PROLONG, "--ranks", ranks, "--strategy", "mixed,sequence_aware")
+    assert evenspan("simulate", *words, "--html", "page.html").returncode == 0
+    seen = in_browser(tmp_path / "page.html", READER, width)
+    assert seen["unreadable"] == ""
+    assert seen["wide"] == "false"  # the page scrolls down only
+    assert "mean " in seen["said_placement"] and "tokens" in seen["said_placement"]
+    assert re.search(r"mean [\d,]+, most [\d,]+", seen["said_balance"])
+    assert re.search(r"mean [\d,.]+ ms, most [\d,.]+ ms, \d\.\d{3} of the mean", seen["said_balance"])
+    units = {name: set(re.findall(r"[\d.] (\S+)", seen[name])) - {"|"} for name in seen if name.startswith("said_")}
+    assert units["said_timeline"] == {"ms"}
+    assert len(units["said_memory"] - {"ms"}) == 1 and "ms" in units["said_memory"]  # bytes and a time axis
+    assert "to rank" in seen["said_bytes"] and "from" in seen["said_bytes"]
+    assert re.search(r"(\S+) (kB|MB|GB)$", seen["said_bytes"])  # the end of the scale
+    assert seen["legend"].startswith("rank 0rank 1")
 
 
 def test_planned_page(evenspan: Run, tmp_path: Path) -> None:
     words = ("--lengths", PROLONG, "--ranks", 8, "--strategy", "sequence_aware")
     assert evenspan("plan", *words, "--html", "page.html").returncode == 0
-    assert in_browser(tmp_path / "page.html") == {"ready": "true", "drawn": "sequence_aware", "blank": ""}
+    assert in_browser(tmp_path / "page.html", DRIVER) == {"ready": "true", "drawn": "sequence_aware", "blank": ""}
 
 
 def test_page_is_self_contained(evenspan: Run, tmp_path: Path) -> None:

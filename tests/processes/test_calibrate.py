@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +54,18 @@ def test_simulate_takes_what_calibrate_writes(tmp_path: Path, start: list[object
 
 
 def test_standard_output_holds_the_profile_alone() -> None:
-    done = call(PROGRAM, "calibrate", "--out", "-", *SMALL)
+    done = call(PROGRAM, "calibrate", "-o", "-", "-q", *SMALL)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == "calibrated"
     assert done.stderr.startswith("profile: - (2 ranks")
+
+
+def test_long_measuring_says_how_far_it_is() -> None:
+    done = call(PROGRAM, "calibrate", "--out", "-", *SMALL, "--seconds", 3)
+    assert done.returncode == 0, done.stderr
+    first, *_, last = done.stderr.splitlines()
+    assert re.fullmatch(r"evenspan calibrate: \d+ %, .* left", first)
+    assert last.startswith("profile: - (2 ranks")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +75,8 @@ def test_standard_output_holds_the_profile_alone() -> None:
         (["--out", "x.json", "--longes", "9"], "no option \"--longes\"; see --help; did you mean '--longest'?"),
         (["--out", "x.json", "--ranks", "1"], "there is 1; give at least 2"),
         (["--out", "/nowhere/x.json"], '"/nowhere/x.json" cannot be written: No such file'),
+        (["--out", "."], '"." cannot be written: it is a folder; name a file in it'),  # once after minutes of measuring
+        (["--out", "x.json", "--quiet=yes"], "--quiet takes no value"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, words: list[str], text: str) -> None:
@@ -77,8 +88,8 @@ def test_bad_input_is_one_line(tmp_path: Path, words: list[str], text: str) -> N
 
 
 def test_help_lists_the_options_in_both_forms() -> None:
-    listed = [line for line in call(PROGRAM, "calibrate", "--help").stdout.splitlines() if line.startswith("  --")]
-    assert len(listed) == 12
+    listed = [line for line in call(PROGRAM, "calibrate", "--help").stdout.splitlines() if line.startswith("  -")]
+    assert len(listed) == 13
     done = call(sys.executable, "-m", "evenspan", "calibrate", "--help")
     assert done.returncode == 0, done.stderr
     assert all(line in done.stdout for line in listed)

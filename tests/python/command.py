@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "evenspan", *map(str, words)], capture_output=True, text=True, timeout=300
-    )
+def run(*words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "evenspan", *map(str, words)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300)

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from browser import SVG_READER, in_browser
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(os.environ.get("EVENSPAN_BUILD", ROOT / "build")) / "bin" / "evenspan-train"
@@ -74,6 +75,8 @@ def test_runs_are_compared(training_config: Path, tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page
     assert not re.search(r"<script|https?://|<link|@import|url\(", page)  # nothing from outside
+    for width in (420, 1200):
+        assert in_browser(tmp_path / "report.html", SVG_READER, width) == {"unreadable": "", "wide": "false"}
     different = call("compare", tmp_path / "4", tmp_path / "other")
     assert different.returncode == 1
     assert "NOT EQUAL" in different.stdout

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "evenspan/comm/communicator.h"
+#include "evenspan/core/work_part.h"
 #include "evenspan/plan/request.h"
 #include "evenspan/simulate/profile.h"
 
@@ -29,8 +30,9 @@ struct Calibration {
 // Every measurement is a piece of a plan's program, run by the executor on all ranks at once, so that ranks take from
 // each other what they will take in a run. All of them take turns, round after round; a time is the least over the
 // rounds, in the mean over the ranks. Threads of a rank: as the caller set them. Every rank calls it and gets the same
-// result. Throws invalid_argument for the first broken rule of the options; communication when a rank fails.
-Calibration calibrate(const Options& options, const comm::Communicator& communicator);
+// result. Throws invalid_argument for the first broken rule of the options; communication when a rank fails. `work` is
+// told between measurements, on every rank.
+Calibration calibrate(const Options& options, const comm::Communicator& communicator, const WorkPart& work = {});
 
 // The profile as the JSON that `evenspan simulate --profile` reads, with a line for each row of a table. Numbers have
 // six digits.

@@ -14,6 +14,7 @@ struct Command {
   std::string out;               // file of the profile; "-" is standard output
   int32_t threads = 1;           // of each rank, >= 1
   std::optional<int32_t> ranks;  // where they are threads
+  bool quiet = false;            // nothing is said of progress
   bool help = false;             // the rest is then not read
 };
 

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "evenspan/core/work_part.h"
 #include "evenspan/plan/program.h"
 
 namespace evenspan::plan {
@@ -31,6 +32,6 @@ std::string to_string(const Finding& finding);
 
 // Empty when the plan is proven. Stops a proof at its first finding; later proofs that build on it are then left out.
 // Works on spans and intervals, never on single tokens.
-std::vector<Finding> verify(const LoweredPlan& plan);
+std::vector<Finding> verify(const LoweredPlan& plan, const WorkPart& work = {});
 
 }  // namespace evenspan::plan

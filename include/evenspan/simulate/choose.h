@@ -34,6 +34,7 @@ double bound_of_formula(const std::string& strategy);
 // whose busiest_rank_bound() beats the best so far; then each uniform strategy whose bound does. So the choice is never
 // worse, in the model, than any uniform strategy. Strategies without a formula for the masks or the model's
 // windows are simulated on at most kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as predict().
-Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip);
+Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip,
+              const WorkPart& work = {});
 
 }  // namespace evenspan::simulate

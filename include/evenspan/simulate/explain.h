@@ -79,6 +79,6 @@ struct Explanation {
 };
 
 // REQUIRES: as predict().
-Explanation explain(const plan::Plan& plan, const Scenario& scenario);
+Explanation explain(const plan::Plan& plan, const Scenario& scenario, const WorkPart& work = {});
 
 }  // namespace evenspan::simulate

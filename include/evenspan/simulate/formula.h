@@ -27,6 +27,6 @@ struct PlannedPrediction {
 };
 // Plans and simulates, or takes the formula where there is one and the ranks are more than kMostUniformRanks.
 PlannedPrediction plan_and_predict(const plan::Request& request, const Scenario& scenario,
-                                   Timeline timeline = Timeline::skip);
+                                   Timeline timeline = Timeline::skip, const WorkPart& work = {});
 
 }  // namespace evenspan::simulate

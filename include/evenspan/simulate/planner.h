@@ -18,7 +18,8 @@ Scenario scenario_of_run(const Profile& profile, const Model& model, Machine mac
 // choose() among the plans that keep the request's memory budget. Without one it is choose(); with one, every candidate
 // of choose() whose plan keeps it is simulated as it runs then, and strategies by formula, which have no plan, are left
 // out. Throws resource when no candidate keeps the budget; the text names the one that needs least, and how much.
-Choice choose_within_budget(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip);
+Choice choose_within_budget(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip,
+                            const WorkPart& work = {});
 
 struct RunnablePlan {
   std::shared_ptr<const plan::Plan> plan;  // never null; its options name the strategy that made it
@@ -31,6 +32,6 @@ struct RunnablePlan {
 // of a strategy by formula, of which no plan is written on so many ranks, the plan is the best of the other candidates
 // and the note says so. The same input gives the same plan on every rank. Throws as plan::make_plan() and
 // choose_within_budget(), and invalid_argument for kAuto without a scenario. Threads: callable from several at once.
-RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario);
+RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario, const WorkPart& work = {});
 
 }  // namespace evenspan::simulate

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "evenspan/core/work_part.h"
 #include "evenspan/plan/plan.h"
 #include "evenspan/simulate/simulator.h"
 
@@ -54,7 +55,9 @@ struct Prediction {
 // taken the same time on every rank, to a millionth; the rest then take that time too. Up to there the composition is
 // exact within the model; beyond, ranks that share only a card, and that drift apart, might share it otherwise. Not
 // modelled: the optimiser, the reduction of gradients, recomputation, and that transfers slow kernels down. REQUIRES:
-// plan.request has the scenario's topology and shape, and is of the model's widest layers (simulate/layers.h).
-Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline timeline = Timeline::skip);
+// plan.request has the scenario's topology and shape, and is of the model's widest layers (simulate/layers.h). `work`
+// is told of ranks that are lowered and of layers that are simulated.
+Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline timeline = Timeline::skip,
+                   const WorkPart& work = {});
 
 }  // namespace evenspan::simulate

@@ -2,7 +2,7 @@
 
 #include "cli/train/commands.h"
 #include "evenspan/core/error.h"
-#include "evenspan/nn/safetensors.h"
+#include "evenspan/core/output_file.h"
 #include "evenspan/train/report.h"
 
 namespace evenspan::cli {
@@ -29,11 +29,12 @@ int compare(const Arguments& arguments) {
     fail_invalid("[compare] RUN and REFERENCE are needed, ", parsed.positional.size(),
                  " folders were given; see compare --help");
   }
+  for (const auto& [name, path] : parsed.options) check_outputs({{"--" + name, path}});
   const train::Comparison comparison = train::compare_runs(parsed.positional[0], parsed.positional[1],
                                                            {parsed.positional.begin() + 2, parsed.positional.end()});
   std::printf("%s", train::comparison_table(comparison).c_str());
   for (const auto& [name, path] : parsed.options) {
-    nn::write_file(path, train::comparison_page(comparison));
+    write_outputs({{path, train::comparison_page(comparison)}});
     std::printf("page: %s\n", path.c_str());
   }
   return comparison.equal ? kDone : kRefused;

@@ -8,6 +8,7 @@
 #include "cli/train/commands.h"
 #include "evenspan/comm/communicator.h"
 #include "evenspan/core/error.h"
+#include "evenspan/core/output_file.h"
 #include "evenspan/nn/decoder.h"
 #include "evenspan/nn/loss.h"
 #include "evenspan/nn/safetensors.h"
@@ -57,6 +58,7 @@ Options read_options(const Parsed& parsed) {
     }
   }
   if (o.tokens.empty() || o.out.empty()) fail_invalid("[probe] --tokens and --out are needed; see probe --help");
+  check_outputs({{"--out", o.out}});
   return o;
 }
 

@@ -46,13 +46,17 @@ std::string to_string(const Finding& finding) {
   return join_text("[", to_string(finding.proof), "]", where, where.empty() ? " " : ": ", finding.text);
 }
 
-std::vector<Finding> verify(const LoweredPlan& plan) {
+std::vector<Finding> verify(const LoweredPlan& plan, const WorkPart& work) {
   std::vector<Finding> findings;
   if (!holds(&findings, [&] { proofs::prove_well_formed(plan); })) return findings;
+  work.tell(1, 5);
   holds(&findings, [&] { proofs::prove_memory(plan); });
+  work.tell(2, 5);
   holds(&findings,
         [&] { plan.request.shape.is_linear() ? proofs::prove_linear_coverage(plan) : proofs::prove_coverage(plan); });
+  work.tell(3, 5);
   if (holds(&findings, [&] { proofs::prove_matching(plan); })) {
+    work.tell(4, 5);
     holds(&findings, [&] { proofs::prove_dataflow_and_result(plan); });
   }
   return findings;
