@@ -1,5 +1,6 @@
 """Runs the program `evenspan`."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,9 +12,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-examples", action="store_true", help="write the outputs in docs/ anew (test_docs.py)")
 
 
+# What a command says of its progress where the machine is so busy that it takes more than two seconds.
+PROGRESS = re.compile(r"^evenspan \w+: (\d+ %, .* left|.* so far)\n", re.M)
+
+
 @pytest.fixture
 def evenspan(tmp_path: Path) -> Run:
-    """A function that runs evenspan with the given words in an empty folder; `stdin` is text or bytes."""
+    """A function that runs evenspan with the given words in an empty folder; `stdin` is text or bytes.
+
+    Lines of progress are left out of its standard error.
+    """
 
     def run(*words: object, stdin: str | bytes = b"", binary: Path = BINARY) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -23,6 +31,7 @@ def evenspan(tmp_path: Path) -> Run:
             cwd=tmp_path,
             timeout=120,
         )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        said = PROGRESS.sub("", done.stderr.decode())
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), said)
 
     return run
