@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "evenspan/core/error.h"
+#include "evenspan/plan/linear.h"
 
 namespace evenspan::plan {
 
@@ -118,6 +119,7 @@ void validate(const Request& request) {
     fail_invalid("[plan] ", shape.num_kv_heads, " kv heads do not divide ", shape.num_heads,
                  " heads; every kv head serves the same number of query heads");
   }
+  if (shape.is_linear()) check_recurrent(request.documents, "plan");
   const Topology& topology = request.topology;
   if (topology.num_ranks < 1) fail_invalid("[plan] there are ", topology.num_ranks, " ranks; give at least 1");
   if (topology.levels.empty() || topology.levels.back().group_size != topology.num_ranks) {

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "run/second_derivatives.h"
 #include "run/table.h"
 
 namespace evenspan::run {
@@ -57,8 +58,12 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                                .findSchemaOrThrow("evenspan::attention_backward", "")
                                .typed<decltype(run::backward)>();
     const auto saved = context->get_saved_variables();
-    auto [query, key, value] = op.call(gradients[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]);
-    return {query, key, value, at::Tensor()};
+    const auto [query, key, value] = [&] {
+      const at::AutoDispatchBelowADInplaceOrView guard;
+      return op.call(gradients[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]);
+    }();
+    if (!c10::GradMode::is_enabled()) return {query, key, value, at::Tensor()};
+    return differentiable_once({query, key, value, at::Tensor()}, gradients, find_entry(saved[5]), "attention");
   }
 };
 

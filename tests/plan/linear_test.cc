@@ -343,6 +343,35 @@ TEST(Linear, DamagedProgramsAreRefused) {
   }
 }
 
+// A recurrence goes one way: what a full or prefix mask shows ahead it would leave out without a word.
+TEST(Linear, MasksThatLookAheadAreRefused) {
+  for (const char* fits : {"causal", "window:3", "prefix:1"}) {
+    Case c = one_document(2, 2, "all_gather", 20);
+    c.plan.request.documents = Documents({40}, parse_mask(fits));
+    const LoweredPlan plan = lower_linear_all(c.plan, c.shape, c.options);
+    EXPECT_TRUE(verify(plan).empty()) << fits;
+    EXPECT_EQ(print(parse(print(plan))), print(plan));
+  }
+  for (const char* looks_ahead : {"full", "prefix:2"}) {
+    Case c = one_document(2, 2, "all_gather", 20);
+    LoweredPlan plan = lower_linear_all(c.plan, c.shape, c.options);
+    c.plan.request.documents = plan.request.documents = Documents({40}, parse_mask(looks_ahead));
+    EXPECT_THROW(lower_linear_all(c.plan, c.shape, c.options), Error) << looks_ahead;
+    const std::vector<Finding> findings = verify(plan);
+    ASSERT_EQ(findings.size(), 1u) << looks_ahead;
+    EXPECT_NE(findings[0].text.find("whose tokens see none after them"), std::string::npos) << findings[0].text;
+    try {
+      parse(print(plan));
+      ADD_FAILURE() << looks_ahead;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("goes from a token to those after it alone"), std::string::npos)
+          << error.what();
+    }
+  }
+  EXPECT_EQ(first_looking_ahead(Documents({{40, Mask{}}, {1, parse_mask("full")}})), DocumentId(-1));
+  EXPECT_EQ(first_looking_ahead(Documents({{40, Mask{}}, {2, parse_mask("full")}})), DocumentId(1));
+}
+
 TEST(Linear, BadShapesAndOptionsAreRefused) {
   Case c = one_document(2, 2, "all_gather");
   const auto text = [&] {

@@ -382,8 +382,10 @@ TEST(LinearAttention, AKernelOfTheUsers) {
 }
 
 // What a rank's error says.
-std::string error_of(const LinearInput& input, const LinearOptions& options = {}) {
-  const auto plan = plan_for({4, 2}, 1, "ring", plan::ElementType::f32);
+std::string error_of(const LinearInput& input, const LinearOptions& options = {}, const char* mask = "causal") {
+  plan::Request request = plan_for({4, 2}, 1, "ring", plan::ElementType::f32)->request;
+  request.documents = plan::Documents({4, 2}, plan::parse_mask(mask));
+  const auto plan = plan::make_plan(std::move(request));
   const run::Executable executable(plan, comm::make_threads_communicators(1)[0]);
   try {
     run::linear_attention(input, executable, options);
@@ -428,6 +430,8 @@ TEST(LinearAttention, BadInputNamesTheRuleAndTheRemedy) {
   bad.key = bad.key * 0;
   expect(error_of(bad, options), "row 0, head 0 would be divided by 0");
   options = {};
+  expect(error_of(good, options, "full"), "document 0 has the mask full, but the state of a linear layer goes from");
+  EXPECT_EQ(error_of(good, options, "window:2"), "no error");
   options.transport = "allgather";
   expect(error_of(good, options), "did you mean 'all_gather'?");
   options.transport = "pipelined";

@@ -30,11 +30,18 @@ struct TransportInfo {
 };
 const std::vector<TransportInfo>& transports();
 
+// The first document whose mask shows a query keys after it; -1 if there is none. A linear layer, whose state goes from
+// each token to those after it alone, has no such plans. Windows, which hide keys, are no masks of a state either, but
+// their plans place the tokens of a linear layer as well as others do.
+DocumentId first_looking_ahead(const Documents& documents);
+// Throws invalid_argument, as `[operation] ...`, where there is one.
+void check_recurrent(const Documents& documents, const char* operation);
+
 // Throws invalid_argument unless the shape is of a linear layer and the options name a transport and a number of blocks
 // that the heads allow.
 void validate(const AttentionShape& shape, const StateOptions& options);
 
-// The program of one rank for a linear layer of this shape. Throws as `validate`.
+// The program of one rank for a linear layer of this shape. Throws as `validate` and check_recurrent.
 RankProgram lower_linear(const Plan& plan, const AttentionShape& shape, const StateOptions& options, Rank rank);
 // All programs, as `verify` and the text form take them; the request's shape is `shape`.
 LoweredPlan lower_linear_all(const Plan& plan, const AttentionShape& shape, const StateOptions& options);

@@ -61,6 +61,20 @@ StateTraffic traffic(const Plan& plan, const AttentionShape& shape, const StateO
 
 }  // namespace
 
+DocumentId first_looking_ahead(const Documents& documents) {
+  const auto at = std::find_if(documents.all().begin(), documents.all().end(),
+                               [](const Document& document) { return allowed_keys(document, 0).end > 1; });
+  return at == documents.all().end() ? DocumentId(-1) : DocumentId(at - documents.all().begin());
+}
+
+void check_recurrent(const Documents& documents, const char* operation) {
+  const DocumentId ahead = first_looking_ahead(documents);
+  if (ahead < 0) return;
+  fail_invalid("[", operation, "] document ", ahead, " has the mask ", to_string(documents[ahead].mask),
+               ", but the state of a linear layer goes from a token to those after it alone; plan with causal (or, for "
+               "the placement, window) masks");
+}
+
 void validate(const AttentionShape& shape, const StateOptions& options) {
   if (!shape.is_linear() || shape.num_heads < 1 || shape.num_kv_heads != shape.num_heads || shape.head_dim < 1) {
     fail_invalid("[linear] the shape has ", shape.num_heads, " heads, ", shape.num_kv_heads,
@@ -88,6 +102,7 @@ StateTraffic backward_traffic(const Plan& plan, const AttentionShape& shape, con
 
 RankProgram lower_linear(const Plan& plan, const AttentionShape& shape, const StateOptions& options, Rank rank) {
   validate(shape, options);
+  check_recurrent(plan.request.documents, "linear");
   return LinearLowering(plan, shape, options, rank).run();
 }
 

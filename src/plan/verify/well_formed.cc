@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "evenspan/plan/linear.h"
 #include "plan/verify/homes.h"
 #include "plan/verify/linear_form.h"
 #include "plan/verify/proof.h"
@@ -49,6 +50,10 @@ void check_request(const LoweredPlan& plan) {
     if (kind > MaskKind::prefix || extent < 0 || (kind == MaskKind::window && extent < 1)) {
       refute(Proof::coverage, Site{}, "document ", d, " has mask ", static_cast<int>(kind), " of extent ", extent);
     }
+  }
+  if (const DocumentId ahead = first_looking_ahead(documents); shape.is_linear() && ahead >= 0) {
+    refute(Proof::coverage, Site{}, "document ", ahead, " has mask ", to_string(documents[ahead].mask),
+           " in a plan of a linear layer, whose tokens see none after them");
   }
   const auto num_programs = static_cast<int64_t>(plan.programs.size());
   if (num_programs < 1 || num_programs != plan.request.num_ranks() || num_programs != plan.placement.num_ranks()) {

@@ -8,6 +8,7 @@
 #include "evenspan/run/linear.h"
 #include "run/entry.h"
 #include "run/interpreter.h"
+#include "run/second_derivatives.h"
 #include "run/table.h"
 
 namespace evenspan::run {
@@ -63,6 +64,7 @@ AttentionShape shape_of(const LinearInput& input, const Executable::Entry& entry
   const int64_t rows = plan.placement.num_tokens(entry.communicator().rank());
   const plan::ElementType element = plan.request.shape.element;
   const at::ScalarType type = scalar_type(element), wide = scalar_type(plan::accumulation_type(element));
+  plan::check_recurrent(plan.request.documents, "linear_attention");
   const at::Tensor& q = input.query;
   if (!q.defined() || q.dim() != 3 || q.size(0) != rows || q.size(1) < 1 || q.size(2) < 1) {
     fail_invalid("[linear_attention] query has shape ", q.defined() ? join_text(q.sizes()) : "undefined", "; rank ",
@@ -165,7 +167,8 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
                                            *layer->program, *layer->kernel);
     });
     auto& [query, key, value, gate, beta] = result.operands;
-    return {query, key, value, gate, beta, result.initial_state, at::Tensor()};
+    return differentiable_once({query, key, value, gate, beta, result.initial_state, at::Tensor()}, gradients,
+                               layer->entry, "linear_attention");
   }
 };
 

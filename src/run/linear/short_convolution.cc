@@ -10,6 +10,7 @@
 #include "evenspan/plan/halo.h"
 #include "evenspan/run/linear.h"
 #include "run/entry.h"
+#include "run/second_derivatives.h"
 
 namespace evenspan::run {
 namespace {
@@ -144,28 +145,35 @@ struct ConvolutionFunction : torch::autograd::Function<ConvolutionFunction> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    const auto saved = context->get_saved_variables();
-    const at::Tensor &padded = saved[0], &weight = saved[1];
     const auto capsule = context->saved_data["layer"].toCapsule();
     const auto* layer = static_cast<const Layer*>(capsule.get());
-    const int64_t num_sums = layer->num_sums();
-    const Rows& all = layer->rows.own_or_zeros();
-    const at::Tensor sums = gather(with_zeros(gradients[0]), Rows(all.end() - num_sums, all.end()));
+    return differentiable_once(gradients_of(*context, *layer, gradients[0]), gradients, layer->entry,
+                               "short_convolution");
+  }
+
+ private:
+  static torch::autograd::variable_list gradients_of(const torch::autograd::AutogradContext& context,
+                                                     const Layer& layer, const at::Tensor& grad_output) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    const auto saved = context.get_saved_variables();
+    const at::Tensor &padded = saved[0], &weight = saved[1];
+    const int64_t num_sums = layer.num_sums();
+    const Rows& all = layer.rows.own_or_zeros();
+    const at::Tensor sums = gather(with_zeros(grad_output), Rows(all.end() - num_sums, all.end()));
     at::Tensor grad_x, grad_weight;
-    if (context->needs_input_grad(1)) {
+    if (context.needs_input_grad(1)) {
       grad_weight = at::zeros(weight.sizes(), weight.options());
-      for (int64_t i = 0; i < layer->width && num_sums > 0; ++i) {
+      for (int64_t i = 0; i < layer.width && num_sums > 0; ++i) {
         grad_weight.select(1, i).copy_((padded.narrow(0, i, num_sums) * sums).sum(0));
       }
     }
-    if (context->needs_input_grad(0)) {
+    if (context.needs_input_grad(0)) {
       const at::Tensor grad_padded = at::zeros(padded.sizes(), padded.options());
-      for (int64_t i = 0; i < layer->width && num_sums > 0; ++i) {
+      for (int64_t i = 0; i < layer.width && num_sums > 0; ++i) {
         grad_padded.narrow(0, i, num_sums).addcmul_(sums, weight.select(1, i));
       }
       grad_x =
-          layer->entry->call("short convolution backward", layer->kind, [&] { return layer->rows.unpad(grad_padded); });
+          layer.entry->call("short convolution backward", layer.kind, [&] { return layer.rows.unpad(grad_padded); });
     }
     return {grad_x, grad_weight, at::Tensor()};
   }
