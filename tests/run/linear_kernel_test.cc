@@ -343,6 +343,47 @@ TEST_F(LinearKernelTest, GatesMayBeExtreme) {
   }
 }
 
+// Each head (and key dimension) has a gate of its own strength, from one that forgets nothing to one that leaves 1e-35,
+// and so has its gradient: what a weak gate's rows lose by rounding is not in it, nor what its own keys bring to the
+// final state behind it. A gradient's terms have either sign and may be ten times as large as it.
+TEST_F(LinearKernelTest, GradientsOfStrongGatesAreGoodToTheirOwnSize) {
+  const auto kernel = make_chunked_kernel();
+  const std::vector<int64_t> lengths = {161, 40};
+  const double strengths[] = {-0.01, -1, -5, -20, -40, -60, -80};
+  for (const Variant& variant : kVariants) {
+    if (variant.gate_dims == 0) continue;
+    for (size_t first = 0; first < std::size(strengths); ++first) {
+      at::Tensor gate = gates(variant, 203).zero_();
+      const at::Tensor columns = gate.view({-1, variant.gate_dims == 3 ? kHeads * kKeyDim : kHeads});
+      for (int64_t c = 0; c < columns.size(1); ++c) {
+        columns.select(1, c).fill_(strengths[(first + static_cast<size_t>(c)) % std::size(strengths)]);
+      }
+      const Problem p = problem(variant, lengths, at::kFloat, gate);
+      const LinearGradients results = results_for(p.operands);
+      const auto pass = kernel->backward(p.operands, p.grad_output, results);
+      pass->intra(p.segments, p.states, {1, 1});
+      pass->apply(p.segments, p.states, p.grad_states);
+      pass->finish();
+      std::vector<at::Tensor> actual, expected;
+      for (size_t s = 0; s < lengths.size(); ++s) {
+        const RowRange& rows = p.segments[s];
+        const auto part = [&](const at::Tensor& x) { return as_double(x).narrow(0, rows.begin, rows.size()); };
+        expected.push_back(recurrence_gradients(rows_of(p.operands, rows), as_double(p.states[s]), part(p.grad_output),
+                                                as_double(p.grad_states[s]))
+                               .operands.gate);
+        if (variant.gate_dims > 1) actual.push_back(part(results.gate));
+      }
+      const at::Tensor wanted = at::cat(expected);
+      const bool fixed = variant.gate_dims == 1;
+      const at::Tensor error =
+          fixed ? (as_double(results.gate) - wanted.sum(0)).abs() : (at::cat(actual) - wanted).abs().amax(0);
+      const at::Tensor size = fixed ? wanted.abs().sum(0) : wanted.abs().amax(0);
+      const double worst = (error / size).max().item<double>();
+      EXPECT_LE(worst, 10 * tolerance(at::kFloat)) << variant.name << ", from " << strengths[first];
+    }
+  }
+}
+
 TEST_F(LinearKernelTest, UsesThreads) {
   at::set_num_threads(3);
   const auto kernel = make_chunked_kernel(256);

@@ -141,10 +141,9 @@ void BlockWork::solve() {
 }
 
 Kept BlockWork::release() {
-  if (!delta()) return {std::exchange(states, at::Tensor()), last.clone(), {}, {}, {}};
+  if (!delta()) return {std::exchange(states, at::Tensor()), {}, {}, {}};
   written = at::Tensor();
   return {{},
-          {},
           std::exchange(written_, at::Tensor()),
           std::exchange(erase.pairs, at::Tensor()),
           std::exchange(inverse, at::Tensor())};
@@ -153,7 +152,6 @@ Kept BlockWork::release() {
 void BlockWork::restore(Kept kept, const at::Tensor& current) {
   if (!delta()) {
     states = std::move(kept.states);
-    last = std::move(kept.last);
     return;
   }
   written = std::move(kept.written);
@@ -177,7 +175,6 @@ StateDecay BlockWork::wave_decay(int64_t wave) const {
 void BlockWork::advance(const at::Tensor& current) {
   if (!delta()) return advance_written(current);
   fitted(&states, key_dim_, state_dim_);
-  last = current;
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
     const Matrices state = wave_states(current, w), before = wave(states, w), own = wave(written, w);
     step_states(before, wave_decay(w), Step::decay, state);
@@ -190,7 +187,6 @@ void BlockWork::advance(const at::Tensor& current) {
 
 void BlockWork::advance_written(const at::Tensor& current) {
   multiply(Matrices(key_end).transposed(), written, Zeros::none, Sum::over, fitted(&states, key_dim_, state_dim_));
-  last = current;
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
     step_states(wave(states, w), wave_decay(w), Step::increment, wave_states(current, w));
   }

@@ -25,7 +25,7 @@ at::Tensor& fit(at::Tensor* tensor, at::IntArrayRef sizes, const at::TensorOptio
 
 // What of a block may be kept for a later sweep over it.
 struct Kept {
-  at::Tensor states, last;                   // without beta
+  at::Tensor states;                         // without beta
   at::Tensor written, erase_pairs, inverse;  // with beta
 };
 
@@ -78,7 +78,6 @@ class BlockWork {
   at::Tensor inverse;   // [N, C, C]
   at::Tensor written;   // [N, C, state_dim]
   at::Tensor states;    // [N, key_dim, state_dim], at the chunks' begins
-  at::Tensor last;      // [runs * heads, key_dim, state_dim], at the runs' ends
 
  private:
   Gather gather_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader,

@@ -21,7 +21,7 @@ struct ReaderRows {
 template <class W>
 struct ChunkRows {
   const W *from_begin = nullptr, *to_end = nullptr, *up = nullptr, *down = nullptr;
-  const W *key = nullptr, *grad_key = nullptr, *grad_late = nullptr, *key_unfactored = nullptr;
+  const W *key = nullptr, *grad_key = nullptr, *grad_end = nullptr, *key_unfactored = nullptr;
   const W *grad_written = nullptr, *grad_sums = nullptr, *grad_whole = nullptr;
   ReaderRows<W> query, erase;
   int64_t rows = 0, key_dim = 0, value_dim = 0, width = 0;
@@ -61,6 +61,7 @@ template <class W>
   }
 }
 
+// out = the gradient of key r; `gate` gets what the pairs add to that of the sum g_r.
 template <class W>
 [[gnu::always_inline]] inline void key_row(const ChunkRows<W>& c, int64_t r, W* __restrict gate, W* __restrict out) {
   const int64_t dim = c.key_dim, at = r * dim;
@@ -69,14 +70,34 @@ template <class W>
     std::copy(grad, grad + dim, out);
   } else if (c.kind == GateKind::scalar) {
     const W decay = c.to_end[r];
-    const W* late = c.grad_late + at;
-    for (int64_t d = 0; d < dim; ++d) out[d] = grad[d] + decay * late[d];
-    *gate -= decay * dot(key, late, dim);
+    const W* end = c.grad_end + at;
+    for (int64_t d = 0; d < dim; ++d) out[d] = grad[d] + decay * end[d];
   } else {
     const W* down = c.down + at;
     for (int64_t d = 0; d < dim; ++d) out[d] = down[d] * grad[d];
     for (int64_t d = 0; c.key_unfactored != nullptr && d < dim; ++d) out[d] += c.key_unfactored[at + d];
+    const W* end = c.grad_end + at;
     for (int64_t d = 0; d < dim; ++d) gate[d] -= key[d] * out[d];
+    for (int64_t d = 0; d < dim; ++d) out[d] += down[d] * end[d];
+  }
+}
+
+// passing[r] = the part of a row's gate by way of the state that the chunk leaves: a sum over the rows before r, whose
+// keys pass the gate, and not the whole less those from r on, which a strong gate would leave little of but rounding.
+template <class W>
+[[gnu::always_inline]] inline void pass_end(const ChunkRows<W>& c, W* __restrict passing) {
+  const int64_t dim = c.key_dim;
+  std::copy(c.grad_whole, c.grad_whole + c.width, passing);
+  for (int64_t r = 0; r + 1 < c.rows; ++r) {
+    const W *key = c.key + r * dim, *end = c.grad_end + r * dim;
+    const W* __restrict before = passing + r * c.width;
+    W* __restrict after = passing + (r + 1) * c.width;
+    if (c.kind == GateKind::scalar) {
+      *after = *before + c.to_end[r] * dot(key, end, dim);
+    } else {
+      const W* down = c.down + r * dim;
+      for (int64_t d = 0; d < dim; ++d) after[d] = before[d] + key[d] * (down[d] * end[d]);
+    }
   }
 }
 
@@ -116,8 +137,9 @@ template <class T, class W>
 
 template <class W>
 struct Scratch {
-  Scratch(int64_t dim, int64_t width) : gate(width), grad(dim), grad_key(dim) {}
-  std::vector<W> gate, grad, grad_key;
+  Scratch(int64_t rows, int64_t dim, int64_t width)
+      : gate(width), sum(width), passing(rows * width), grad(dim), grad_key(dim) {}
+  std::vector<W> gate, sum, passing, grad, grad_key;
 };
 
 // From the last row to the first: a row's gate is in the sums of that row and of all after it. Returns the sum of a
@@ -125,15 +147,18 @@ struct Scratch {
 template <class T, class W>
 EVENSPAN_VECTOR_CLONES W write_chunk(const ChunkRows<W>& c, const HeadRows<T, W>& h, Scratch<W>* scratch) {
   W *gate = scratch->gate.data(), *grad = scratch->grad.data(), *grad_key = scratch->grad_key.data();
-  if (c.width > 0) std::copy(c.grad_whole, c.grad_whole + c.width, gate);
+  W *sum = scratch->sum.data(), *passing = scratch->passing.data();
+  std::fill(gate, gate + c.width, W(0));
+  if (c.width > 0) pass_end(c, passing);
   W total = 0;
   for (int64_t r = c.rows; r-- > 0;) {
     if (c.kind == GateKind::scalar) *gate += c.grad_sums[r];
     write_row(c, h, r, gate, grad, grad_key);
+    for (int64_t d = 0; d < c.width; ++d) sum[d] = gate[d] + passing[r * c.width + d];
     if (h.grad_gate != nullptr) {
-      store(gate, c.width, W(1), h.grad_gate + r * h.gate_stride, h.gate_ahead);
+      store(sum, c.width, W(1), h.grad_gate + r * h.gate_stride, h.gate_ahead);
     } else if (c.width > 0) {
-      total += *gate;
+      total += *sum;
     }
   }
   return total;
@@ -167,7 +192,7 @@ void write_gradients(const LinearOperands& operands, const std::vector<RowRange>
       c.down = matrix(decays.down, n, size);
       c.key = matrix(key, n, size);
       c.grad_key = matrix(gradients.key, n, size);
-      c.grad_late = matrix(gradients.key_late, n, size);
+      c.grad_end = matrix(gradients.key_end, n, size);
       c.key_unfactored = matrix(gradients.key_unfactored, n, size);
       c.grad_written = matrix(gradients.written, n, rows * value_dim);
       c.grad_sums = matrix(gradients.sums, n, rows);
@@ -213,7 +238,7 @@ void write_gradients(const LinearOperands& operands, const std::vector<RowRange>
       return h;
     };
     at::parallel_for(0, key.size(0), grain(rows * key_dim), [&](int64_t begin, int64_t end) {
-      Scratch<W> scratch(key_dim, width);
+      Scratch<W> scratch(rows, key_dim, width);
       for (int64_t n = begin; n < end; ++n) {
         const RowRange& range = chunks[static_cast<size_t>(n / heads)];
         const W total = write_chunk(chunk_of(n, range), head_of(range.begin, n % heads), &scratch);

@@ -63,12 +63,12 @@ EVENSPAN_VECTOR_CLONES void step_state(const StateRows<W>& s, Step step) {
 }
 
 template <class W>
-EVENSPAN_VECTOR_CLONES void step_state_back(const StateRows<W>& s, const W* after, W* grad_whole) {
+EVENSPAN_VECTOR_CLONES void step_state_back(const StateRows<W>& s, const W* before, W* grad_whole) {
   if (grad_whole != nullptr) std::fill(grad_whole, grad_whole + s.width, W(0));
   for (int64_t r = 0; r < s.rows; ++r) {
     const W whole = s.whole_of(r), end = s.end_of(r);
     W* __restrict a = s.stack + r * s.dim, * __restrict b = s.state + r * s.dim;
-    if (grad_whole != nullptr) grad_whole[s.width == 1 ? 0 : r] += dot(after + r * s.dim, b, s.dim);
+    if (grad_whole != nullptr) grad_whole[s.width == 1 ? 0 : r] += whole * dot(before + r * s.dim, b, s.dim);
     for (int64_t d = 0; d < s.dim; ++d) {
       const W stacked = a[d];
       a[d] = end * b[d];
@@ -136,11 +136,11 @@ void step_states(const Matrices& stack, const StateDecay& decay, Step step, cons
   });
 }
 
-void step_back(const Matrices& stack, const StateDecay& decay, const Matrices& grad, const Matrices& after,
+void step_back(const Matrices& stack, const StateDecay& decay, const Matrices& grad, const Matrices& before,
                const Matrices& grad_whole) {
   AT_DISPATCH_FLOATING_TYPES(grad.type, "step_back", [&] {
     for_each_state<scalar_t>(stack, decay, grad, [&](const StateRows<scalar_t>& s, int64_t n) {
-      step_state_back<scalar_t>(s, after.of<scalar_t>(n), grad_whole.of<scalar_t>(n));
+      step_state_back<scalar_t>(s, before.of<scalar_t>(n), grad_whole.of<scalar_t>(n));
     });
   });
 }

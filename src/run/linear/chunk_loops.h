@@ -100,8 +100,8 @@ enum class Step {
 };
 void step_states(const Matrices& stack, const StateDecay& decay, Step step, const Matrices& state);
 // A step of the gradients: (stack, grad) = (end * grad, whole * grad + stack). Where `grad_whole`, like `whole`, is
-// defined, it gets the gradient of g_last by way of what the chunk leaves, the states `after`.
-void step_back(const Matrices& stack, const StateDecay& decay, const Matrices& grad, const Matrices& after,
+// defined, it gets the gradient of g_last by way of what the chunk leaves of `before`, the states at its begin.
+void step_back(const Matrices& stack, const StateDecay& decay, const Matrices& grad, const Matrices& before,
                const Matrices& grad_whole);
 
 }  // namespace evenspan::run::chunked

@@ -81,7 +81,7 @@ class Backward : public LinearBackward {
 
   // Carries the gradients of the runs' states from their ends to their begins. grad_states_ gets those at the chunks'
   // ends, times Decays::end; with beta, where the queries are paired, grad_written_ what is written. If `gates`,
-  // grad_whole_ gets those of the gates by way of the states at the chunks' ends.
+  // grad_whole_ gets BlockGradients::whole, of the states at the chunks' begins.
   void retreat(const at::Tensor& current, bool gates) {
     const Block& block = work_.block();
     if (work_.delta()) {
@@ -92,29 +92,15 @@ class Backward : public LinearBackward {
     if (gates) fit(&grad_whole_, work_.decays.whole.sizes(), work_.options());
     for (int64_t w = block.num_waves(); w-- > 0;) {
       const Matrices state = work_.wave_states(current, w), after = work_.wave(grad_states_, w);
-      gates ? step_back(w, after, state) : chunked::step_back(after, work_.wave_decay(w), state, {}, {});
+      const Matrices none;
+      step_back(after, work_.wave_decay(w), state, gates ? work_.wave(work_.states, w) : none,
+                gates ? work_.wave(grad_whole_, w) : none);
       if (!work_.delta()) continue;
       const Matrices solved = work_.wave(grad_solved_, w), written = work_.wave(grad_written_, w);
       multiply(work_.wave(work_.key_end, w), after, Zeros::none, Sum::add, solved);
       multiply(work_.wave(work_.inverse, w).transposed(), solved, Zeros::left_below, Sum::over, written);
       multiply(work_.wave(work_.erase.decayed, w).transposed(), written, Zeros::none, Sum::add, state);
     }
-  }
-
-  // Of the runs with a chunk in wave w, the first have another after it, at whose begin is the state that this one
-  // leaves.
-  void step_back(int64_t w, const Matrices& after, const Matrices& grad) {
-    const Block& block = work_.block();
-    const int64_t longer = w + 1 < block.num_waves() ? block.wave_size(w + 1) * heads_ : 0;
-    const StateDecay decay = work_.wave_decay(w);
-    const Matrices grad_whole = work_.wave(grad_whole_, w);
-    const auto step = [&](int64_t begin, int64_t size, const Matrices& left) {
-      if (size == 0) return;
-      const auto part = [&](const Matrices& all) { return all.part(begin, size); };
-      chunked::step_back(part(after), {part(decay.whole), part(decay.end)}, part(grad), left, part(grad_whole));
-    };
-    if (longer > 0) step(0, longer, work_.wave(work_.states, w + 1));
-    step(longer, after.count - longer, Matrices(work_.last).part(longer, after.count - longer));
   }
 
   // What a first sweep leaves for the second.
@@ -211,13 +197,13 @@ class Backward : public LinearBackward {
                gradients.key);
       readers.push_back(work_.erase);
     }
-    if (kind == GateKind::scalar) {
-      gradients.key_late = work_.fitted(&grad_key_late_, work_.chunk_tokens(), key_dim_);
-      multiply(work_.written, Matrices(grad_states_).transposed(), Zeros::none, Sum::over, gradients.key_late);
-    } else {
+    if (kind == GateKind::none) {
       multiply(work_.written, Matrices(grad_states_).transposed(), Zeros::none, Sum::add, gradients.key);
+    } else {
+      gradients.key_end = work_.fitted(&grad_key_end_, work_.chunk_tokens(), key_dim_);
+      multiply(work_.written, Matrices(grad_states_).transposed(), Zeros::none, Sum::over, gradients.key_end);
+      gradients.whole = grad_whole_;
     }
-    if (kind != GateKind::none) gradients.whole = grad_whole_;
     if (fixed_gate()) gradients.fixed_gate = fit(&grad_fixed_, {gradients.key.size(0)}, work_.options());
     write_gradients(operands_, work_.block().chunks, work_.decays, readers, work_.key, gradients, results_);
     if (fixed_gate()) fixed_gate_.add_(grad_fixed_.view({-1, heads_}).sum(0, false, at::kDouble));
@@ -253,7 +239,7 @@ class Backward : public LinearBackward {
   int64_t heads_, key_dim_, value_dim_;
   BlockWork work_;
   at::Tensor fixed_gate_;  // [heads], so far
-  at::Tensor grad_out_, grad_states_, grad_solved_, grad_written_, grad_key_, grad_key_late_, grad_sums_, grad_fixed_;
+  at::Tensor grad_out_, grad_states_, grad_solved_, grad_written_, grad_key_, grad_key_end_, grad_sums_, grad_fixed_;
   at::Tensor grad_whole_, key_unfactored_;
 };
 
