@@ -88,6 +88,28 @@ at::Tensor ShardedAdamW::flat_gradients() {
   return flat;
 }
 
+// The norm of all ranks' parts. In the same gather the ranks see that they made the same calls: where messages have no
+// tags (NCCL), those of layers that one rank calls in another order could have been mixed up without a word.
+double ShardedAdamW::gradient_norm(const at::Tensor& part) const {
+  const uint64_t calls = communicator_.call_hash() >> 11;  // 52 bits, which a float64 holds
+  at::Tensor own = at::empty({2}, at::kDouble);
+  own[0] = part.to(at::kDouble).square().sum();
+  own[1] = static_cast<double>(calls);
+  double square = 0;
+  int64_t rank = 0;
+  for (const at::Tensor& of_rank : comm::all_gather(communicator_, own, "optimizer: gradient norm")) {
+    const auto* row = of_rank.const_data_ptr<double>();
+    if (row[1] != static_cast<double>(calls)) {
+      fail(ErrorKind::communication, "[optimizer] all ranks make the same calls in the same order, but ranks ",
+           communicator_.rank(), " and ", rank,
+           " made others before this step; look for a layer or batch that one of them leaves out or calls earlier");
+    }
+    square += row[0];
+    ++rank;
+  }
+  return std::sqrt(square);
+}
+
 double ShardedAdamW::step(double learning_rate) {
   const c10::AutoGradMode no_gradients(false);
   at::Tensor gradient;
@@ -96,8 +118,7 @@ double ShardedAdamW::step(double learning_rate) {
     gradient =
         comm::reduce_scatter(communicator_, flat.split(shard_), "optimizer: sum gradients").narrow(0, 0, end_ - begin_);
   }
-  const at::Tensor square = gradient.to(at::kDouble).square().sum();
-  const double norm = std::sqrt(comm::all_reduce(communicator_, square, "optimizer: gradient norm").item<double>());
+  const double norm = gradient_norm(gradient);
   if (!std::isfinite(norm)) {
     fail(ErrorKind::resource, "[optimizer] gradients must be finite, their global norm is ", norm,
          "; lower optimizer.learning_rate or go on from an earlier checkpoint");

@@ -58,6 +58,7 @@ class ShardedAdamW {
 
  private:
   at::Tensor flat_gradients();
+  double gradient_norm(const at::Tensor& part) const;
   void publish();
 
   std::vector<nn::ParameterSpec> specs_;
