@@ -1,10 +1,9 @@
 // Runs are differentiable once: what a backward pass returns says so when it is differentiated again.
 #pragma once
 
-#include <torch/csrc/autograd/variable.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <memory>
-#include <vector>
 
 #include "run/entry.h"
 
@@ -13,7 +12,9 @@ namespace evenspan::run {
 // The gradients, defined or not, that the backward pass under way returns for `incoming`. Where a graph is made of the
 // pass (create_graph) they require gradients of all that it depends on, and differentiating them throws unsupported,
 // with the name of the operation.
-std::vector<at::Tensor> differentiable_once(std::vector<at::Tensor> gradients, const std::vector<at::Tensor>& incoming,
-                                            const std::shared_ptr<Executable::Entry>& entry, const char* operation);
+torch::autograd::variable_list differentiable_once(const torch::autograd::variable_list& gradients,
+                                                   const torch::autograd::variable_list& incoming,
+                                                   const std::shared_ptr<Executable::Entry>& entry,
+                                                   const char* operation);
 
 }  // namespace evenspan::run
