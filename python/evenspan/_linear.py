@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from evenspan import _evenspan
-from evenspan._sharding import bind
+from evenspan._sharding import bind_for
 
 Kernel = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None, float, torch.Tensor],
@@ -113,6 +113,9 @@ def linear_attention(
         InvalidArgumentError: The tensors do not fit the plan or each other, a gate is above 0, a division by 0.
         CommunicationError: A rank failed, or the ranks' layers differ.
     """
+    optional = {"gate": gate, "beta": beta, "initial_state": initial_state}
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    executable = bind_for("linear_attention", plan, group, query=query, key=key, value=value, **given)
     output, state = _evenspan.linear_attention(
         query,
         key,
@@ -120,7 +123,7 @@ def linear_attention(
         gate,
         beta,
         initial_state,
-        bind(plan, group, device=query.device),
+        executable,
         transport=transport,
         state_blocks=state_blocks,
         scale=0.0 if scale is None else scale,
@@ -160,4 +163,6 @@ def short_convolution(
         InvalidArgumentError: The tensors do not fit the plan or each other.
         CommunicationError: A rank failed.
     """
-    return _evenspan.short_convolution(x, weight, bias, bind(plan, group, device=x.device))
+    given = {} if bias is None else {"bias": bias}
+    executable = bind_for("short_convolution", plan, group, x=x, weight=weight, **given)
+    return _evenspan.short_convolution(x, weight, bias, executable)

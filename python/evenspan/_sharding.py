@@ -197,6 +197,25 @@ def bind(
     return bound[key]
 
 
+def bind_for(
+    operation: str, plan: _evenspan.Plan, group: dist.ProcessGroup | None, **tensors: torch.Tensor | None
+) -> _evenspan.Executable:
+    """Bind a plan to a group and the device of the first tensor.
+
+    Raises:
+        InvalidArgumentError: What is given is no plan, or no tensor; the other ranks hear of it.
+        CommunicationError: As of `bind`.
+    """
+    wrong = "" if isinstance(plan, _evenspan.Plan) else f"plan must be a plan of evenspan, it is {described(plan)}"
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            wrong = f"{name} must be a tensor, it is {described(tensor)}"
+    if wrong:
+        communicator_of(group).refuse(operation, wrong)
+        raise InvalidArgumentError(f"[{operation}] {wrong}")
+    return bind(plan, group, device=next(x.device for x in tensors.values() if x is not None))
+
+
 def attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -222,7 +241,8 @@ def attention(
         InvalidArgumentError: The tensors or the group do not fit the plan.
         CommunicationError: A rank failed or holds another plan.
     """
-    return _evenspan.attention(query, key, value, bind(plan, group, device=query.device))
+    executable = bind_for("attention", plan, group, query=query, key=key, value=value)
+    return _evenspan.attention(query, key, value, executable)
 
 
 def rows_of(plan: _evenspan.Plan, rank: int) -> torch.Tensor:
@@ -282,9 +302,9 @@ def unshard(
         raise InvalidArgumentError(f"[unshard] the group must have {plan.ranks} ranks, it has {communicator.size}")
     expected = plan.tokens[communicator.rank]
     if local.size(dim) != expected:
-        raise InvalidArgumentError(
-            f"[unshard] rank {communicator.rank} must give {expected} rows, dimension {dim} has {local.size(dim)}"
-        )
+        wrong = f"rank {communicator.rank} must give {expected} rows, dimension {dim} has {local.size(dim)}"
+        communicator.refuse("unshard", wrong)
+        raise InvalidArgumentError(f"[unshard] {wrong}")
     rows = local.detach().movedim(dim, 0)
     padded = rows.new_zeros((max(plan.tokens), *rows.shape[1:]))
     padded[:expected] = rows

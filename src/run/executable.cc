@@ -61,6 +61,9 @@ void Executable::Entry::check_rows(const char* name, const at::Tensor& tensor, i
                  "; rank ", communicator_.rank(), " of the plan has [", rows, ", ", num_heads, ", ", shape.head_dim,
                  "]: rows of the placement, heads, head dimension");
   }
+  if (tensor.layout() != at::kStrided) {
+    fail_invalid("[attention] ", name, " has the layout ", tensor.layout(), "; give a dense tensor");
+  }
   if (tensor.scalar_type() != scalar_type(shape.element)) {
     fail_invalid("[attention] ", name, " is ", tensor.scalar_type(), ", the plan is for ", scalar_type(shape.element),
                  "; convert it or plan for its type");

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import evenspan
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -226,6 +227,30 @@ def test_a_plan_is_bound_once() -> None:
         ({"lengths": []}, ""),
         ({"lengths": [3, 0]}, "0"),
         ({"lengths": [-2]}, "-2"),
+        ({"lengths": "10"}, "lengths must be a list of whole numbers, it is '10' (str)"),
+        ({"lengths": b"10"}, "it is b'10' (bytes)"),
+        ({"lengths": 10}, "it is 10 (int)"),
+        ({"lengths": None}, "it is None"),
+        ({"lengths": {3: 1}}, "(dict)"),
+        ({"lengths": {3, 4}}, "(set)"),
+        ({"lengths": [3, 4.0]}, "item 1 is 4.0 (float)"),
+        ({"lengths": ["3", "4"]}, "item 0 is '3' (str)"),
+        ({"lengths": [3, True]}, "item 1 is True (bool)"),
+        ({"lengths": [3, None]}, "item 1 is None"),
+        ({"lengths": [[3], [4]]}, "item 0 is [3] (list)"),
+        ({"lengths": [2**70]}, "whole numbers of at most 64 bits"),
+        ({"lengths": torch.tensor(3)}, "(Tensor)"),
+        ({"lengths": torch.tensor([3.0])}, "item 0 is 3.0 (float)"),
+        ({"lengths": torch.tensor([True])}, "item 0 is True (bool)"),
+        ({"lengths": np.array([3.5])}, "item 0 is 3.5 (float)"),
+        ({"lengths": [np.float64(3)]}, "item 0 is "),
+        ({"lengths": [np.bool_(True)]}, "item 0 is "),
+        ({"heads": 2.5}, "heads must be a whole number of at most 32 bits, it is 2.5 (float)"),
+        ({"head_dim": "8"}, "head_dim must be a whole number"),
+        ({"ranks": True}, "ranks must be a whole number"),
+        ({"ranks": 2**40}, "at most 32 bits"),
+        ({"mask": None}, "mask must be a text"),
+        ({"mask": [1, 2]}, "mask must be a text"),
         ({"strategy": "zigzak"}, "zigzag"),
         ({"kv_heads": 3}, "3"),
         ({"mask": "diagonal"}, "diagonal"),
@@ -245,10 +270,71 @@ def test_bad_plans(arguments: dict[str, Any], text: str) -> None:
     assert isinstance(caught.value, RuntimeError)
 
 
+def test_lengths_of_many_kinds() -> None:
+    for lengths in ([5, 6], (5, 6), range(5, 7), iter([5, 6]), torch.tensor([5, 6]), np.array([5, 6], np.uint8)):
+        assert make_plan(lengths).lengths == [5, 6]  # type: ignore[arg-type]
+    assert make_plan([np.int32(5), torch.tensor(6)]).lengths == [5, 6]  # type: ignore[list-item]
+
+
+def linear(*tensors: torch.Tensor, plan: Any) -> torch.Tensor:
+    return evenspan.linear_attention(*tensors, gate=-torch.rand(5, 4, requires_grad=True), plan=plan)
+
+
+def normalized(*tensors: torch.Tensor, plan: Any) -> torch.Tensor:
+    return evenspan.linear_attention(*tensors, plan=plan, normalize=True)
+
+
+@pytest.mark.parametrize("operation", ["attention", "linear_attention", "normalized", "short_convolution"])
+@pytest.mark.parametrize("squared", [False, True])
+def test_second_derivatives_are_refused(operation: str, squared: bool) -> None:
+    """They would have been zeros, or parts of the sums, without a word; first derivatives with a graph are as ever."""
+    plan = make_plan([3, 2], kv_heads=4)
+    generator = torch.Generator().manual_seed(2)
+    x = [torch.rand(5, 4, 8, generator=generator).requires_grad_() for _ in range(3)]
+    if operation == "short_convolution":
+        x = [
+            torch.rand(5, 4, generator=generator).requires_grad_(),
+            torch.rand(4, 3, generator=generator).requires_grad_(),
+        ]
+    functions = {
+        "attention": evenspan.attention,
+        "linear_attention": linear,
+        "normalized": normalized,
+        "short_convolution": evenspan.short_convolution,
+    }
+
+    def loss() -> torch.Tensor:
+        out = functions[operation](*x, plan=plan)
+        return out.square().sum() if squared else out.sum()
+
+    torch.manual_seed(0)
+    first = torch.autograd.grad(loss(), x)
+    torch.manual_seed(0)
+    graph = torch.autograd.grad(loss(), x, create_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(first, graph, strict=True))
+    for gradient in graph:
+        for tensor in x:
+            with pytest.raises(evenspan.UnsupportedError, match="it has first derivatives only"):
+                torch.autograd.grad(gradient.sum(), tensor, retain_graph=True, allow_unused=True)
+
+
+def test_linear_layers_refuse_masks_that_look_ahead() -> None:
+    x = torch.ones(5, 4, 8)
+    for mask in ("full", "prefix:2"):
+        with pytest.raises(evenspan.InvalidArgumentError, match=f"document 0 has the mask {mask}"):
+            evenspan.linear_attention(x, x, x, plan=make_plan([3, 2], mask=mask))
+        evenspan.short_convolution(x[:, 0], x[0, 0, :4].expand(8, 4), plan=make_plan([3, 2], mask=mask))
+    causal, window = (
+        evenspan.linear_attention(x, x, x, plan=make_plan([3, 2], mask=mask)) for mask in ("causal", "window:1")
+    )
+    assert torch.equal(causal, window)
+
+
 def test_bad_tensors() -> None:
     plan = make_plan([5])
     q, k, v = make_inputs(5)
-    for bad in ((q[:4], k, v), (q, k.double(), v), (q[:, :3], k, v), (q, k, v[..., :4])):
+    wrong_kinds = ((None, k, v), (q, k.tolist(), v), (q, k, v.numpy()), (q.to_sparse(), k, v))
+    for bad in ((q[:4], k, v), (q, k.double(), v), (q[:, :3], k, v), (q, k, v[..., :4]), *wrong_kinds):
         with pytest.raises(evenspan.InvalidArgumentError):
             evenspan.attention(*bad, plan)
     with pytest.raises(evenspan.InvalidArgumentError):

@@ -55,9 +55,15 @@ template <class W>
     *gate += decay * dot(rows, early, dim);
   } else {
     const W* up = c.up + at;
-    for (int64_t d = 0; d < dim; ++d) out[d] = up[d] * grad[d];
-    for (int64_t d = 0; reader.unfactored != nullptr && d < dim; ++d) out[d] += reader.unfactored[at + d];
-    for (int64_t d = 0; d < dim; ++d) gate[d] += rows[d] * out[d];
+    const auto add = [&](auto&& with_unfactored) {
+      for (int64_t d = 0; d < dim; ++d) {
+        const W sum = with_unfactored(up[d] * grad[d], d);
+        gate[d] += rows[d] * sum;
+        out[d] = sum;
+      }
+    };
+    reader.unfactored == nullptr ? add([](W x, int64_t) { return x; })
+                                 : add([&](W x, int64_t d) { return x + reader.unfactored[at + d]; });
   }
 }
 
@@ -73,12 +79,16 @@ template <class W>
     const W* end = c.grad_end + at;
     for (int64_t d = 0; d < dim; ++d) out[d] = grad[d] + decay * end[d];
   } else {
-    const W* down = c.down + at;
-    for (int64_t d = 0; d < dim; ++d) out[d] = down[d] * grad[d];
-    for (int64_t d = 0; c.key_unfactored != nullptr && d < dim; ++d) out[d] += c.key_unfactored[at + d];
-    const W* end = c.grad_end + at;
-    for (int64_t d = 0; d < dim; ++d) gate[d] -= key[d] * out[d];
-    for (int64_t d = 0; d < dim; ++d) out[d] += down[d] * end[d];
+    const W *down = c.down + at, *end = c.grad_end + at;
+    const auto add = [&](auto&& with_unfactored) {
+      for (int64_t d = 0; d < dim; ++d) {
+        const W by_pairs = with_unfactored(down[d] * grad[d], d);
+        gate[d] -= key[d] * by_pairs;
+        out[d] = by_pairs + down[d] * end[d];
+      }
+    };
+    c.key_unfactored == nullptr ? add([](W x, int64_t) { return x; })
+                                : add([&](W x, int64_t d) { return x + c.key_unfactored[at + d]; });
   }
 }
 
@@ -137,9 +147,8 @@ template <class T, class W>
 
 template <class W>
 struct Scratch {
-  Scratch(int64_t rows, int64_t dim, int64_t width)
-      : gate(width), sum(width), passing(rows * width), grad(dim), grad_key(dim) {}
-  std::vector<W> gate, sum, passing, grad, grad_key;
+  Scratch(int64_t rows, int64_t dim, int64_t width) : gate(width), passing(rows * width), grad(dim), grad_key(dim) {}
+  std::vector<W> gate, passing, grad, grad_key;
 };
 
 // From the last row to the first: a row's gate is in the sums of that row and of all after it. Returns the sum of a
@@ -147,18 +156,20 @@ struct Scratch {
 template <class T, class W>
 EVENSPAN_VECTOR_CLONES W write_chunk(const ChunkRows<W>& c, const HeadRows<T, W>& h, Scratch<W>* scratch) {
   W *gate = scratch->gate.data(), *grad = scratch->grad.data(), *grad_key = scratch->grad_key.data();
-  W *sum = scratch->sum.data(), *passing = scratch->passing.data();
+  W* passing = scratch->passing.data();
   std::fill(gate, gate + c.width, W(0));
   if (c.width > 0) pass_end(c, passing);
   W total = 0;
   for (int64_t r = c.rows; r-- > 0;) {
     if (c.kind == GateKind::scalar) *gate += c.grad_sums[r];
     write_row(c, h, r, gate, grad, grad_key);
-    for (int64_t d = 0; d < c.width; ++d) sum[d] = gate[d] + passing[r * c.width + d];
     if (h.grad_gate != nullptr) {
-      store(sum, c.width, W(1), h.grad_gate + r * h.gate_stride, h.gate_ahead);
+      const W* __restrict past = passing + r * c.width;
+      W* to = h.grad_gate + r * h.gate_stride;
+      prefetch_write(to + h.gate_ahead, c.width);
+      for (int64_t d = 0; d < c.width; ++d) to[d] = gate[d] + past[d];
     } else if (c.width > 0) {
-      total += *sum;
+      total += *gate + passing[r];
     }
   }
   return total;

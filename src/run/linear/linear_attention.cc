@@ -33,6 +33,9 @@ void check_sizes(const char* name, const at::Tensor& tensor, at::IntArrayRef siz
 }
 
 void check_type(const char* name, const at::Tensor& tensor, at::ScalarType type, at::Device device) {
+  if (tensor.layout() != at::kStrided) {
+    fail_invalid("[linear_attention] ", name, " has the layout ", tensor.layout(), "; give a dense tensor");
+  }
   if (tensor.scalar_type() != type) {
     fail_invalid("[linear_attention] ", name, " is ", tensor.scalar_type(), ", it must be ", type, "; convert it");
   }

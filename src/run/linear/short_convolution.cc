@@ -191,6 +191,11 @@ void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias
                  bias.defined() ? join_text(" and bias ", bias.sizes()) : "", "; for ", x.size(1),
                  " channels they are [channels, width] and [channels]");
   }
+  for (const at::Tensor* each : {&x, &weight, &bias}) {
+    if (each->defined() && each->layout() != at::kStrided) {
+      fail_invalid("[short_convolution] a tensor has the layout ", each->layout(), "; give dense tensors");
+    }
+  }
   for (const at::Tensor* other : {&weight, &bias}) {
     if (other->defined() && (other->scalar_type() != x.scalar_type() || other->device() != x.device())) {
       fail_invalid("[short_convolution] x is ", x.scalar_type(), " on ", x.device(), ", a parameter ",
