@@ -113,6 +113,29 @@ def test_trains_as_transformers_trainer_on_fewer_ranks(
     assert "evenspan" not in json.dumps(json.loads((tmp_path / "shared" / "checkpoint-2" / "config.json").read_text()))
 
 
+def evaluated_first(folder: Path) -> tuple[float, str]:
+    """The first loss logged when all ranks share a batch; what is said when they do not."""
+    trainer = make(evenspan.huggingface.Trainer, folder, False, ddp_backend="gloo")
+    trainer.evaluate()
+    trainer.train()
+    logged = trainer.state.log_history[0]["loss"]
+    trainer = make(evenspan.huggingface.Trainer, folder, False, ddp_backend="gloo", trainer={"ranks_per_batch": 1})
+    trainer.evaluate()
+    try:
+        trainer.train()
+    except evenspan.UnsupportedError as error:
+        return logged, str(error)
+    return logged, ""
+
+
+def test_evaluation_before_training(tmp_path: Path) -> None:
+    """accelerate then leaves the model without DistributedDataParallel."""
+    ((right, _),) = results(run_ranks(1, partial(alone, tmp_path / "alone", False)))
+    for logged, said in results(run_ranks(2, partial(evaluated_first, tmp_path))):
+        assert logged == pytest.approx(right[0]["loss"], abs=2e-5)
+        assert "averaged over the 2 groups of ranks" in said and "eval_on_start" in said
+
+
 def in_bfloat16(folder: Path) -> float:
     trainer = make(
         evenspan.huggingface.Trainer, folder, False, bf16=True, gradient_checkpointing=True, ddp_backend="gloo"

@@ -162,6 +162,11 @@ class Context:
         return self._trained is not None and self._trained.ends_step
 
     @property
+    def averaging_ranks(self) -> int:
+        """Ranks over which a wrapper averages the gradients of the last forward: what a loss was multiplied by."""
+        return self._averaged.size
+
+    @property
     def planning(self) -> dict[str, int]:
         """Counts of `shard` so far.
 

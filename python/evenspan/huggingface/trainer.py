@@ -139,11 +139,26 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Run forward and backward of a batch, and end the step with its last one."""
+        """Run forward and backward of a batch, and end the step with its last one.
+
+        Returns:
+            The rank's part of the loss; transformers logs the mean over all ranks.
+
+        Raises:
+            UnsupportedError: Nobody averages gradients over the groups of ranks.
+        """
         loss: torch.Tensor = super().training_step(*args, **kwargs)
+        ranks, averaged = max(1, self.args.world_size), self.context.averaging_ranks
+        if averaged not in (ranks, ranks // self._ranks_per_batch):
+            raise UnsupportedError(
+                f"[Trainer] gradients must be averaged over the {ranks // self._ranks_per_batch} groups of ranks, the "
+                "model is not in DistributedDataParallel: accelerate leaves it out when evaluate() comes before "
+                "train(); evaluate with eval_on_start=True"
+            )
         if self.context.step_ends:
             self.context.reduce_gradients()
-        return loss
+        logged: torch.Tensor = loss * (ranks / averaged)
+        return logged
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate; each batch counts once for the ranks that share it."""
