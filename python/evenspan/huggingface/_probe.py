@@ -91,7 +91,8 @@ def probe(model: Any, run: Any, config: Any) -> tuple[Shape, torch.Tensor]:
         set_attention(model, config, TRUTH)
         outputs = Rows(run)
         with hearing() as calls, outputs.kept(DOCUMENTS, LENGTH):
-            logits = _logits(run, input_ids=ids, use_cache=False)
+            # With a mask, releases before 5 do not look for packed documents, whose mask cannot be asked far on.
+            logits = _logits(run, input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         if not torch.isfinite(logits).all():
             raise refusal("weights must be there", "the model's logits are not finite", "load its weights first")
         shape = shape_of(calls, ids.numel())
