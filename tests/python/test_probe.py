@@ -176,6 +176,7 @@ def test_models_that_hear_are_taken(dtype: torch.dtype) -> None:
     experts = {"num_local_experts": 8, "num_experts_per_tok": 2}
     for config, more in (
         ("LlamaConfig", deep), ("MixtralConfig", deep | experts), ("Qwen3Config", {"head_dim": 8}), ("GPT2Config", {}),
+        ("Starcoder2Config", {"residual_dropout": 0.25}),  # a dropout behind attention, in its module
     ):  # fmt: skip
         if config == "GPT2Config":
             more = {"n_embd": 32, "n_head": 4, "n_layer": 3, "attn_pdrop": 0.0}

@@ -20,7 +20,7 @@ from evenspan._groups import communicator_of
 from evenspan.huggingface._attention import NAME, Part
 from evenspan.huggingface._hearing import Call, hearing, shape_of
 from evenspan.huggingface._interface import TRUTH, implementations, put_back, set_attention
-from evenspan.huggingface._models import Shape, check_layers, refusal, special_tokens
+from evenspan.huggingface._models import Shape, check_layers, refusal, special_tokens, vocabulary_of
 from evenspan.huggingface._rows import Rows, close, compare, features
 
 DOCUMENTS, LENGTH = 2, 8  # of the probe
@@ -83,7 +83,7 @@ def probe(model: Any, run: Any, config: Any) -> tuple[Shape, torch.Tensor]:
         UnsupportedError: With what differs.
     """
     device = model.device
-    ids = _tokens(config.vocab_size, special_tokens(model.config)).to(device)
+    ids = _tokens(vocabulary_of(model, config), special_tokens(model.config)).to(device)
     rows = torch.arange(ids.numel()) * _STEP % ids.numel()
     positions = torch.arange(LENGTH).repeat(DOCUMENTS)
     with _as_before(run), torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -97,7 +97,7 @@ def probe(model: Any, run: Any, config: Any) -> tuple[Shape, torch.Tensor]:
             raise refusal("weights must be there", "the model's logits are not finite", "load its weights first")
         shape = shape_of(calls, ids.numel())
         set_attention(model, config, NAME)
-        for call in calls:  # dropout in attention would be heard; that of others stays off
+        for call in calls:
             call.module.training = True
         rehearsal = Rehearsal(calls, rows.to(device))
         with outputs.compared(rehearsal.rows, lambda: rehearsal.num_calls):
@@ -199,6 +199,7 @@ class Rehearsal(Part):
         call = self._calls[self.num_calls] if self.num_calls < len(self._calls) else None
         if call is None or call.module is not module:
             raise self._other_calls()
+        module.training = False  # dropout in attention would have been heard; what follows may have its own
         layer = getattr(module, "layer_idx", self.num_calls)
         for name, found, expected in (
             ("queries", query, call.query), ("keys", key, call.key), ("values", value, call.value),
