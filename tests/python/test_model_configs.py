@@ -150,7 +150,7 @@ def test_keys_left_out_mean_what_transformers_takes(weigh: Any) -> None:
                 continue
             num_compared += 1
             assert got == weigh(meant)[0], f"{family} with another {name}"
-    assert num_compared > 300
+    assert num_compared > 150
 
 
 LLAMA: Config = {
