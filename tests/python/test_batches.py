@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from evenspan.huggingface._batches import Batch, read_batch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 VOCABULARY = 11
@@ -158,6 +159,38 @@ def test_rows_with_padding_are_documents(side: str) -> None:
         assert batch.ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
         assert batch.lengths == [3, 5, 1]
         assert batch.shift_labels.tolist() == [2, 3, NONE, 5, 6, 7, 8, NONE, NONE]
+
+
+class Calls(TorchDispatchMode):
+    """Counts torch's operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("form", ["lists", "tensors", "keys", "rows"])
+def test_reading_calls_torch_as_often_for_many_documents_as_for_few(form: str) -> None:
+    """Or packed batches of thousands of short documents are read for longer than they are computed."""
+    counts = []
+    for documents in (8, 800):
+        ids = torch.arange(4 * documents).remainder(7)
+        batch = {
+            "lists": ids.view(-1, 4).tolist(),
+            "tensors": list(ids.view(-1, 4)),
+            "keys": {
+                "input_ids": ids[None], "position_ids": torch.arange(4).repeat(documents)[None],
+                "seq_idx": torch.arange(documents).repeat_interleave(4)[None],
+                "cu_seq_lens_q": torch.arange(documents + 1) * 4,
+            },
+            "rows": {"input_ids": ids.view(-1, 4), "attention_mask": torch.ones(documents, 4)},
+        }[form]  # fmt: skip
+        with Calls() as calls:
+            assert read(batch).lengths == [4] * documents
+        counts.append(calls.count)
+    assert counts[0] == counts[1]
 
 
 def test_rows_may_hold_several_documents() -> None:

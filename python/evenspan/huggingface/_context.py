@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-import weakref
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -13,19 +12,18 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from evenspan import _evenspan, _sharding
-from evenspan._errors import Error, InvalidArgumentError
+from evenspan import _evenspan
+from evenspan._errors import InvalidArgumentError
 from evenspan._groups import CALLER, communicator_of, tell_all
 from evenspan.huggingface._attention import NAME, Step
-from evenspan.huggingface._batches import NO_LABEL, PARTS, Batch
 from evenspan.huggingface._gradients import sum_gradients
 from evenspan.huggingface._hooks import Attachment, attachment_of, batch_of, hear_scale, logits_of
 from evenspan.huggingface._interface import implementations, set_attention
-from evenspan.huggingface._loader import Loader
 from evenspan.huggingface._loss import cross_entropy_sum
 from evenspan.huggingface._models import vocabulary_of
 from evenspan.huggingface._plans import Plans
-from evenspan.huggingface._steps import Ledger, ShardedBatch, TrainStep
+from evenspan.huggingface._sharder import Sharder
+from evenspan.huggingface._steps import Ledger, ShardedBatch
 from evenspan.huggingface._wrappers import Averaging, agree, averaging_of, runnable
 
 
@@ -66,16 +64,10 @@ class Context:
         self._communicator = communicator_of(group)
         self._average = average
         self._plans = plans
-        self._vocabulary = vocabulary_of(model, config)
+        self._sharder = Sharder(model, self._communicator, plans, vocabulary_of(model, config))
         self._ledger = Ledger()
-        self._sharded: weakref.WeakKeyDictionary[Step, ShardedBatch] = weakref.WeakKeyDictionary()
         self._averaging: Averaging | None = None  # of the last forward with gradients
-        self._num_batches = 0  # that shard yielded
-        self._num_steps = 0
-        self._plan: _evenspan.Plan | None = None
         self._heard_scale = False  # of a loss in a step of several batches
-        self._num_labels = 0
-        self._label_weight = 0.0
         self._trained: ShardedBatch | None = None  # whose loss was taken last with gradients
         self._weighed: ShardedBatch | None = None  # or without
         self._attachment: Attachment | None = Attachment(model, self, before)
@@ -144,17 +136,17 @@ class Context:
     @property
     def plan(self) -> _evenspan.Plan | None:
         """The plan of the batch that `shard` yielded last."""
-        return self._plan
+        return self._sharder.plan
 
     @property
     def num_labels(self) -> int:
         """Labels of that batch on all ranks."""
-        return self._num_labels
+        return self._sharder.num_labels
 
     @property
     def label_weight(self) -> float:
         """The sum of their weights."""
-        return self._label_weight
+        return self._sharder.label_weight
 
     @property
     def step_ends(self) -> bool:
@@ -207,88 +199,11 @@ class Context:
             CommunicationError: The ranks got different batches.
         """
         self._require_attached("shard")
-        loader = Loader(batches, accumulate, self._vocabulary)
-        source = object()
-        if loader.following is not None:
-            self._prefetch(loader.following)
-        while step_batches := loader.next_step():
-            self._num_steps += 1
-            step = TrainStep(self._num_steps, len(step_batches), sum(batch.weight for batch in step_batches), source)
-            for i, batch in enumerate(step_batches):
-                self._require_attached("shard")
-                plans = self._plans.plans(batch.lengths)
-                sharded = self._shard_one(batch, plans, step, i)
-                loader.take()
-                following = step_batches[i + 1] if i + 1 < len(step_batches) else loader.following
-                if following is not None:
-                    self._prefetch(following)
-                yield sharded
-        self._compare(None)
-
-    def _prefetch(self, batch: Batch) -> None:
-        with contextlib.suppress(Error):  # `plans` raises it again, in the batch's turn
-            self._plans.prefetch(batch.lengths)
-
-    def _shard_one(self, batch: Batch, plans: dict[int, _evenspan.Plan], step: TrainStep, index: int) -> dict[str, Any]:
-        device = self._model.device
-        self._compare(batch)
-        attention = self._plans.step(plans, device)
-        plan = next(iter(plans.values()))  # all have its placement
-        rows = _sharding.rows_of(plan, self._communicator.rank)
-
-        def take(tensor: torch.Tensor, dummy: float) -> torch.Tensor:
-            local = tensor[rows] if rows.numel() > 0 else torch.tensor([dummy], dtype=tensor.dtype)
-            return local.unsqueeze(0).to(device)
-
-        self._plan = plan
-        self._num_labels = batch.num_labels
-        self._label_weight = batch.weight
-        weights = batch.shift_weights
-        sharded = ShardedBatch(
-            step, index, take(batch.shift_labels, NO_LABEL), None if weights is None else take(weights, 0.0)
-        )
-        self._sharded[attention] = sharded
-        return {
-            "input_ids": take(batch.ids, 0),
-            "position_ids": take(batch.positions, 0),
-            "shift_labels": sharded.shift_labels,
-            "use_cache": False,
-            NAME: attention,
-        }
-
-    def _compare(self, batch: Batch | None) -> None:
-        """Compare what the ranks are about to run, None at a loader's end, and the calls that they have made so far.
-
-        Raises:
-            CommunicationError: They differ; on every rank.
-        """
-        self._num_batches += 1
-        if self._communicator.size == 1:
-            return
-        parts = {
-            "the calls before": self._communicator.call_hash,
-            "how many batches there were": self._num_batches,
-            "whether there is one more": int(batch is not None),
-            **(dict.fromkeys(PARTS, 0) if batch is None else batch.digests()),
-        }
-        self._communicator.compare(
-            list(parts.items()),
-            operation="shard",
-            things="batches",
-            remedy="let the loader give the same ones to all ranks of the group (no distributed sampler), and take as "
-            "many of them on each",
-            device=str(self._model.device),
-        )
+        yield from self._sharder.shard(batches, accumulate, lambda: self._require_attached("shard"))
 
     def batch_of(self, step: Step) -> ShardedBatch:
         """Return the batch that carries this to the attention function; for the model's hooks."""
-        sharded = self._sharded.get(step)
-        if sharded is None:
-            raise InvalidArgumentError(
-                "[attention] a batch must come from the shard of the context that the model is attached to, this one "
-                "comes from another; attach anew and shard again"
-            )
-        return sharded
+        return self._sharder.batch_of(step)
 
     def begin_forward(self, step: Step) -> None:
         """Check that the batch may run, and find who averages its gradients; for the model's hooks."""

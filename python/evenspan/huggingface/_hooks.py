@@ -54,11 +54,13 @@ class Attachment:
         self._before = before
         self._model = weakref.ref(model)
         self.listener = weakref.ref(listener)
+        optimizers = register_optimizer_step_pre_hook(self._before_optimizer)
         self._handles: list[RemovableHandle] = [
             model.register_forward_pre_hook(_before, with_kwargs=True),
             model.register_forward_hook(_after, with_kwargs=True),
-            register_optimizer_step_pre_hook(self._before_optimizer),
+            optimizers,
         ]
+        weakref.finalize(model, optimizers.remove)  # the one that is not kept in the model
         _attachments[model] = self
 
     def remove(self) -> None:
