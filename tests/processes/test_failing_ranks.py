@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import evenspan
+import torch
 import torch.distributed as dist
 import transformers
 from groups import free_port, results, run_ranks
@@ -21,6 +22,7 @@ PLACES = ("loader", "forward", "body")
 def fail_at(place: str) -> str:
     """What this rank hears when rank 1 fails in the second step; every place has a group of its own."""
     group = dist.new_group(list(range(dist.get_world_size())))
+    torch.manual_seed(3)
     model = transformers.AutoModelForCausalLM.from_config(
         transformers.LlamaConfig(
             vocab_size=11, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
