@@ -158,6 +158,37 @@ def test_errors_of_the_next_batch_come_in_its_turn(bad: str) -> None:
     assert done == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"strategy": "zigzg"}, "zigzg"), ({"strategy": 3}, "'strategy': 3"), ({"token_slack": -1.0}, "-1"),
+        ({"ranks_per_group": 3}, "groups of 3"), ({"ranks_per_node": -1}, "-1"), ({"profile": "nope"}, "nope"),
+        ({"dtype": "bfloat16"}, "'bfloat16'"), ({"dtype": torch.int8}, "int8"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_are_checked_by_attach(options: dict[str, Any], text: str) -> None:
+    model = llama()
+    with pytest.raises(evenspan.InvalidArgumentError, match=text):
+        evenspan.attach(model, **options)
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("LlamaModel", "must run on input_ids"),
+        ("LlamaForSequenceClassification", "logits for every token"),
+        ("BartForConditionalGeneration", "a decoder alone"),
+    ],
+)
+def test_models_of_another_task_are_refused(kind: str, text: str) -> None:
+    of_bart = {"d_model": 16, "decoder_layers": 1, "encoder_layers": 1, "decoder_ffn_dim": 16, "encoder_ffn_dim": 16}
+    config = transformers.BartConfig(vocab_size=11, **of_bart) if "Bart" in kind else transformers.LlamaConfig(**SHAPE)
+    with pytest.raises(evenspan.UnsupportedError, match=text):
+        evenspan.attach(getattr(transformers, kind)(config))
+
+
 def test_a_profile_simulates_the_model() -> None:
     with pytest.raises(evenspan.InvalidArgumentError, match="no attention times of head dimension 8 in f32"):
         evenspan.attach(llama(), strategy="auto", profile="h100-sxm")

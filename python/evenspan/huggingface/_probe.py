@@ -147,6 +147,12 @@ def _logits(model: Any, **batch: Any) -> torch.Tensor:
             f"{type(model).__name__} raised {type(error).__name__}: {line}",
             "use another model",
         ) from error
+    if logits.shape[:-1] != batch["input_ids"].shape:
+        raise refusal(
+            "the model must give logits for every token",
+            f"{type(model).__name__} gives {list(logits.shape)} for {list(batch['input_ids'].shape)} tokens",
+            "use a causal language model",
+        )
     return logits.flatten(0, -2)
 
 
