@@ -352,6 +352,8 @@ void bind_plan(py::module_& m) {
           },
           Unlocked(), py::arg("mask"))
       .def_property_readonly("hash", [](const PlanHandle& p) { return p.plan->hash.combined(); })
+      .def("__copy__", [](const py::object& self) { return self; })
+      .def("__deepcopy__", [](const py::object& self, const py::dict&) { return self; })
       .def(
           "text", [](const PlanHandle& p) { return plan::print(plan::lower_all(*p.plan)); }, Unlocked());
   py::class_<Planner, std::shared_ptr<Planner>>(m, "Planner")

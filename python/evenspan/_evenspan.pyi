@@ -8,7 +8,10 @@ DEFAULT_STRATEGY: str
 VERSION: str
 
 class Plan:
-    """Who holds which tokens and who computes what, for one batch on all ranks. Immutable; made by `evenspan.plan`."""
+    """Who holds which tokens and who computes what, for one batch on all ranks. Immutable; made by `evenspan.plan`.
+
+    A copy of it, of a model's settings for instance, is itself.
+    """
 
     @property
     def lengths(self) -> list[int]: ...

@@ -9,6 +9,7 @@ from types import TracebackType
 import torch.distributed as dist
 
 from evenspan import _evenspan
+from evenspan._arguments import described
 from evenspan._errors import InvalidArgumentError
 
 TIMEOUT_SECONDS = 300.0
@@ -37,6 +38,11 @@ def communicator_of(group: dist.ProcessGroup | None, timeout: float | None = Non
     seconds = TIMEOUT_SECONDS if timeout is None else float(timeout)
     if group is None and dist.is_available() and dist.is_initialized():
         group = dist.group.WORLD
+    if group is not None and not isinstance(group, dist.ProcessGroup):
+        raise InvalidArgumentError(
+            f"[group] a group is a process group of torch.distributed that this process is in, or None, it is "
+            f"{described(group)}"
+        )
     if group is None:
         if not _alone:
             _alone.append(_evenspan.Communicator(None, seconds))

@@ -6,6 +6,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -186,9 +187,14 @@ def bind(
         timeout: Seconds that a wait for another rank may take; None is what the group has, 300 at its first use.
 
     Raises:
-        InvalidArgumentError: The group has another number of ranks than the plan.
+        InvalidArgumentError: The group has another number of ranks than the plan; `device` is none.
         CommunicationError: The ranks hold different plans (on every rank, with the part that differs), or one died.
     """
+    check_plan("bind", plan)
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InvalidArgumentError(f"[bind] device must be one of torch, it is {described(device)}") from None
     communicator = communicator_of(group, timeout)
     bound = _executables.setdefault(plan, {})
     key = (communicator, str(device))
@@ -206,13 +212,13 @@ def bind_for(
         InvalidArgumentError: What is given is no plan, or no tensor; the other ranks hear of it.
         CommunicationError: As of `bind`.
     """
-    wrong = "" if isinstance(plan, _evenspan.Plan) else f"plan must be a plan of evenspan, it is {described(plan)}"
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            wrong = f"{name} must be a tensor, it is {described(tensor)}"
-    if wrong:
-        communicator_of(group).refuse(operation, wrong)
-        raise InvalidArgumentError(f"[{operation}] {wrong}")
+    try:
+        check_plan(operation, plan)
+        for name, tensor in tensors.items():
+            check_tensor(operation, name, tensor)
+    except InvalidArgumentError as error:
+        communicator_of(group).refuse(operation, str(error))
+        raise
     return bind(plan, group, device=next(x.device for x in tensors.values() if x is not None))
 
 
@@ -245,6 +251,22 @@ def attention(
     return _evenspan.attention(query, key, value, executable)
 
 
+def check_plan(operation: str, plan: Any) -> None:
+    """Raise InvalidArgumentError unless it is a plan."""
+    if not isinstance(plan, _evenspan.Plan):
+        raise InvalidArgumentError(f"[{operation}] plan must be a plan of evenspan, it is {described(plan)}")
+
+
+def check_tensor(operation: str, name: str, tensor: Any, dim: int | None = None) -> None:
+    """Raise InvalidArgumentError unless it is a tensor, which has the dimension."""
+    if not isinstance(tensor, torch.Tensor):
+        raise InvalidArgumentError(f"[{operation}] {name} must be a tensor, it is {described(tensor)}")
+    if dim is not None and not -tensor.dim() <= dim < tensor.dim():
+        raise InvalidArgumentError(
+            f"[{operation}] {name} must have dimension {dim}, it has {tensor.dim()} dimensions: {list(tensor.shape)}"
+        )
+
+
 def rows_of(plan: _evenspan.Plan, rank: int) -> torch.Tensor:
     """Return where the rank's rows stand in the packed batch: int64 [tokens of the rank]."""
     known = _rows.setdefault(plan, {})
@@ -272,6 +294,8 @@ def shard(
     Raises:
         InvalidArgumentError: `tensor` has another number of tokens than the plan, or there is no such rank.
     """
+    check_plan("shard", plan)
+    check_tensor("shard", "tensor", tensor, dim)
     own = rank if isinstance(rank, int) else communicator_of(rank).rank
     if not 0 <= own < plan.ranks:
         raise InvalidArgumentError(f"[shard] the rank must be in 0..{plan.ranks - 1}, it is {own}")
@@ -298,13 +322,19 @@ def unshard(
         CommunicationError: A rank failed.
     """
     communicator = communicator_of(group)
-    if communicator.size != plan.ranks:
-        raise InvalidArgumentError(f"[unshard] the group must have {plan.ranks} ranks, it has {communicator.size}")
-    expected = plan.tokens[communicator.rank]
-    if local.size(dim) != expected:
-        wrong = f"rank {communicator.rank} must give {expected} rows, dimension {dim} has {local.size(dim)}"
-        communicator.refuse("unshard", wrong)
-        raise InvalidArgumentError(f"[unshard] {wrong}")
+    try:
+        check_plan("unshard", plan)
+        check_tensor("unshard", "local", local, dim)
+        if communicator.size != plan.ranks:
+            raise InvalidArgumentError(f"[unshard] the group must have {plan.ranks} ranks, it has {communicator.size}")
+        expected = plan.tokens[communicator.rank]
+        if local.size(dim) != expected:
+            raise InvalidArgumentError(
+                f"[unshard] rank {communicator.rank} must give {expected} rows, dimension {dim} has {local.size(dim)}"
+            )
+    except InvalidArgumentError as error:
+        communicator.refuse("unshard", str(error))
+        raise
     rows = local.detach().movedim(dim, 0)
     padded = rows.new_zeros((max(plan.tokens), *rows.shape[1:]))
     padded[:expected] = rows

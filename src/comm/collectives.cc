@@ -21,6 +21,11 @@ namespace {
 
 at::Tensor plain(const at::Tensor& tensor) { return tensor.detach().contiguous(); }
 
+// What ranks must have alike.
+std::string type_and_shape(const at::Tensor& tensor) {
+  return tensor.defined() ? join_text(tensor.scalar_type(), " ", tensor.sizes()) : "no tensor";
+}
+
 void check_count(const Communicator& communicator, size_t num_tensors, const char* what, const std::string& operation) {
   if (num_tensors != static_cast<size_t>(communicator.size())) {
     fail_invalid("[", operation, "] there is one ", what, " for each of the ", communicator.size(), " ranks, but rank ",
@@ -66,7 +71,7 @@ void barrier(const Communicator& communicator, const std::string& operation) {
 
 std::vector<at::Tensor> all_gather(const Communicator& communicator, const at::Tensor& tensor,
                                    const std::string& operation) {
-  return communicator.call(operation, "", [&] {
+  return communicator.call(operation, type_and_shape(tensor), [&] {
     const c10::AutoGradMode no_grad(false);
     const at::Tensor mine = plain(tensor);
     std::vector<at::Tensor> all;
@@ -134,7 +139,7 @@ at::Tensor reduce_scatter(const Communicator& communicator, const std::vector<at
 }
 
 at::Tensor all_reduce(const Communicator& communicator, const at::Tensor& tensor, const std::string& operation) {
-  return communicator.call(operation, "", [&] {
+  return communicator.call(operation, type_and_shape(tensor), [&] {
     const c10::AutoGradMode no_grad(false);
     const at::Tensor mine = plain(tensor).view({tensor.numel()});
     if (communicator.size() == 1) return mine.clone().view(tensor.sizes());

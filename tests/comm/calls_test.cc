@@ -115,9 +115,9 @@ TEST_P(Both, CollectivesAreCallsUnlessTheyArePartsOfOne) {
     c.call("layer", "", [&] { all_reduce(c, filled(3, 1)); });
     EXPECT_EQ(c.backend()->calls().current()->number, 1);
     all_reduce(c, filled(3, 1), "sum");
-    EXPECT_EQ(to_string(*c.backend()->calls().current()), "call 2, \"sum\"");
+    EXPECT_EQ(to_string(*c.backend()->calls().current()), "call 2, \"sum\" of Float [3]");
     EXPECT_EQ(to_string(*make_recording_communicator(c, std::make_shared<Recorded>()).backend()->calls().current()),
-              "call 2, \"sum\"");
+              "call 2, \"sum\" of Float [3]");
   });
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }

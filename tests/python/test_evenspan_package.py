@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import warnings
@@ -215,6 +216,7 @@ def test_one_rank_needs_no_group(mask: str) -> None:
 
 def test_a_plan_is_bound_once() -> None:
     plan = make_plan([4])
+    assert copy.deepcopy({"plan": plan})["plan"] is plan and copy.copy(plan) is plan
     assert evenspan.bind(plan) is evenspan.bind(plan)
     assert evenspan.bind(plan).num_tokens == 4
     handle = evenspan.bind(plan).handle
@@ -337,6 +339,19 @@ def test_bad_tensors() -> None:
     for bad in ((q[:4], k, v), (q, k.double(), v), (q[:, :3], k, v), (q, k, v[..., :4]), *wrong_kinds):
         with pytest.raises(evenspan.InvalidArgumentError):
             evenspan.attention(*bad, plan)
+    for call in (
+        lambda: evenspan.attention(q, k, v, "plan"),  # type: ignore[arg-type]
+        lambda: evenspan.attention(q, k, v, plan, 3),  # type: ignore[arg-type]
+        lambda: evenspan.bind(None),  # type: ignore[arg-type]
+        lambda: evenspan.bind(plan, device="gpu"),
+        lambda: evenspan.shard(None, plan),  # type: ignore[arg-type]
+        lambda: evenspan.shard(q, plan, dim=3),
+        lambda: evenspan.shard(q, plan, "0"),  # type: ignore[arg-type]
+        lambda: evenspan.unshard(torch.tensor(1.0), plan),
+        lambda: evenspan.unshard(q, plan, dim=-4),
+    ):
+        with pytest.raises(evenspan.InvalidArgumentError):
+            call()
     with pytest.raises(evenspan.InvalidArgumentError):
         evenspan.shard(torch.zeros(6), plan, 0)
     with pytest.raises(evenspan.InvalidArgumentError):
