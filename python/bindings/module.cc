@@ -20,6 +20,7 @@
 
 #include "evenspan/comm/communicator.h"
 #include "evenspan/core/error.h"
+#include "evenspan/core/progress.h"
 #include "evenspan/plan/linear.h"
 #include "evenspan/plan/plan_cache.h"
 #include "evenspan/plan/program.h"
@@ -42,6 +43,8 @@
 #include <cstdio>
 
 #include "evenspan/train/config.h"
+#include "evenspan/train/stop_signals.h"
+#include "evenspan/train/tokenization.h"
 #include "evenspan/train/trainer.h"
 #endif
 
@@ -510,7 +513,17 @@ train::Summary run_trainer(const std::string& path, const train::Overrides& over
   ::mallopt(M_MMAP_THRESHOLD, 1 << 30);
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  return train::train(train::load_config(path, overrides), communicator);
+  const train::Config config = train::load_config(path, overrides);
+  const train::StopSignals signals(/*speaks=*/communicator.rank() == 0);
+  return train::train(config, communicator, signals.stop());
+}
+
+// The words for `python -m evenspan` that make the tokens of the run; none where it needs no more.
+std::vector<std::string> tokenization_words(const std::string& path, const train::Overrides& overrides, int32_t ranks) {
+  const train::Config config = train::load_config(path, overrides);
+  train::check(config, ranks);
+  const std::optional<train::Tokenization> tokenization = train::tokenization(config);
+  return tokenization ? tokenization->words : std::vector<std::string>();
 }
 
 void bind_train(py::module_& m) {
@@ -521,9 +534,11 @@ void bind_train(py::module_& m) {
       .def_readonly("held_out_loss", &train::Summary::held_out_loss)
       .def_readonly("tokens", &train::Summary::tokens)
       .def_readonly("seconds", &train::Summary::seconds)
+      .def_readonly("stopped_by", &train::Summary::stopped_by)
       .def_readonly("checkpoint", &train::Summary::checkpoint);
   m.def("train", run_trainer, Unlocked(), py::arg("config"), py::arg("overrides"), py::arg("communicator"));
-  m.def("describe_keys", &train::describe_keys);
+  m.def("tokenization_words", tokenization_words, py::arg("config"), py::arg("overrides"), py::arg("ranks"));
+  m.def("describe_training", &train::describe_training);
 }
 #endif
 
@@ -532,6 +547,9 @@ void bind_train(py::module_& m) {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::register_exception_translator(translate);
   m.attr("VERSION") = EVENSPAN_VERSION;
+  py::class_<Progress>(m, "Progress")
+      .def(py::init([](const std::string& what) { return std::make_unique<Progress>(what); }), py::arg("what"))
+      .def("at", &Progress::at, py::arg("done"), py::arg("total"));
   bind_plan(m);
   bind_run(m);
   bind_linear(m);

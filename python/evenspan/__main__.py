@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evenspan import _evenspan
 
 USAGE = """python -m evenspan train CONFIG [--KEY VALUE ...]
     Trains a model, a process a rank: torchrun --nproc-per-node N -m evenspan train CONFIG. One rank without torchrun.
@@ -21,7 +25,14 @@ python -m evenspan tokenize IN --tokenizer FOLDER --out PREFIX [--end-of-documen
     Writes PREFIX.bin and PREFIX.idx (Megatron indexed data) for data.path of a training run.
     IN                  a text file, a .jsonl file (key "text"), or a folder of such files; a text file is a document
     --tokenizer         a local folder with a Hugging Face tokenizer
-    --end-of-document   a token put after every document
+    --end-of-document   the token after every document; default the tokenizer's end-of-text token; none: no token.
+                        A document begins as the tokenizer lets a text begin: with <s>, or with nothing
+    --format            jsonl for a JSONL file of another name; default auto
+    --suffixes          of a folder only files with these endings: .py,.md
+    --exclude           names of files and folders to leave out of a folder: tests,LICENSE
+    --skip-invalid      true: leave text files out that are not UTF-8, instead of refusing them; default false
+    --vocabulary        how many different tokens the model knows, where that is less than the tokenizer has
+    --reuse             true: do nothing where PREFIX was made of the same files by the same tokenizer; default false
 python -m evenspan plan|verify|simulate|explain|strategies|completion [OPTIONS]
     The commands of the program evenspan; plan --help and so on describe them.
 python -m evenspan version
@@ -29,6 +40,7 @@ python -m evenspan version
 Exit code: 0 done, 2 bad input, or what a file, the machine or another rank refuses, 3 a bug of Evenspan, and 128 and
 the number of the signal, 130 or 143, of a run that was interrupted.
 """
+TOKENIZING = timedelta(days=7)  # that other ranks wait for the first one at most
 BAD_INPUT, BUG = 2, 3  # exit codes, those of the program evenspan
 
 
@@ -70,6 +82,32 @@ def _init_process_group() -> bool:
     return True
 
 
+def _make_tokens(config: str, options: Sequence[tuple[str, str]], communicator: _evenspan.Communicator) -> None:
+    """Make the tokens of a run on text, on rank 0 while the others wait as long as it takes."""
+    import torch.distributed as dist
+
+    from evenspan import Error, _evenspan
+
+    key = "evenspan/train/tokens"
+    store = dist.distributed_c10d._get_default_store() if communicator.size > 1 else None
+    if communicator.rank == 0:
+        try:
+            words = _evenspan.tokenization_words(config, options, communicator.size)
+            if words:
+                _tokenize(words[1:])
+        except BaseException as error:
+            if store is not None:
+                store.set(key, str(error) or type(error).__name__)
+            raise
+        if store is not None:
+            store.set(key, "")
+    elif store is not None:
+        store.wait([key], TOKENIZING)
+        failure = store.get(key).decode()
+        if failure:
+            raise Error(f"[train] rank 0 could not prepare the data: {failure}")
+
+
 def _train(arguments: Sequence[str]) -> int:
     import torch.distributed as dist
 
@@ -80,7 +118,7 @@ def _train(arguments: Sequence[str]) -> int:
         raise Error("[train] this build is without the trainer; build evenspan with it (EVENSPAN_LAYERS)")
     words, options, wants_help = _parse(arguments)
     if wants_help:
-        print(USAGE + "\nKeys:\n" + _evenspan.describe_keys(), end="")
+        print(USAGE + "\n" + _evenspan.describe_training(), end="")
         return 0
     if len(words) != 1:
         raise InvalidArgumentError(f"[command line] one CONFIG file is needed, {len(words)} were given; see --help")
@@ -90,20 +128,14 @@ def _train(arguments: Sequence[str]) -> int:
     distributed = _init_process_group()
     communicator = communicator_of(None)
     try:
+        _make_tokens(words[0], options, communicator)
         summary = _evenspan.train(words[0], options, communicator)
     except BaseException as error:
         tell_all(communicator, "train", error)
         raise
-    if communicator.rank == 0:
-        line = f"done: {summary.steps} steps, loss {summary.first_loss:.4f} -> {summary.last_loss:.4f}"
-        if not math.isnan(summary.held_out_loss):
-            line += f", held-out loss {summary.held_out_loss:.4f}"
-        print(f"{line}, {summary.tokens} tokens in {summary.seconds:.1f} s")
-        if summary.checkpoint:
-            print(f"checkpoint: {summary.checkpoint}")
     if distributed:
         dist.destroy_process_group()
-    return 0
+    return 128 + summary.stopped_by if summary.stopped_by else 0
 
 
 def _calibrate(arguments: Sequence[str]) -> int:
@@ -124,6 +156,7 @@ def _calibrate(arguments: Sequence[str]) -> int:
     if command.ranks_per_node == 0 and distributed:
         command.ranks_per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
     communicator = communicator_of(None)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # native code, to which Python's own handler would come too late
     try:
         said = command.run(communicator)
     except BaseException as error:
@@ -136,42 +169,59 @@ def _calibrate(arguments: Sequence[str]) -> int:
 
 
 def _tokenize(arguments: Sequence[str]) -> int:
-    from evenspan import Error, InvalidArgumentError
-    from evenspan._tokenize import tokenize
+    from evenspan import InvalidArgumentError
+    from evenspan._tokenize import Source, tokenize
 
     words, options, wants_help = _parse(arguments)
     if wants_help:
         print(USAGE, end="")
         return 0
     given = dict(options)
-    unknown = sorted(set(given).difference({"tokenizer", "out", "end-of-document"}))
+    known = {
+        "tokenizer",
+        "out",
+        "end-of-document",
+        "format",
+        "suffixes",
+        "exclude",
+        "skip-invalid",
+        "vocabulary",
+        "reuse",
+    }
+    unknown = sorted(set(given).difference(known))
     if unknown:
         raise InvalidArgumentError(f"[command line] there is no option --{unknown[0]}; see --help")
     if len(words) != 1 or "tokenizer" not in given or "out" not in given:
         raise InvalidArgumentError("[command line] IN, --tokenizer FOLDER and --out PREFIX are needed; see --help")
-    if not Path(given["tokenizer"]).is_dir():
-        raise InvalidArgumentError(f"[tokenize] --tokenizer must be a folder, {given['tokenizer']} is none")
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise Error(f"[tokenize] transformers is needed and cannot be imported ({error}); install it") from error
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(given["tokenizer"], local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InvalidArgumentError(f"[tokenize] there is no tokenizer in {given['tokenizer']}: {error}") from error
-    end: list[int] = []
-    if "end-of-document" in given:
-        token = given["end-of-document"]
-        if token not in tokenizer.get_vocab():
-            raise InvalidArgumentError(f"[tokenize] --end-of-document {token!r} is not in the vocabulary")
-        end = [tokenizer.get_vocab()[token]]
 
-    def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-        return ids + end if ids else []
+    def choice(name: str, choices: tuple[str, ...]) -> str:
+        value = given.get(name, choices[0])
+        if value not in choices:
+            raise InvalidArgumentError(f"[command line] --{name} must be one of {', '.join(choices)}, it is {value!r}")
+        return value
 
-    documents, tokens = tokenize(Path(words[0]), encode, Path(given["out"]), len(tokenizer))
-    print(f"{given['out']}.bin, {given['out']}.idx: {documents} documents, {tokens} tokens")
+    def names(name: str) -> tuple[str, ...]:
+        return tuple(part for part in given.get(name, "").split(",") if part)
+
+    vocabulary = given.get("vocabulary")
+    if vocabulary is not None and not vocabulary.isdecimal():
+        raise InvalidArgumentError(f"[command line] --vocabulary must be a whole number, it is {vocabulary!r}")
+    source = Source(
+        Path(words[0]),
+        jsonl=choice("format", ("auto", "jsonl", "text")) == "jsonl",
+        suffixes=names("suffixes"),
+        exclude=names("exclude"),
+        skip_invalid=choice("skip-invalid", ("false", "true")) == "true",
+    )
+    said = tokenize(
+        source,
+        Path(given["tokenizer"]),
+        Path(given["out"]),
+        given.get("end-of-document"),
+        int(vocabulary) if vocabulary else None,
+        reuse=choice("reuse", ("false", "true")) == "true",
+    )
+    print(said)
     return 0
 
 

@@ -7,12 +7,12 @@
 
 namespace evenspan::cli {
 
-// What a program ends with; `python -m evenspan` ends with the same. A signal that a command obeys in its own time adds
-// its number to 128, as shells do.
+// What a program ends with; `python -m evenspan` ends with the same.
 constexpr int kDone = 0;
 constexpr int kRefused = 1;   // the command worked and its answer is no: a plan is not proven, runs differ
 constexpr int kBadInput = 2;  // arguments, files, or what a machine or another rank refuses
 constexpr int kBug = 3;       // of Evenspan
+constexpr int kSignal = 128;  // + the number of the signal by which a command ended, as shells say it: 130, 143
 
 // Arguments as words. Errors leave as exceptions; run() prints them.
 using Arguments = std::vector<std::string>;

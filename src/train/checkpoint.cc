@@ -27,9 +27,9 @@ void flush_folder(const fs::path& folder) {
 
 }  // namespace
 
-void save_checkpoint(const std::string& folder, const nn::ModelConfig& model, const ShardedAdamW& optimizer,
-                     const ShardedAdamW::State& state, const TrainerState& trainer, const Config& config,
-                     int64_t keep) {
+void save_checkpoint(const std::string& folder, const nn::ModelConfig& model, const Companions& companions,
+                     const ShardedAdamW& optimizer, const ShardedAdamW::State& state, const TrainerState& trainer,
+                     const Config& config, int64_t keep) {
   const fs::path final_path = checkpoint_path(folder, trainer.step);
   const fs::path temporary = fs::path(folder) / (".writing-" + final_path.filename().string());
   try {
@@ -47,8 +47,11 @@ void save_checkpoint(const std::string& folder, const nn::ModelConfig& model, co
     nn::write_safetensors((temporary / kOptimizerFile).string(), moments);
     TrainerState stored = trainer;
     stored.optimizer_updates = state.num_updates;
-    nn::write_file((temporary / kStateFile).string(), to_json(stored, to_toml(config)));
+    stored.config = to_toml(config);
+    nn::write_file((temporary / kStateFile).string(), to_json(stored));
     nn::write_file((temporary / kManifestFile).string(), make_manifest(temporary.string()));
+    // Not in the manifest: a user may mend them.
+    for (const auto& [name, contents] : companions) nn::write_file((temporary / name).string(), contents);
     flush_folder(temporary);
     fs::remove_all(final_path);  // the same step of an earlier run of this folder
     fs::rename(temporary, final_path);

@@ -54,6 +54,24 @@ std::string joined(const std::vector<std::string>& items) {
   return text;
 }
 
+// The spelling of the choices, or the text as it is when it names no type.
+std::string type_spelling(const std::string& text) {
+  try {
+    switch (plan::parse_element_type(text)) {
+      case plan::ElementType::bf16:
+        return "bfloat16";
+      case plan::ElementType::f16:
+        return "float16";
+      case plan::ElementType::f32:
+        return "float32";
+      case plan::ElementType::f64:
+        return "float64";
+    }
+  } catch (const Error&) {
+  }
+  return text;
+}
+
 void check_value(const Key& key, const std::string& source) {
   const auto check_range = [&](double x) {
     if (!(x >= key.least && x <= key.greatest)) {
@@ -63,6 +81,7 @@ void check_value(const Key& key, const std::string& source) {
   };
   std::visit(Overloaded{[&](int64_t* x) { check_range(static_cast<double>(*x)); }, [&](double* x) { check_range(*x); },
                         [&](std::string* x) {
+                          if (key.is_type) *x = type_spelling(*x);
                           if (key.choices.empty() ||
                               std::find(key.choices.begin(), key.choices.end(), *x) != key.choices.end())
                             return;
@@ -75,7 +94,8 @@ void check_value(const Key& key, const std::string& source) {
 
 void resolve_path(const Key& key, const fs::path& folder) {
   auto& path = *std::get<std::string*>(key.value);
-  if (path.empty() || (path == "latest" && key.name == "run.resume") || fs::path(path).is_absolute()) return;
+  if (path.empty() || fs::path(path).is_absolute()) return;
+  if ((path == "latest" && key.name == "run.resume") || (path == kBytes && key.name == "data.tokenizer")) return;
   if (key.name == "parallel.profile" && machine::shipped_profiles().contains(path)) return;
   path = (folder / path).lexically_normal().string();
 }
@@ -195,6 +215,7 @@ void validate(const Config& c) {
   require(c.optimizer.decay_steps == 0 || c.optimizer.warmup_steps <= c.optimizer.decay_steps,
           "optimizer.warmup_steps must be at most optimizer.decay_steps, they are ", c.optimizer.warmup_steps, " and ",
           c.optimizer.decay_steps);
+  require(c.run.steps >= 1, "run.steps must be at least 1, it is ", c.run.steps);
   require(c.run.checkpoint_interval == 0 || !c.run.folder.empty(), "run.checkpoint_interval is ",
           c.run.checkpoint_interval, "; checkpoints need run.folder");
   require(c.run.resume != "latest" || !c.run.folder.empty(),

@@ -29,6 +29,11 @@ std::vector<Key> bind_keys(Config& c) {
        "a folder of text files, a JSONL file, or a Megatron .bin/.idx pair (its prefix); required");
   choice("data.format", &c.data.format, {"auto", "text", "jsonl", "megatron"},
          "what data.path is; auto: a folder is text, .jsonl is jsonl, .bin, .idx or a prefix of both is megatron");
+  path(
+      "data.tokenizer", &c.data.tokenizer,
+      "of text and JSONL: a folder with a Hugging Face tokenizer, which makes the text tokens in run.folder before the "
+      "run; \"bytes\": a token per byte; empty: the tokenizer beside the model's weights or configuration, or bytes "
+      "for a model that starts from initial values and has none");
   add("data.suffixes", &c.data.suffixes,
       "text: only files with one of these endings, such as \".py\"; empty: all files");
   add("data.exclude", &c.data.exclude, "text: names of files and folders to leave out, wherever they stand");
@@ -46,7 +51,8 @@ std::vector<Key> bind_keys(Config& c) {
   path("model.config", &c.model.config, "Hugging Face config.json, or a folder that holds one; required");
   path("model.weights", &c.model.weights, "Hugging Face folder with the weights to start from; empty: initial values");
   choice("model.dtype", &c.model.dtype, {"float32", "bfloat16", "float64"},
-         "type of the computation; the optimiser keeps float32 (float64 for float64)");
+         "type of the computation, also as f32, bf16, f64; the optimiser keeps float32 (float64 for float64)");
+  keys.back().is_type = true;
   number("model.seed", &c.model.seed, 0, kMany, "of the initial values");
 
   number("optimizer.learning_rate", &c.optimizer.learning_rate, 0, 1e3, "greatest rate of AdamW");
@@ -79,7 +85,7 @@ std::vector<Key> bind_keys(Config& c) {
   number("parallel.threads_per_rank", &c.parallel.threads_per_rank, 0, 4096,
          "threads of one rank's operators; 0: cores / ranks, at least 1. Another number rounds differently");
 
-  number("run.steps", &c.run.steps, 0, kMany, "optimiser steps in all, those before a resume included");
+  number("run.steps", &c.run.steps, 1, kMany, "optimiser steps in all, those before a resume included");
   path("run.folder", &c.run.folder, "metrics.jsonl, config.toml and checkpoints go here; empty: nothing is written");
   path("run.resume", &c.run.resume,
        "checkpoint to go on from; \"latest\": the newest of run.folder, or the beginning if there is none");
@@ -88,6 +94,8 @@ std::vector<Key> bind_keys(Config& c) {
   number("run.keep_checkpoints", &c.run.keep_checkpoints, 0, kMany, "older checkpoints are removed; 0: keep all");
   number("run.eval_interval", &c.run.eval_interval, 0, kMany, "steps between evaluations; 0: only after the last step");
   number("run.eval_batches", &c.run.eval_batches, 1, kMany, "most batches of an evaluation");
+  number("run.log_interval", &c.run.log_interval, 1, kMany,
+         "steps between lines on the console; the first and the last step have one. metrics.jsonl has every step");
   add("run.record_placement", &c.run.record_placement, "write every batch's placement into metrics.jsonl");
   return keys;
 }

@@ -3,8 +3,11 @@
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
 
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
 
 #include "evenspan/core/error.h"
 #include "train/amounts.h"
@@ -28,11 +31,24 @@ Json placement_json(const plan::Placement& placement) {
 
 }  // namespace
 
-MetricsFile::MetricsFile(const std::string& path, int64_t resumed_step) {
+MetricsFile::MetricsFile(const std::string& path, int64_t resumed_step) : path_(path) {
   const std::string kept = resumed_step > 0 ? lines_until(path, resumed_step) : std::string();
-  out_.open(path, std::ios::trunc);
-  out_ << kept << std::flush;
-  if (!out_) fail(ErrorKind::resource, "[train] cannot write ", path);
+  // Under another name first: on a full disk the old lines stay.
+  const std::string part = path + ".part";
+  out_.open(part, std::ios::trunc);
+  write_line(kept);
+  std::error_code error;
+  std::filesystem::rename(part, path, error);
+  if (error) fail(ErrorKind::resource, "[train] cannot write ", path, ": ", error.message());
+}
+
+void MetricsFile::write_line(const std::string& line) {
+  errno = 0;
+  out_ << line << std::flush;
+  if (out_) return;
+  const std::string reason = errno != 0 ? std::strerror(errno) : "the system refuses";
+  fail(ErrorKind::resource, "[train] cannot write ", path_, ": ", reason,
+       "; the lines and checkpoints written before stay, make room and resume");
 }
 
 void MetricsFile::write(const Header& h) {
@@ -48,7 +64,7 @@ void MetricsFile::write(const Header& h) {
                        {"held_out_documents", h.held_out},
                        {"dropped_empty", h.dropped_empty},
                        {"dropped_invalid", h.dropped_invalid}}}};
-  out_ << json.dump() << std::endl;
+  write_line(json.dump() + "\n");
 }
 
 void MetricsFile::write(const StepReport& r, const std::vector<int64_t>* batch_lengths,
@@ -78,13 +94,12 @@ void MetricsFile::write(const StepReport& r, const std::vector<int64_t>* batch_l
                {"peak_rss_bytes", r.peak_rss_bytes}};
   if (batch_lengths != nullptr) json["lengths"] = *batch_lengths;
   if (placement != nullptr) json["placement"] = placement_json(*placement);
-  out_ << json.dump() << std::endl;
+  write_line(json.dump() + "\n");
 }
 
 void MetricsFile::write_evaluation(int64_t step, double loss, int64_t labels) {
   if (!out_.is_open()) return;
-  out_ << Json{{"evaluation", {{"step", step}, {"loss", loss}, {"labels", labels}}}, {"step", step}}.dump()
-       << std::endl;
+  write_line(Json{{"evaluation", {{"step", step}, {"loss", loss}, {"labels", labels}}}, {"step", step}}.dump() + "\n");
 }
 
 void MetricsFile::write(const Summary& s) {
@@ -99,21 +114,7 @@ void MetricsFile::write(const Summary& s) {
                    {"evaluation_made", s.evaluation_plans.made},
                    {"evaluation_hits", s.evaluation_plans.hits}};
   json["held_out_loss"] = std::isnan(s.held_out_loss) ? Json(nullptr) : Json(s.held_out_loss);
-  out_ << json.dump() << std::endl;
-}
-
-std::string progress_line(const StepReport& r, int64_t num_steps) {
-  char text[256];
-  std::snprintf(text, sizeof text,
-                "step %4lld/%lld  loss %.4f  %6.0f tokens/s  work %.3f  tokens %.3f of the mean  sent %s + %s  memory "
-                "%s (arena %s)",
-                static_cast<long long>(r.step), static_cast<long long>(num_steps), r.loss,
-                static_cast<double>(r.tokens) / r.seconds, r.work_max_over_mean, r.tokens_max_over_mean,
-                bytes_text(static_cast<double>(total(r.attention_bytes))).c_str(),
-                bytes_text(static_cast<double>(total(r.optimizer_bytes))).c_str(),
-                bytes_text(static_cast<double>(r.peak_rss_bytes)).c_str(),
-                bytes_text(static_cast<double>(r.arena_bytes)).c_str());
-  return text;
+  write_line(json.dump() + "\n");
 }
 
 int64_t peak_rss_bytes() {

@@ -1,4 +1,4 @@
-// What a run tells: metrics.jsonl and the progress line.
+// What a run tells in metrics.jsonl.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@
 
 namespace evenspan::train {
 
-// Appends one JSON object a line; every line is flushed. Does nothing without a path.
+// Appends one JSON object a line; every line is flushed. Does nothing without a path. All members throw resource, with
+// the path, when the file cannot be written.
 class MetricsFile {
  public:
   MetricsFile() = default;
@@ -32,10 +33,11 @@ class MetricsFile {
   void write(const Summary& summary);
 
  private:
+  void write_line(const std::string& line);
+
+  std::string path_;
   std::ofstream out_;
 };
-
-std::string progress_line(const StepReport& report, int64_t num_steps);
 
 // The largest resident set of this process so far; 0 if unknown.
 int64_t peak_rss_bytes();

@@ -26,8 +26,17 @@ void to_tokens(const std::string& text, Span span, int64_t* tokens) {
 
 class TextFolder : public Corpus {
  public:
-  TextFolder(const std::string& folder, const TextFolderOptions& options) {
-    for (const fs::path& path : list(folder, options)) {
+  TextFolder(const std::string& folder, const TextFolderOptions& options, Progress* progress) {
+    const std::vector<fs::path> paths = list(folder, options);
+    double done = 0;
+    for (const fs::path& path : paths) {
+      if (progress != nullptr) progress->at(done++, static_cast<double>(paths.size()));
+      if (path.extension() == ".jsonl" && options.suffixes.empty()) {
+        fail_invalid(
+            "[data] a folder holds text files, and ", path.string(),
+            " is JSONL, whose braces and keys would be trained on; give that file as data.path, or exclude it, "
+            "or name it in data.suffixes to have it as text");
+      }
       const files::InputFile file(path.string(), "data");
       if (file.num_bytes() == 0) {
         ++dropped_.empty;
@@ -103,9 +112,12 @@ class TextFolder : public Corpus {
 
 class JsonLines : public Corpus {
  public:
-  explicit JsonLines(const std::string& path) : file_(path, "data") {
+  JsonLines(const std::string& path, Progress* progress) : file_(path, "data") {
     files::Lines lines(file_);
     for (std::string_view line; lines.next(&line);) {
+      if (progress != nullptr) {
+        progress->at(static_cast<double>(lines.offset()), static_cast<double>(file_.num_bytes()));
+      }
       if (line.find_first_not_of(" \t\r") == line.npos) continue;
       const std::string text = text_of(line, lines.number());
       if (text.empty()) {
@@ -150,10 +162,13 @@ class JsonLines : public Corpus {
 
 }  // namespace
 
-std::unique_ptr<Corpus> open_text_folder(const std::string& folder, const TextFolderOptions& options) {
-  return std::make_unique<TextFolder>(folder, options);
+std::unique_ptr<Corpus> open_text_folder(const std::string& folder, const TextFolderOptions& options,
+                                         Progress* progress) {
+  return std::make_unique<TextFolder>(folder, options, progress);
 }
 
-std::unique_ptr<Corpus> open_jsonl(const std::string& path) { return std::make_unique<JsonLines>(path); }
+std::unique_ptr<Corpus> open_jsonl(const std::string& path, Progress* progress) {
+  return std::make_unique<JsonLines>(path, progress);
+}
 
 }  // namespace evenspan::train

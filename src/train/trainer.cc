@@ -15,20 +15,24 @@
 #include <thread>
 
 #include "evenspan/core/error.h"
-#include "evenspan/machine/run_scenario.h"
+#include "evenspan/core/progress.h"
 #include "evenspan/nn/decoder.h"
 #include "evenspan/nn/loss.h"
 #include "evenspan/nn/safetensors.h"
-#include "evenspan/plan/linear.h"
 #include "evenspan/plan/plan_cache.h"
 #include "evenspan/run/executable.h"
 #include "evenspan/simulate/planner.h"
 #include "evenspan/train/batches.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/optimizer.h"
+#include "evenspan/train/tokenization.h"
 #include "train/amounts.h"
+#include "train/console.h"
 #include "train/metrics.h"
 #include "train/model_work.h"
+#include "train/resume_notes.h"
+#include "train/setup.h"
+#include "train/waiting.h"
 
 namespace evenspan::train {
 namespace {
@@ -37,72 +41,25 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-at::ScalarType compute_type(const std::string& dtype) {
-  return dtype == "float64" ? at::kDouble : dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
-}
-
-plan::ElementType element_type(at::ScalarType type) {
-  return type == at::kDouble     ? plan::ElementType::f64
-         : type == at::kBFloat16 ? plan::ElementType::bf16
-                                 : plan::ElementType::f32;
-}
-
-// What `auto` simulates; none without a profile. The leader says which profile it took by itself.
-std::optional<simulate::Scenario> load_scenario(const ParallelConfig& parallel, const nn::ModelConfig& m,
-                                                plan::ElementType element, const comm::Communicator& communicator) {
-  simulate::Model model = simulated_model(m, element);
-  model.states.transport = parallel.transport;
-  machine::RunScenario run =
-      machine::scenario_of_run({parallel.strategy, parallel.profile, parallel.topology, communicator.size(),
-                                static_cast<int32_t>(parallel.ranks_per_node)},
-                               model);
-  if (!run.note.empty() && communicator.rank() == 0) std::printf("note: %s\n", run.note.c_str());
-  return std::move(run.scenario);
-}
-
 // Training batches seldom come again, so few of their plans are kept; those of the evaluation come again each time.
 constexpr size_t kTrainingPlans = 4;
 constexpr size_t kMostEvaluationPlans = 64;
 
-nn::ModelConfig load_model(const Config& config, const Corpus& corpus) {
-  const nn::ModelConfig model = nn::load_model_config(config.model.config);
-  if (config.data.max_document_tokens > model.max_position_embeddings) {
-    fail_invalid("[train] data.max_document_tokens must be at most the model's max_position_embeddings, they are ",
-                 config.data.max_document_tokens, " and ", model.max_position_embeddings);
-  }
-  if (corpus.vocabulary() > model.vocab_size) {
-    fail_invalid("[train] the model's vocab_size must be at least ", corpus.vocabulary(),
-                 ", the tokens of the byte tokenizer, it is ", model.vocab_size);
-  }
-  const std::string& transport = config.parallel.transport;
-  const simulate::Model simulated = simulated_model(model, plan::ElementType::f32);
-  for (const simulate::LinearLayers& kind : simulated.linear) {
-    plan::validate(kind.shape, {transport, 0});
-  }
-  if (model.num_softmax_layers() == model.num_hidden_layers && transport != ParallelConfig().transport) {
-    fail_invalid("[train] parallel.transport is \"", transport,
-                 "\", which has no effect on a model without linear layers; "
-                 "leave it out");
-  }
-  if (!config.model.weights.empty()) {
-    const auto differing = nn::differences(nn::load_model_config(config.model.weights), model);
-    if (!differing.empty()) {
-      fail_invalid("[train] model.weights is of another model than model.config: ", differing.front(),
-                   " (weights against configuration)");
-    }
-  }
-  return model;
-}
-
 // One rank's run.
 class Run {
  public:
-  Run(const Config& config, const comm::Communicator& communicator);
+  Run(const Config& config, const comm::Communicator& communicator, const Stop& stop);
   Summary finish();
 
  private:
   bool leads() const { return communicator_.rank() == 0; }
+  ProgressSink progress() const { return leads() ? standard_error_sink() : silent_sink(); }
+  int received() const { return stop_.received ? stop_.received() : 0; }
+  std::shared_ptr<const Corpus> open() const;
   void start();
+  void load_weights();
+  void resume();
+  void write_header();
   plan::PlanCache::Make planner() const;
   plan::Request request(const Batch& batch) const;
   // The batch at the cursor, and where the cursor stands after it.
@@ -112,82 +69,66 @@ class Run {
   };
   Upcoming upcoming() const;
   at::Tensor loss(const Batch& batch, const run::Executable& executable, int64_t labels) const;
+  std::shared_ptr<const plan::Plan> get_plan(plan::PlanCache* plans, const plan::Request& request);
   StepReport step(int64_t number);
   void fill_traffic(StepReport* report, const run::Executable& executable, double local_loss);
   double evaluate(int64_t step);
   void checkpoint(int64_t step);
-  std::string checkpoint_folder() const { return (std::filesystem::path(config_.run.folder) / "checkpoints").string(); }
 
   const Config& config_;
+  const Stop& stop_;
   std::shared_ptr<comm::Recorded> recorded_ = std::make_shared<comm::Recorded>();
   comm::Communicator communicator_;
+  Setup setup_;
+  const nn::ModelConfig& model_ = setup_.model;
   Batches batches_;
-  nn::ModelConfig model_;
-  at::ScalarType type_;
   ShardedAdamW optimizer_;
   nn::Decoder decoder_;
   MetricsFile metrics_;
-  std::optional<simulate::Scenario> scenario_;
   plan::PlanCache plans_, evaluation_plans_;
   Cursor cursor_;
   std::optional<Upcoming> next_;  // whose plan was asked for
   int64_t first_step_ = 1;
   int64_t tokens_seen_ = 0;
+  double plan_seconds_ = 0, checkpoint_seconds_ = 0;  // that the last took
+  Companions companions_;
+  std::vector<std::string> notes_;  // of a resume
   Summary summary_;
 };
 
-Run::Run(const Config& config, const comm::Communicator& communicator)
+Run::Run(const Config& config, const comm::Communicator& communicator, const Stop& stop)
     : config_(config),
+      stop_(stop),
       communicator_(comm::make_recording_communicator(communicator, recorded_)),
-      batches_(open_corpus(config.data), config.data),
-      model_(load_model(config, batches_.corpus())),
-      type_(compute_type(config.model.dtype)),
-      optimizer_(nn::parameter_specs(model_), type_, config.optimizer, communicator_),
+      setup_(prepare(config, communicator_.size())),
+      batches_(open(), config.data),
+      optimizer_(nn::parameter_specs(model_), setup_.type, config.optimizer, communicator_),
       decoder_(model_, optimizer_.parameters()),
-      scenario_(load_scenario(config.parallel, model_, element_type(type_), communicator_)),
       plans_(planner(), kTrainingPlans),
       evaluation_plans_(planner(), std::min(kMostEvaluationPlans, static_cast<size_t>(config.run.eval_batches))) {
   start();
 }
 
-// Initial weights, loaded weights, or a checkpoint.
+// Nothing is read before it is known that the run's files can be written.
+std::shared_ptr<const Corpus> Run::open() const {
+  if (leads()) make_run_folders(config_);
+  Progress shown("reading data", progress());
+  std::shared_ptr<const Corpus> corpus = open_corpus(with_tokens(config_), &shown);
+  if (corpus->vocabulary() > model_.vocab_size) {
+    fail_invalid("[train] the model's vocab_size must be at least ", corpus->vocabulary(),
+                 ", the tokens of the byte tokenizer, it is ", model_.vocab_size);
+  }
+  return corpus;
+}
+
 void Run::start() {
-  std::string resume = config_.run.resume;
-  if (resume == "latest") resume = latest_checkpoint(checkpoint_folder());
-  if (!resume.empty()) {
-    const Checkpoint loaded = load_checkpoint(resume, model_, optimizer_);
-    if (loaded.trainer.data_fingerprint != batches_.fingerprint()) {
-      fail_invalid("[train] a run resumes with the data that it was trained on; ", resume,
-                   " has other documents, data.seed, batch_tokens, max_document_tokens or held_out_fraction");
-    }
-    batches_.check(loaded.trainer.cursor, resume);
-    optimizer_.restore(loaded.state);
-    cursor_ = loaded.trainer.cursor;
-    first_step_ = loaded.trainer.step + 1;
-    tokens_seen_ = loaded.trainer.tokens_seen;
+  if (setup_.resume.empty()) {
+    load_weights();
   } else {
-    at::Tensor own = at::empty({optimizer_.end() - optimizer_.begin()}, at::kDouble);
-    auto* values = own.mutable_data_ptr<double>();
-    const nn::Parameters weights = config_.model.weights.empty()
-                                       ? nn::Parameters()
-                                       : nn::load_weights(config_.model.weights, model_, optimizer_.master_type());
-    int64_t offset = 0;  // of the parameter, in the flat order
-    for (const nn::ParameterSpec& spec : optimizer_.specs()) {
-      const int64_t from = std::max(optimizer_.begin(), offset);
-      const int64_t to = std::min(optimizer_.end(), offset + spec.num_elements());
-      if (from < to && weights.size() == 0) {
-        nn::initial_values(model_, spec, static_cast<uint64_t>(config_.model.seed), from - offset, to - offset,
-                           values + (from - optimizer_.begin()));
-      } else if (from < to) {
-        own.narrow(0, from - optimizer_.begin(), to - from)
-            .copy_(weights.at(spec.name).reshape({-1}).narrow(0, from - offset, to - from));
-      }
-      offset += spec.num_elements();
-    }
-    optimizer_.set_masters(own);
+    resume();
   }
   recorded_->sends.clear();
-  const std::string newest = config_.run.folder.empty() ? std::string() : latest_checkpoint(checkpoint_folder());
+  const std::string newest = config_.run.folder.empty() ? std::string() : latest_checkpoint(checkpoint_folder(config_));
   if (!newest.empty() && checkpoint_step(newest) >= first_step_) {
     fail_invalid(
         "[train] run.folder must not hold checkpoints of steps that this run has yet to do; it begins with step ",
@@ -196,14 +137,53 @@ void Run::start() {
   // No rank goes on to write before all have looked.
   comm::barrier(communicator_, "train: start");
   recorded_->sends.clear();
-  if (!leads()) return;
+  if (stop_.defer) stop_.defer();
+  if (leads()) write_header();
+}
+
+// Initial weights, or those of a folder.
+void Run::load_weights() {
+  const Waiting waiting("loading weights", 0, progress());
+  at::Tensor own = at::empty({optimizer_.end() - optimizer_.begin()}, at::kDouble);
+  auto* values = own.mutable_data_ptr<double>();
+  const nn::Parameters weights = config_.model.weights.empty()
+                                     ? nn::Parameters()
+                                     : nn::load_weights(config_.model.weights, model_, optimizer_.master_type());
+  int64_t offset = 0;  // of the parameter, in the flat order
+  for (const nn::ParameterSpec& spec : optimizer_.specs()) {
+    const int64_t from = std::max(optimizer_.begin(), offset);
+    const int64_t to = std::min(optimizer_.end(), offset + spec.num_elements());
+    if (from < to && weights.size() == 0) {
+      nn::initial_values(model_, spec, static_cast<uint64_t>(config_.model.seed), from - offset, to - offset,
+                         values + (from - optimizer_.begin()));
+    } else if (from < to) {
+      own.narrow(0, from - optimizer_.begin(), to - from)
+          .copy_(weights.at(spec.name).reshape({-1}).narrow(0, from - offset, to - from));
+    }
+    offset += spec.num_elements();
+  }
+  optimizer_.set_masters(own);
+}
+
+void Run::resume() {
+  const Waiting waiting("loading the checkpoint", 0, progress());
+  const Checkpoint loaded = load_checkpoint(setup_.resume, model_, optimizer_);
+  if (loaded.trainer.data_fingerprint != batches_.fingerprint()) {
+    fail_invalid("[train] a run resumes with the data that it was trained on; ", setup_.resume,
+                 " has other documents, data.seed, batch_tokens, max_document_tokens or held_out_fraction");
+  }
+  batches_.check(loaded.trainer.cursor, setup_.resume);
+  optimizer_.restore(loaded.state);
+  cursor_ = loaded.trainer.cursor;
+  first_step_ = loaded.trainer.step + 1;
+  tokens_seen_ = loaded.trainer.tokens_seen;
+  notes_ = resume_notes(config_, loaded.trainer.config, first_step_);
+}
+
+void Run::write_header() {
+  companions_ = read_companions(config_);
   const Corpus& corpus = batches_.corpus();
   if (!config_.run.folder.empty()) {
-    std::error_code error;
-    std::filesystem::create_directories(config_.run.folder, error);
-    if (error) {
-      fail(ErrorKind::resource, "[train] cannot make run.folder ", config_.run.folder, ": ", error.message());
-    }
     nn::write_file((std::filesystem::path(config_.run.folder) / "config.toml").string(), to_toml(config_));
     metrics_ = MetricsFile((std::filesystem::path(config_.run.folder) / "metrics.jsonl").string(), first_step_ - 1);
   }
@@ -218,32 +198,32 @@ void Run::start() {
               static_cast<long long>(header.documents), static_cast<long long>(header.epoch_tokens),
               static_cast<long long>(header.held_out), static_cast<long long>(header.dropped_empty),
               static_cast<long long>(header.dropped_invalid));
+  std::printf("tokens: %s\n", tokens_text(config_, corpus).c_str());
   std::printf("ranks: %d, %s, optimiser state %s each\n", header.num_ranks, header.strategy.c_str(),
               bytes_text(static_cast<double>(optimizer_.state_bytes())).c_str());
-  if (!resume.empty())
-    std::printf("resumed after step %lld from %s\n", static_cast<long long>(first_step_ - 1), resume.c_str());
+  std::printf("learning rate: %s\n", schedule_text(config_.optimizer, config_.run.steps).c_str());
+  if (!setup_.note.empty()) std::printf("note: %s\n", setup_.note.c_str());
+  if (!setup_.resume.empty()) {
+    std::printf("resumed after step %lld from %s\n", static_cast<long long>(first_step_ - 1), setup_.resume.c_str());
+  } else if (!config_.run.resume.empty()) {
+    std::printf("note: there is no checkpoint in %s yet, so the run begins with step 1\n",
+                checkpoint_folder(config_).c_str());
+  }
+  for (const std::string& note : notes_) std::printf("note: %s\n", note.c_str());
   std::fflush(stdout);
 }
 
 plan::PlanCache::Make Run::planner() const {
   return [this](const plan::Request& request) -> plan::LayerPlans {
-    simulate::RunnablePlan planned = simulate::plan_to_run(request, scenario_ ? &*scenario_ : nullptr);
+    simulate::RunnablePlan planned = simulate::plan_to_run(request, setup_.scenario ? &*setup_.scenario : nullptr);
     if (!planned.note.empty() && leads()) std::printf("note: %s\n", planned.note.c_str());
     return {std::move(planned.plan)};
   };
 }
 
 plan::Request Run::request(const Batch& batch) const {
-  plan::Request request;
+  plan::Request request = setup_.request;
   request.documents = plan::Documents(lengths(batch), plan::Mask{});
-  request.shape = plan::AttentionShape{static_cast<int32_t>(model_.num_attention_heads),
-                                       static_cast<int32_t>(model_.num_key_value_heads),
-                                       static_cast<int32_t>(model_.head_dim), element_type(type_)};
-  request.topology = plan::make_topology(communicator_.size(), static_cast<int32_t>(config_.parallel.ranks_per_node));
-  request.cost = simulate::cost_model(simulated_model(model_, element_type(type_)));
-  request.options.strategy = config_.parallel.strategy;
-  request.options.token_slack = config_.parallel.token_slack;
-  request.options.ranks_per_group = static_cast<int32_t>(config_.parallel.ranks_per_group);
   return request;
 }
 
@@ -262,6 +242,14 @@ at::Tensor Run::loss(const Batch& batch, const run::Executable& executable, int6
                                  labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0);
 }
 
+std::shared_ptr<const plan::Plan> Run::get_plan(plan::PlanCache* plans, const plan::Request& request) {
+  const auto start = Clock::now();
+  const Waiting waiting(join_text("planning ", request.documents.size(), " documents"), plan_seconds_, progress());
+  auto plan = plans->get(request).front();
+  plan_seconds_ = std::max(plan_seconds_ / 2, seconds_since(start));
+  return plan;
+}
+
 StepReport Run::step(int64_t number) {
   const auto start = Clock::now();
   StepReport report;
@@ -272,7 +260,7 @@ StepReport Run::step(int64_t number) {
   next_.reset();
   const std::vector<int64_t> batch_lengths = lengths(batch);
   const auto asked = Clock::now();
-  const auto plan = plans_.get(request(batch)).front();
+  const auto plan = get_plan(&plans_, request(batch));
   report.plan_seconds = seconds_since(asked);
   report.plan_strategy = plan->request.options.strategy;
   if (number < config_.run.steps) {
@@ -301,15 +289,17 @@ StepReport Run::step(int64_t number) {
 // What every rank saw, put together on every rank.
 void Run::fill_traffic(StepReport* report, const run::Executable& executable, double local_loss) {
   const int64_t ranks = communicator_.size();
-  // loss, arena, bytes of attention to each rank, bytes of the optimiser to each rank
-  at::Tensor own = at::zeros({2 + 2 * ranks}, at::kDouble);
+  // loss, arena, signal, bytes of attention to each rank, bytes of the optimiser to each rank
+  constexpr int64_t kBytes = 3;
+  at::Tensor own = at::zeros({kBytes + 2 * ranks}, at::kDouble);
   auto* row = own.mutable_data_ptr<double>();
   row[0] = local_loss;
   row[1] = static_cast<double>(
       buffer_bytes(model_, executable.plan(), executable.program(), config_.parallel.transport, communicator_.rank()));
+  row[2] = static_cast<double>(received());
   for (const comm::Recorded::Item& item : recorded_->sends) {
     const int64_t group = item.operation.starts_with("optimizer") ? ranks : 0;
-    row[2 + group + item.peer.value] += static_cast<double>(item.num_bytes);
+    row[kBytes + group + item.peer.value] += static_cast<double>(item.num_bytes);
   }
   const std::vector<at::Tensor> rows = comm::all_gather(communicator_, own, "train: report");
   recorded_->sends.clear();
@@ -317,13 +307,14 @@ void Run::fill_traffic(StepReport* report, const run::Executable& executable, do
     const auto* r = tensor.const_data_ptr<double>();
     report->loss += r[0];
     report->arena_bytes = std::max(report->arena_bytes, static_cast<int64_t>(r[1]));
+    summary_.stopped_by = std::max(summary_.stopped_by, static_cast<int>(r[2]));
     const auto bytes = [&](int64_t from) {
       std::vector<int64_t> to;
       for (int64_t i = 0; i < ranks; ++i) to.push_back(static_cast<int64_t>(r[from + i]));
       return to;
     };
-    report->attention_bytes.push_back(bytes(2));
-    report->optimizer_bytes.push_back(bytes(2 + ranks));
+    report->attention_bytes.push_back(bytes(kBytes));
+    report->optimizer_bytes.push_back(bytes(kBytes + ranks));
   }
   if (!leads()) return;
   const plan::Metrics metrics = plan::measure(executable.plan());
@@ -344,8 +335,10 @@ double Run::evaluate(int64_t step) {
   int64_t labels = 0;
   for (const Batch& batch : batches) labels += num_labels(batch);
   at::Tensor sum = at::zeros({}, at::kDouble);
+  Progress shown("evaluating", progress());
   for (size_t i = 0; i < batches.size(); ++i) {
-    const auto plan = evaluation_plans_.get(request(batches[i])).front();
+    shown.at(static_cast<double>(i), static_cast<double>(batches.size()));
+    const auto plan = get_plan(&evaluation_plans_, request(batches[i]));
     if (i + 1 < batches.size()) evaluation_plans_.prefetch(request(batches[i + 1]));
     sum.add_(loss(batches[i], run::Executable(plan, communicator_), labels));
   }
@@ -361,51 +354,68 @@ double Run::evaluate(int64_t step) {
 }
 
 void Run::checkpoint(int64_t step) {
+  const auto start = Clock::now();
+  const Waiting waiting("writing a checkpoint", checkpoint_seconds_, progress());
   const ShardedAdamW::State state = optimizer_.gather_state();
   if (leads()) {
-    const TrainerState trainer{step,        cursor_, batches_.fingerprint(), config_.data.seed, config_.model.seed,
-                               tokens_seen_};
-    save_checkpoint(checkpoint_folder(), model_, optimizer_, state, trainer, config_, config_.run.keep_checkpoints);
+    TrainerState trainer;
+    trainer.step = step;
+    trainer.cursor = cursor_;
+    trainer.data_fingerprint = batches_.fingerprint();
+    trainer.data_seed = config_.data.seed;
+    trainer.model_seed = config_.model.seed;
+    trainer.tokens_seen = tokens_seen_;
+    save_checkpoint(checkpoint_folder(config_), model_, companions_, optimizer_, state, trainer, config_,
+                    config_.run.keep_checkpoints);
   }
   comm::barrier(communicator_, "checkpoint: written");
   recorded_->sends.clear();
-  summary_.checkpoint = checkpoint_path(checkpoint_folder(), step);
+  summary_.checkpoint = checkpoint_path(checkpoint_folder(config_), step);
+  checkpoint_seconds_ = seconds_since(start);
 }
 
 Summary Run::finish() {
   const auto start = Clock::now();
   const auto due = [](int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; };
   const int64_t last = config_.run.steps;
+  Console console(first_step_, last, config_.run.log_interval);
   summary_.steps = first_step_ - 1;
   for (int64_t i = first_step_; i <= last; ++i) {
     const StepReport report = step(i);
-    if (leads()) {
-      std::printf("%s\n", progress_line(report, last).c_str());
-      std::fflush(stdout);
-    }
+    if (leads()) console.step(report);
     if (i == first_step_) summary_.first_loss = report.loss;
     summary_.last_loss = report.loss;
     summary_.steps = i;
-    if (i != last && due(i, config_.run.eval_interval)) evaluate(i);
-    if (!config_.run.folder.empty() && (i == last || due(i, config_.run.checkpoint_interval))) checkpoint(i);
+    const bool ends = i == last || summary_.stopped_by != 0;
+    if (!ends && due(i, config_.run.eval_interval)) evaluate(i);
+    if (!config_.run.folder.empty() && (ends || due(i, config_.run.checkpoint_interval))) checkpoint(i);
+    if (ends) break;
   }
-  summary_.held_out_loss = evaluate(summary_.steps);
+  const bool finished = summary_.stopped_by == 0;
+  summary_.held_out_loss = finished ? evaluate(summary_.steps) : std::numeric_limits<double>::quiet_NaN();
   summary_.seconds = seconds_since(start);
   summary_.plans = plans_.counts();
   summary_.evaluation_plans = evaluation_plans_.counts();
-  if (leads()) metrics_.write(summary_);
+  if (!leads()) return summary_;
+  if (finished) metrics_.write(summary_);
+  std::printf("%s", closing_text(config_, summary_).c_str());
+  std::fflush(stdout);
   return summary_;
 }
 
 }  // namespace
 
-Summary train(const Config& config, const comm::Communicator& communicator) {
-  validate(config);
+void check(const Config& config, int32_t num_ranks) {
+  prepare(config, num_ranks);
+  make_run_folders(config);
+}
+
+Summary train(const Config& config, const comm::Communicator& communicator, const Stop& stop) {
   const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
   const int64_t threads = config.parallel.threads_per_rank > 0 ? config.parallel.threads_per_rank
                                                                : std::max<int64_t>(1, cores / communicator.size());
   at::set_num_threads(static_cast<int>(threads));
-  return Run(config, communicator).finish();
+  return Run(config, communicator, stop).finish();
 }
 
 }  // namespace evenspan::train

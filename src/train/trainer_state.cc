@@ -13,7 +13,7 @@ constexpr const char* kWhat = "checkpoint";
 
 }  // namespace
 
-std::string to_json(const TrainerState& state, const std::string& config) {
+std::string to_json(const TrainerState& state) {
   const nlohmann::json json = {{"version", kVersion},
                                {"step", state.step},
                                {"tokens_seen", state.tokens_seen},
@@ -24,7 +24,7 @@ std::string to_json(const TrainerState& state, const std::string& config) {
                                  {"fingerprint", state.data_fingerprint},
                                  {"seed", state.data_seed}}},
                                {"model_seed", state.model_seed},
-                               {"config", config}};
+                               {"config", state.config}};
   return json.dump(2) + "\n";
 }
 
@@ -47,7 +47,7 @@ TrainerState parse_trainer_state(const std::string& text, const std::string& fil
   state.data_fingerprint = data.word("fingerprint");
   state.data_seed = data.whole("seed");
   state.model_seed = in.whole("model_seed");
-  in.text("config");
+  state.config = in.text("config");
   return state;
 }
 

@@ -32,6 +32,16 @@ TEST(Config, ReadsValuesOfEveryType) {
   EXPECT_TRUE(c.run.record_placement);
 }
 
+TEST(Config, TakesBothSpellingsOfTypes) {
+  for (const auto& [text, type] : {std::pair{"f32", "float32"}, {"bf16", "bfloat16"}, {"double", "float64"}}) {
+    EXPECT_EQ(parse(kLeast, {{"model.dtype", text}}).model.dtype, type);
+  }
+  EXPECT_THAT(error_of([] {
+                parse(kLeast, {{"model.dtype", "half"}});
+              }),
+              HasSubstr("model.dtype must be one of float32, bfloat16, float64, it is \"float16\""));
+}
+
 TEST(Config, PathsStartAtTheFileAndOnTheCommandLineAtTheWorkingFolder) {
   const Config c = parse(kLeast, {{"run.folder", "out"}});
   EXPECT_EQ(c.data.path, "/base/text");
@@ -87,7 +97,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Bad{"[data]\nsuffixes = '.py'\n", "data.suffixes must be a value of type list"},
                       Bad{"[data]\nskip_invalid = 1\n", "data.skip_invalid must be a value of type true|false"},
                       Bad{"[optimizer]\nbeta1 = 1.0\n", "optimizer.beta1 must be from 0 to"},
-                      Bad{"[run]\nsteps = -1\n", "run.steps must be from 0"},
+                      Bad{"[run]\nsteps = -1\n", "run.steps must be from 1"},
                       Bad{"[model]\ndtype = 'float23'\n", "did you mean 'float32'?"}, Bad{"[data\n", "not TOML"},
                       Bad{"[data]\npath = 'x'\n", "model.config is required"},
                       Bad{"[data]\npath = 'x'\nbatch_tokens = 10\n[model]\nconfig = 'c'\n",

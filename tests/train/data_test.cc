@@ -73,6 +73,18 @@ TEST(Utf8, FindsTheFirstBadByte) {
   EXPECT_EQ(bad("ok\xe2\x82"), 2);        // cut
 }
 
+// A folder of JSONL shards is common; read as text, its braces and keys would be trained on.
+TEST(TextFolder, DoesNotTakeJsonLinesForText) {
+  const Scratch s;
+  s.write("a.txt", "text");
+  s.write("b.jsonl", "{\"text\": \"b\"}\n");
+  EXPECT_THAT(error_of([&] { open_text_folder(s.path(), {}); }), HasSubstr("b.jsonl is JSONL"));
+  EXPECT_EQ(
+      open_text_folder(s.path(), {.suffixes = {}, .exclude = {"b.jsonl"}, .skip_invalid = false})->num_documents(), 1);
+  EXPECT_EQ(open_text_folder(s.path(), {.suffixes = {".jsonl"}, .exclude = {}, .skip_invalid = false})->num_documents(),
+            1);
+}
+
 TEST(Jsonl, ReadsTheFieldText) {
   const Scratch s;
   const std::string path =

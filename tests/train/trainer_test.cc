@@ -248,6 +248,8 @@ TEST(Resume, OtherModelsAndDataAreRefused) {
   EXPECT_THAT(refusal(other), HasSubstr("model.dtype"));
   other.run.resume = s.path("text");
   EXPECT_THAT(refusal(other), HasSubstr("must be a checkpoint folder"));
+  other.run.resume = s.path("nowhere");
+  EXPECT_THAT(refusal(other), HasSubstr("nowhere does not exist"));
 
   other = config;
   other.run.resume = "";
@@ -261,8 +263,11 @@ TEST(Trainer, StartsFromGivenWeights) {
   config.data.held_out_fraction = 0.2;
   const Summary first = run(config, 2);
   config.model.weights = first.checkpoint;
+  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("has no tokenizer"));
+  config.data.tokenizer = kBytes;
   config.run.folder = s.path("second");
-  config.run.steps = 0;
+  config.run.steps = 1;
+  config.optimizer.learning_rate = 0;
   EXPECT_NEAR(run(config, 3).held_out_loss, first.held_out_loss, 1e-12);
   config.model.config = s.write("deeper.json", model_json(3));
   EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("model.weights is of another model"));
@@ -338,7 +343,17 @@ TEST(Trainer, WhatCannotBeTrainedIsRefused) {
   EXPECT_THAT(refusal(config), HasSubstr("max_position_embeddings, they are 100 and 64"));
   config = make_config(s, "run");
   config.parallel.strategy = "sequence_awar";
-  EXPECT_THAT(refusal(config), HasSubstr("sequence_aware"));
+  config.data.path = s.path("nowhere");  // what needs no data is checked before it is read, and nothing is written
+  EXPECT_THAT(refusal(config), HasSubstr("did you mean 'sequence_aware'?"));
+  config.parallel = {};
+  config.parallel.ranks_per_group = 3;
+  EXPECT_THAT(refusal(config), HasSubstr("do not divide 2 ranks"));
+  config.parallel = {};
+  config.run.steps = 0;
+  EXPECT_THAT(refusal(config), HasSubstr("run.steps must be at least 1, it is 0"));
+  EXPECT_FALSE(std::filesystem::exists(s.path("run")));
+  config = make_config(s, "text/101/run");  // below a file
+  EXPECT_THAT(refusal(config), HasSubstr("cannot make the folder"));
   config = make_config(s, "run");
   config.model.config = s.write("tiny.json", model_json(2).replace(model_json(2).find("257"), 3, "256"));
   EXPECT_THAT(refusal(config), HasSubstr("vocab_size must be at least 257"));

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "evenspan/nn/model_config.h"
 #include "evenspan/train/checkpoint_files.h"
@@ -13,10 +15,15 @@
 
 namespace evenspan::train {
 
+// Files of a model that others need to use it, as the tokenizer's: (name, contents).
+using Companions = std::vector<std::pair<std::string, std::string>>;
+
 // Writes `folder`/step-N in full under another name, flushes it, and renames it: a folder of that name is complete.
 // Then removes all but the newest `keep` (0: none is removed). REQUIRES: one rank calls it.
-void save_checkpoint(const std::string& folder, const nn::ModelConfig& model, const ShardedAdamW& optimizer,
-                     const ShardedAdamW::State& state, const TrainerState& trainer, const Config& config, int64_t keep);
+// `companions` are files beside the weights.
+void save_checkpoint(const std::string& folder, const nn::ModelConfig& model, const Companions& companions,
+                     const ShardedAdamW& optimizer, const ShardedAdamW::State& state, const TrainerState& trainer,
+                     const Config& config, int64_t keep);
 
 struct Checkpoint {
   TrainerState trainer;

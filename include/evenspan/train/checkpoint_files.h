@@ -18,14 +18,15 @@ struct TrainerState {
   int64_t model_seed = 0;
   int64_t tokens_seen = 0;
   int64_t optimizer_updates = 0;
+  std::string config;  // of the run that wrote it, as TOML
 };
 
 constexpr const char* kStateFile = "trainer_state.json";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 constexpr const char* kManifestFile = "manifest.json";
 
-// The text of kStateFile; `config` is the run's configuration as TOML, for readers.
-std::string to_json(const TrainerState& state, const std::string& config);
+// The text of kStateFile.
+std::string to_json(const TrainerState& state);
 // `file` names the text in errors. Throws invalid_argument for a text that is damaged, with the field, and unsupported
 // for one of another version.
 TrainerState parse_trainer_state(const std::string& text, const std::string& file);

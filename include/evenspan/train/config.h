@@ -13,10 +13,14 @@
 
 namespace evenspan::train {
 
+// As data.tokenizer: a token per byte, and one that ends a document.
+constexpr const char* kBytes = "bytes";
+
 // The meaning of every field, with its unit and range, stands in the table of keys (config.cc), which `--help` prints.
 struct DataConfig {
   std::string path;
   std::string format = "auto";
+  std::string tokenizer;
   std::vector<std::string> suffixes;
   std::vector<std::string> exclude;
   bool skip_invalid = false;
@@ -65,6 +69,7 @@ struct RunConfig {
   int64_t keep_checkpoints = 2;
   int64_t eval_interval = 0;
   int64_t eval_batches = 8;
+  int64_t log_interval = 10;
   bool record_placement = false;
 };
 
@@ -86,6 +91,7 @@ struct Key {
   double least = -std::numeric_limits<double>::infinity();    // of numbers
   double greatest = std::numeric_limits<double>::infinity();  // of numbers
   std::vector<std::string> choices;                           // of texts; empty: any
+  bool is_type = false;  // of elements, in any of their spellings; read as one of the choices
   bool is_path = false;  // relative to the config file, or to the working folder on the command line
 };
 
@@ -110,5 +116,7 @@ std::string to_toml(const Config& config);
 
 // A line or two for every key: name, type, default, meaning.
 std::string describe_keys();
+// What `train --help` says below the command itself: the file, the data, how a run is stopped, exit codes, all keys.
+std::string describe_training();
 
 }  // namespace evenspan::train

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "evenspan/core/progress.h"
 #include "evenspan/core/ranges.h"
 #include "evenspan/train/config.h"
 
@@ -45,19 +46,25 @@ struct TextFolderOptions {
   bool skip_invalid = false;          // drop and count files that are not UTF-8; otherwise they are an error
 };
 
+// What is opened says how far it is to `progress`, where that is given.
+
 // Every regular file below a folder, in the order of the paths, as bytes and the end of the document. Throws
 // invalid_argument for a file that is not UTF-8, with the offset of its first bad byte, and when no file matches.
-std::unique_ptr<Corpus> open_text_folder(const std::string& folder, const TextFolderOptions& options);
+std::unique_ptr<Corpus> open_text_folder(const std::string& folder, const TextFolderOptions& options,
+                                         Progress* progress = nullptr);
 
 // One JSON object a line, the document is its text field `text`. Blank lines are passed over. Throws invalid_argument,
 // with the line's number, for a line that is not such an object.
-std::unique_ptr<Corpus> open_jsonl(const std::string& path);
+std::unique_ptr<Corpus> open_jsonl(const std::string& path, Progress* progress = nullptr);
 
 // Megatron's indexed data, `prefix`.bin and `prefix`.idx; `path` may also name either file. Throws invalid_argument for
 // truncated or inconsistent files and types that do not hold tokens.
 std::unique_ptr<Corpus> open_megatron(const std::string& path);
 
+// "text", "jsonl" or "megatron": data.format, or what data.path is. Throws invalid_argument where that is unclear.
+std::string data_format(const DataConfig& config);
+
 // Opens the corpus that the configuration names.
-std::shared_ptr<const Corpus> open_corpus(const DataConfig& config);
+std::shared_ptr<const Corpus> open_corpus(const DataConfig& config, Progress* progress = nullptr);
 
 }  // namespace evenspan::train

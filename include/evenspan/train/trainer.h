@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -39,15 +40,28 @@ struct Summary {
   double held_out_loss = 0;  // not a number if nothing is held out
   int64_t tokens = 0;        // trained on in this call
   double seconds = 0;
+  int stopped_by = 0;                               // the signal that ended the run after `steps`; 0: it is finished
   std::string checkpoint;                           // the last one written; empty if none
   plan::PlanCache::Counts plans, evaluation_plans;  // of this rank
 };
 
+// How the caller ends a run early, between two steps. Empty functions: never.
+struct Stop {
+  std::function<void()> defer;    // called by every rank before its first step: from here on the run ends by `received`
+  std::function<int()> received;  // asked by every rank once a step: the number of a signal, or 0 to go on
+};
+
+// Throws what train() throws before it reads data or weights, and makes run.folder. For programs that prepare data; one
+// process calls it.
+void check(const Config& config, int32_t num_ranks);
+
 // Trains as the configuration says. Every rank of the communicator calls it with the same configuration and reads the
-// same data; rank 0 prints progress to standard output and writes metrics.jsonl and checkpoints into run.folder.
+// same data; rank 0 prints to standard output and writes metrics.jsonl and checkpoints into run.folder. A signal that
+// any rank received ends the run on all ranks after the same step, with a checkpoint where there is a run.folder.
+// Before data and weights are read, all that the configuration says is checked.
 // Threads: one thread per rank; sets the number of at:: threads of the calling thread.
 // Throws invalid_argument, unsupported or resource for what the configuration and its files ask, communication when a
 // rank fails.
-Summary train(const Config& config, const comm::Communicator& communicator);
+Summary train(const Config& config, const comm::Communicator& communicator, const Stop& stop = {});
 
 }  // namespace evenspan::train

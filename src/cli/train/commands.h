@@ -8,12 +8,16 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "evenspan/train/tokenization.h"
 
 namespace evenspan::cli {
 
 int train(const Arguments& arguments);
 int compare(const Arguments& arguments);
 int probe(const Arguments& arguments);
+
+// Makes the tokens that the run needs and that are missing or out of date. Throws resource where they cannot be made.
+void make_tokens(const train::Config& config);
 
 // Arguments taken apart: `--name value`, `--name=value`, and the rest. Every option takes a value, but --help.
 struct Parsed {

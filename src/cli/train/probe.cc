@@ -25,7 +25,7 @@ constexpr const char* kUsage =
     --out      safetensors: `logits` [tokens, vocabulary], `loss`, and `grad.NAME` for every parameter
     --ranks    default 1
     --strategy default mixed
-    --dtype    float32 (default), bfloat16 or float64
+    --dtype    f32 (default), bf16 or f64
 )";
 
 struct Options {
@@ -46,17 +46,14 @@ Options read_options(const Parsed& parsed) {
     if (name == "out") o.out = value;
     if (name == "strategy") o.strategy = value;
     if (name == "ranks") o.ranks = parse_ranks(value);
-    if (name != "dtype") continue;
-    if (value == "float64") {
-      o.type = at::kDouble;
-      o.element = plan::ElementType::f64;
-    } else if (value == "bfloat16") {
-      o.type = at::kBFloat16;
-      o.element = plan::ElementType::bf16;
-    } else if (value != "float32") {
-      fail_invalid("[probe] --dtype must be float32, bfloat16 or float64, it is ", value);
-    }
+    if (name == "dtype") o.element = plan::parse_element_type(value);
   }
+  if (o.element == plan::ElementType::f16) {
+    fail(ErrorKind::unsupported, "[probe] --dtype is f16, which the trainer does not compute in; use f32, bf16 or f64");
+  }
+  o.type = o.element == plan::ElementType::f64    ? at::kDouble
+           : o.element == plan::ElementType::bf16 ? at::kBFloat16
+                                                  : at::kFloat;
   if (o.tokens.empty() || o.out.empty()) fail_invalid("[probe] --tokens and --out are needed; see probe --help");
   check_outputs({{"--out", o.out}});
   return o;

@@ -1,4 +1,3 @@
-#include <cmath>
 #include <cstdio>
 
 #include "cli/train/commands.h"
@@ -6,28 +5,29 @@
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/train/config.h"
+#include "evenspan/train/stop_signals.h"
 #include "evenspan/train/trainer.h"
 
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kUsage = R"(evenspan-train CONFIG [--ranks N] [--KEY VALUE ...]
+constexpr const char* kUsage = R"(evenspan train CONFIG [--ranks N] [--KEY VALUE ...]
     Trains a model. The ranks are threads of this process; python -m evenspan train runs a process a rank.
-evenspan-train compare RUN REFERENCE [REPACKED ...] [--page report.html]
+evenspan train compare RUN REFERENCE [REPACKED ...] [--page report.html]
     Says whether two finished runs are equal, as a table and as a page.
-evenspan-train probe MODEL --tokens IN.safetensors --out OUT.safetensors [--ranks N]
+evenspan train probe MODEL --tokens IN.safetensors --out OUT.safetensors [--ranks N]
     Writes logits, loss and all gradients of one batch.
 
-CONFIG is a TOML file with the sections below. Every key can be overridden: --optimizer.learning_rate 1e-3.
-Lists are given as a,b on the command line. Relative paths start at the file's folder, or, when they come from the
-command line, at the working folder.
+Examples:
+  evenspan train run.toml --ranks 4
+  evenspan train run.toml --ranks 4 --run.resume latest --run.steps 2000
+  evenspan train run.toml --model.config BASE --model.weights BASE --data.path texts.jsonl
 
   --ranks N                                     default 1
       ranks of the run
   --help
       this text
 
-Keys:
 )";
 
 }  // namespace
@@ -35,7 +35,7 @@ Keys:
 int train(const Arguments& arguments) {
   Parsed parsed = parse_arguments(arguments);
   if (parsed.help) {
-    std::printf("%s%s", kUsage, evenspan::train::describe_keys().c_str());
+    std::printf("%s%s", kUsage, train::describe_training().c_str());
     return kDone;
   }
   if (parsed.positional.size() != 1) {
@@ -53,17 +53,15 @@ int train(const Arguments& arguments) {
     }
   }
   const train::Config config = train::load_config(parsed.positional[0], overrides);
-  train::Summary summary;
+  train::check(config, ranks);
+  make_tokens(config);
+  const train::StopSignals signals(/*speaks=*/true);
+  int stopped_by = 0;
   comm::run_threads(ranks, [&](const comm::Communicator& communicator) {
-    const train::Summary own = train::train(config, communicator);
-    if (communicator.rank() == 0) summary = own;
+    const train::Summary own = train::train(config, communicator, signals.stop());
+    if (communicator.rank() == 0) stopped_by = own.stopped_by;
   });
-  std::printf("done: %lld steps, loss %.4f -> %.4f", static_cast<long long>(summary.steps), summary.first_loss,
-              summary.last_loss);
-  if (!std::isnan(summary.held_out_loss)) std::printf(", held-out loss %.4f", summary.held_out_loss);
-  std::printf(", %lld tokens in %.1f s\n", static_cast<long long>(summary.tokens), summary.seconds);
-  if (!summary.checkpoint.empty()) std::printf("checkpoint: %s\n", summary.checkpoint.c_str());
-  return kDone;
+  return stopped_by == 0 ? kDone : kSignal + stopped_by;
 }
 
 }  // namespace evenspan::cli

@@ -1,0 +1,116 @@
+#include "train/setup.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "evenspan/core/error.h"
+#include "evenspan/machine/run_scenario.h"
+#include "evenspan/nn/safetensors.h"
+#include "evenspan/plan/linear.h"
+#include "evenspan/simulate/planner.h"
+#include "evenspan/train/checkpoint.h"
+#include "evenspan/train/tokenization.h"
+#include "plan/strategy/strategy.h"
+#include "train/model_work.h"
+
+namespace evenspan::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+at::ScalarType compute_type(plan::ElementType type) {
+  return type == plan::ElementType::f64 ? at::kDouble : type == plan::ElementType::bf16 ? at::kBFloat16 : at::kFloat;
+}
+
+nn::ModelConfig load_model(const Config& config) {
+  const nn::ModelConfig model = nn::load_model_config(config.model.config);
+  if (config.data.max_document_tokens > model.max_position_embeddings) {
+    fail_invalid("[train] data.max_document_tokens must be at most the model's max_position_embeddings, they are ",
+                 config.data.max_document_tokens, " and ", model.max_position_embeddings);
+  }
+  const std::string& transport = config.parallel.transport;
+  const simulate::Model simulated = simulated_model(model, plan::ElementType::f32);
+  for (const simulate::LinearLayers& kind : simulated.linear) {
+    plan::validate(kind.shape, {transport, 0});
+  }
+  if (model.num_softmax_layers() == model.num_hidden_layers && transport != ParallelConfig().transport) {
+    fail_invalid("[train] parallel.transport is \"", transport,
+                 "\", which has no effect on a model without linear layers; "
+                 "leave it out");
+  }
+  if (!config.model.weights.empty()) {
+    const auto differing = nn::differences(nn::load_model_config(config.model.weights), model);
+    if (!differing.empty()) {
+      fail_invalid("[train] model.weights is of another model than model.config: ", differing.front(),
+                   " (weights against configuration)");
+    }
+  }
+  return model;
+}
+
+plan::Request request_of(const Config& config, const nn::ModelConfig& model, plan::ElementType element,
+                         int32_t num_ranks) {
+  plan::Request request;
+  request.shape = plan::AttentionShape{static_cast<int32_t>(model.num_attention_heads),
+                                       static_cast<int32_t>(model.num_key_value_heads),
+                                       static_cast<int32_t>(model.head_dim), element};
+  request.topology = plan::make_topology(num_ranks, static_cast<int32_t>(config.parallel.ranks_per_node));
+  request.cost = simulate::cost_model(simulated_model(model, element));
+  request.options.strategy = config.parallel.strategy;
+  request.options.token_slack = config.parallel.token_slack;
+  request.options.ranks_per_group = static_cast<int32_t>(config.parallel.ranks_per_group);
+  plan::Request tried = request;  // a batch as small as there is one
+  tried.documents = plan::Documents(std::vector<int64_t>{1}, plan::Mask{});
+  plan::validate(tried);
+  if (config.parallel.strategy != simulate::kAuto) plan::find_strategy(config.parallel.strategy);
+  return request;
+}
+
+std::string checkpoint_to_resume(const Config& config) {
+  const std::string& resume = config.run.resume;
+  if (resume == "latest") return latest_checkpoint(checkpoint_folder(config));
+  std::error_code error;
+  if (!resume.empty() && !fs::is_directory(resume, error)) {
+    fail_invalid("[train] run.resume must be a checkpoint folder, such as run/checkpoints/step-00000100, or latest; ",
+                 resume, fs::exists(resume, error) ? " is a file" : " does not exist");
+  }
+  return resume;
+}
+
+}  // namespace
+
+Setup prepare(const Config& config, int32_t num_ranks) {
+  validate(config);
+  const plan::ElementType element = plan::parse_element_type(config.model.dtype);
+  Setup setup;
+  setup.type = compute_type(element);
+  setup.model = load_model(config);
+  setup.request = request_of(config, setup.model, element, num_ranks);
+  simulate::Model model = simulated_model(setup.model, element);
+  model.states.transport = config.parallel.transport;
+  machine::RunScenario run =
+      machine::scenario_of_run({config.parallel.strategy, config.parallel.profile, config.parallel.topology, num_ranks,
+                                static_cast<int32_t>(config.parallel.ranks_per_node)},
+                               model);
+  setup.scenario = std::move(run.scenario);
+  setup.note = std::move(run.note);
+  setup.resume = checkpoint_to_resume(config);
+  tokenization(config);  // what the tokens of the text are is clear
+  return setup;
+}
+
+std::string checkpoint_folder(const Config& config) { return (fs::path(config.run.folder) / "checkpoints").string(); }
+
+void make_run_folders(const Config& config) {
+  if (config.run.folder.empty()) return;
+  for (const fs::path folder : {config.run.folder, checkpoint_folder(config)}) {
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) fail(ErrorKind::resource, "[train] cannot make the folder ", folder.string(), ": ", error.message());
+    const fs::path tried = folder / ".evenspan-writes-here";
+    nn::write_file(tried.string(), "\n");
+    fs::remove(tried, error);
+  }
+}
+
+}  // namespace evenspan::train

@@ -1,0 +1,34 @@
+// What a run needs beside its data and weights, read and checked before these are.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+
+#include "evenspan/nn/model_config.h"
+#include "evenspan/plan/request.h"
+#include "evenspan/simulate/prediction.h"
+#include "evenspan/train/config.h"
+
+namespace evenspan::train {
+
+struct Setup {
+  nn::ModelConfig model;
+  at::ScalarType type = at::kFloat;            // of the computation
+  plan::Request request;                       // without documents
+  std::optional<simulate::Scenario> scenario;  // by which plans are weighed; none without a profile
+  std::string resume;                          // the checkpoint to go on from; empty: the run begins
+  std::string note;                            // what a user should know of the choices made for him; empty mostly
+};
+
+// Throws invalid_argument for the first thing that the run cannot do: a value out of its range, a strategy, transport,
+// profile or topology that does not exist or fit, a model that cannot be read or is not that of the weights, a
+// checkpoint that is none; resource for a file that cannot be read.
+Setup prepare(const Config& config, int32_t num_ranks);
+
+// Makes run.folder and the folder of its checkpoints. Throws resource where nothing can be written into one of them.
+void make_run_folders(const Config& config);
+std::string checkpoint_folder(const Config& config);
+
+}  // namespace evenspan::train
