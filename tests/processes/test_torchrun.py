@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,37 @@ def test_processes_train_as_threads_do(training_config: Path, tmp_path: Path, dt
     ours, theirs = (load_file(tmp_path / run / weights) for run in ("processes", "threads"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_torchrun_stops_all_processes_after_one_step(training_config: Path, tmp_path: Path) -> None:
+    """SIGTERM to torchrun reaches every process; thread ranks go on with what the processes kept."""
+    words = [training_config, "--parallel.threads_per_rank", 1, "--optimizer.decay_steps", 50, "--run.resume", "latest"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    command = [
+        *torchrun,
+        "-m",
+        "evenspan",
+        "train",
+        *words,
+        "--run.folder",
+        tmp_path / "stopped",
+        "--run.steps",
+        1000000,
+    ]
+    with subprocess.Popen(
+        [*map(str, command)],
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout
+        next(line for line in running.stdout if line.startswith("step"))
+        running.send_signal(signal.SIGTERM)
+        said, _ = running.communicate(timeout=120)
+    done = len(losses(tmp_path / "stopped"))
+    assert f"stopped by SIGTERM after step {done} of 1000000" in said, said
+    assert [path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()] == [f"step-{done:08}"]
+    for folder in ("stopped", "straight"):
+        call(PROGRAM, *words, "--ranks", 2, "--run.folder", tmp_path / folder, "--run.steps", done + 2)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "straight")
