@@ -56,6 +56,7 @@ def test_help_lists_every_key() -> None:
         (["CONFIG", "--parallel.strategy", "zigzga"], "zigzag"),
         (["compare", "a"], "RUN and REFERENCE are needed"),
         (["compare", "a", "b"], "must be the run.folder of a finished run"),
+        (["compare", "a", "b", "--page", "/nowhere/page.html"], "page.html"),
     ],
 )
 def test_mistakes_are_explained(training_config: Path, arguments: list[str], message: str) -> None:
