@@ -40,7 +40,8 @@ struct Input::Source {
   Source& operator=(const Source&) = delete;
 
   [[noreturn]] void refuse() const {
-    fail(ErrorKind::resource, "[input] ", quoted(path, 200), " cannot be read: ", std::strerror(errno));
+    fail(ErrorKind::resource, "[input] ", quoted(path, 200), " cannot be read: ", std::strerror(errno),
+         "; name a file that is there and may be read, or - for standard input");
   }
 
   void fill() {

@@ -75,7 +75,8 @@ std::string read_text(const std::string& path, const std::string& what) {
   const auto close = [](FILE* file) { std::fclose(file); };
   const std::unique_ptr<FILE, decltype(close)> file(std::fopen(path.c_str(), "rb"), close);
   const auto refuse = [&] {
-    fail(ErrorKind::resource, "[", what, "] ", quoted(path, 200), " cannot be read: ", std::strerror(errno));
+    fail(ErrorKind::resource, "[", what, "] ", quoted(path, 200), " cannot be read: ", std::strerror(errno),
+         "; name a file that is there and may be read");
   };
   if (file == nullptr) refuse();
   std::string text;

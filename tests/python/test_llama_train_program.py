@@ -43,7 +43,7 @@ def test_help_lists_every_key() -> None:
     ("arguments", "message"),
     [
         ([], "one CONFIG file is needed"),
-        (["none.toml"], '"none.toml" cannot be read'),
+        (["none.toml"], '"none.toml" cannot be read: No such file or directory; name a file that is there'),
         (["CONFIG", "--optimizer.learningrate", "1"], "did you mean 'optimizer.learning_rate'?"),
         (["CONFIG", "--rank", "2"], "did you mean --ranks?"),
         (["CONFIG", "--ranks", "0"], "--ranks must be a whole number from 1 to"),

@@ -30,7 +30,6 @@ int compare(const Arguments& arguments) {
                  " folders were given; see compare --help");
   }
   for (const auto& [name, path] : parsed.options) check_outputs({{"--" + name, path}});
-  for (const auto& [name, path] : parsed.options) check_outputs({{"--" + name, path}});
   const train::Comparison comparison = train::compare_runs(parsed.positional[0], parsed.positional[1],
                                                            {parsed.positional.begin() + 2, parsed.positional.end()});
   std::printf("%s", train::comparison_table(comparison).c_str());
