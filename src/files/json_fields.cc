@@ -1,6 +1,7 @@
 #include "files/json_fields.h"
 
 #include <algorithm>
+#include <iomanip>
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
@@ -17,12 +18,19 @@ bool is_whole(const Json& value) {
   return value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() >> 63 != 0);
 }
 
+// A value in a message: in quotes, in ASCII, and not all of a long one.
+std::string shown(const Json& value) {
+  constexpr size_t kMostBytes = 100;
+  const std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
+  return join_text(std::quoted(text.size() > kMostBytes ? text.substr(0, kMostBytes) + "..." : text));
+}
+
 }  // namespace
 
 Fields::Fields(const Json& json, const std::string& what, const std::string& file, const std::string& path)
     : json_(json), what_(what), file_(file), path_(path) {
   if (!json.is_object()) {
-    fail_invalid("[", what, "] ", file, path.empty() ? "" : ": " + path, " is ", quoted(json.dump()),
+    fail_invalid("[", what, "] ", file, path.empty() ? "" : ": " + path, " is ", shown(json),
                  "; it is an object, {...}");
   }
 }
@@ -43,7 +51,7 @@ const Json& Fields::list(const std::string& key) const {
 
 void Fields::refuse(const std::string& key, const std::string& rule) const {
   fail_invalid("[", what_, "] ", file_, ": ", path_.empty() ? "" : path_ + ".", key, " is ",
-               quoted(has(key) ? at(key).dump() : "missing"), "; ", rule);
+               has(key) ? shown(at(key)) : "missing", "; ", rule);
 }
 
 int64_t Fields::whole(const std::string& key) const {
@@ -151,7 +159,7 @@ std::vector<Fields> Fields::objects(const std::string& key) const {
 void Fields::refuse_others(const std::vector<std::string>& known) const {
   for (const auto& [key, value] : json_.items()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
-    fail_invalid("[", what_, "] ", file_, path_.empty() ? "" : ": " + path_, " has a field ", quoted(key),
+    fail_invalid("[", what_, "] ", file_, path_.empty() ? "" : ": " + path_, " has a field ", evenspan::quoted(key),
                  " that means nothing here", did_you_mean(key, known));
   }
 }

@@ -96,36 +96,25 @@ Topology make_topology(int32_t num_ranks, int32_t ranks_per_node) {
   return topology;
 }
 
-void validate(const Request& request) {
-  const AttentionShape& shape = request.shape;
-  if (request.documents.size() == 0) fail_invalid("[plan] the batch has no documents; give at least one");
-  if (shape.num_heads < 1 || shape.num_kv_heads < 1 || shape.head_dim < 1) {
-    fail_invalid("[plan] the attention shape has ", shape.num_heads, " heads, ", shape.num_kv_heads,
-                 " kv heads and head dimension ", shape.head_dim, "; each is at least 1");
-  }
-  constexpr int32_t kMost = 1 << 20;
-  if (shape.num_heads > kMost || shape.head_dim > kMost || request.topology.num_ranks > kMost) {
-    fail_invalid("[plan] there are ", shape.num_heads, " heads of dimension ", shape.head_dim, " and ",
-                 request.topology.num_ranks, " ranks; each is at most ", kMost);
-  }
-  // All bytes that any strategy moves, and more.
-  const double bytes = 2.0 * request.topology.num_ranks * static_cast<double>(request.documents.total_tokens()) *
-                       (shape.num_heads + 2.0 * shape.num_kv_heads) * shape.head_dim * 8;
-  if (bytes > 4e18) {
-    fail_invalid("[plan] ranks x tokens x heads x head dimension make up to ", bytes,
-                 " bytes, more than can be counted; plan smaller batches");
-  }
-  if (shape.num_heads % shape.num_kv_heads != 0) {
-    fail_invalid("[plan] ", shape.num_kv_heads, " kv heads do not divide ", shape.num_heads,
-                 " heads; every kv head serves the same number of query heads");
-  }
-  if (shape.is_linear()) check_recurrent(request.documents, "plan");
-  const Topology& topology = request.topology;
+namespace {
+
+// Far beyond what is: sums and products of numbers in these bounds stay finite, and do not vanish.
+constexpr double kMostSeconds = 1e6;
+constexpr double kLeastWork = 1e-40;  // seconds of a pair or token that is not free
+constexpr double kMostRate = 1e21;    // bytes per second
+constexpr int64_t kMostTokens = int64_t{1} << 31;
+constexpr int32_t kMostDim = 1 << 20;
+
+bool is_work(double seconds) { return seconds == 0 || (seconds >= kLeastWork && seconds <= kMostSeconds); }
+
+void validate(const Topology& topology) {
+  constexpr size_t kMostLevels = 32;
   if (topology.num_ranks < 1) fail_invalid("[plan] there are ", topology.num_ranks, " ranks; give at least 1");
-  if (topology.levels.empty() || topology.levels.back().group_size != topology.num_ranks) {
-    fail_invalid("[plan] the topology's last level holds ",
-                 topology.levels.empty() ? 0 : topology.levels.back().group_size, " ranks; it holds all ",
-                 topology.num_ranks);
+  if (topology.levels.empty() || topology.levels.size() > kMostLevels ||
+      topology.levels.back().group_size != topology.num_ranks) {
+    fail_invalid("[plan] the topology has ", topology.levels.size(), " levels, the last of which holds ",
+                 topology.levels.empty() ? 0 : topology.levels.back().group_size, " ranks; there are 1 to ",
+                 kMostLevels, ", and the last holds all ", topology.num_ranks);
   }
   int32_t inside = 1;
   for (const Level& level : topology.levels) {
@@ -133,42 +122,96 @@ void validate(const Request& request) {
       fail_invalid("[plan] a topology level has groups of ", level.group_size, " ranks around groups of ", inside,
                    "; levels go from small groups to large ones");
     }
+    if (!(level.latency_seconds >= 0 && level.latency_seconds <= kMostSeconds) ||
+        !(level.bytes_per_second >= 0 && level.bytes_per_second <= kMostRate)) {
+      fail_invalid("[plan] a topology level has a latency of ", level.latency_seconds, " s and ",
+                   level.bytes_per_second, " bytes per second; they are from 0 to ", kMostSeconds, " and ", kMostRate);
+    }
     inside = level.group_size;
   }
+}
+
+void validate(const CostModel& cost) {
+  constexpr double kMostSlowdown = 1e12;
+  if (!is_work(cost.pair_seconds) || !is_work(cost.token_seconds) || cost.pair_seconds + cost.token_seconds == 0) {
+    fail_invalid("[plan] the cost model has ", cost.pair_seconds, " s per pair and ", cost.token_seconds,
+                 " s per token; each is 0 or from ", kLeastWork, " to ", kMostSeconds, ", and one is not 0");
+  }
+  if (!(cost.stage_seconds >= 0 && cost.stage_seconds <= kMostSeconds) || cost.num_layers < 1 ||
+      cost.num_layers > kMostDim) {
+    fail_invalid("[plan] the cost model has ", cost.stage_seconds, " s per stage and ", cost.num_layers,
+                 " layers; the one is from 0 to ", kMostSeconds, ", the other from 1 to ", kMostDim);
+  }
+  if (cost.tile < 1 || cost.tile > kMostDim) {
+    fail_invalid("[plan] the cost model's kernels have tiles of ", cost.tile, " rows; give 1 to ", kMostDim);
+  }
+  int64_t shorter = 0;
+  for (const CostModel::Slowdown& slowdown : cost.slowdowns) {
+    if (slowdown.length <= shorter || slowdown.length > kMostTokens ||
+        !(slowdown.factor >= 1 / kMostSlowdown && slowdown.factor <= kMostSlowdown)) {
+      fail_invalid("[plan] the cost model slows documents of ", slowdown.length, " tokens by ", slowdown.factor,
+                   " after ", shorter, " tokens; lengths ascend up to ", kMostTokens, ", factors are from ",
+                   1 / kMostSlowdown, " to ", kMostSlowdown);
+    }
+    shorter = slowdown.length;
+  }
+}
+
+void validate(const AttentionShape& shape) {
+  if (shape.num_heads < 1 || shape.num_kv_heads < 1 || shape.head_dim < 1) {
+    fail_invalid("[plan] the attention shape has ", shape.num_heads, " heads, ", shape.num_kv_heads,
+                 " kv heads and head dimension ", shape.head_dim, "; each is at least 1");
+  }
+  if (shape.num_heads % shape.num_kv_heads != 0) {
+    fail_invalid("[plan] ", shape.num_kv_heads, " kv heads do not divide ", shape.num_heads,
+                 " heads; every kv head serves the same number of query heads");
+  }
+  if (!shape.is_linear()) return;
+  const double elements =
+      static_cast<double>(shape.num_heads) * shape.head_dim * std::max(shape.head_dim, shape.state.value_dim);
+  if (shape.num_kv_heads != shape.num_heads || elements > kMostTokens) {
+    fail_invalid("[plan] a linear layer has ", shape.num_heads, " heads, ", shape.num_kv_heads,
+                 " kv heads, key dimension ", shape.head_dim, " and value dimension ", shape.state.value_dim,
+                 "; it has as many kv heads as heads, and states of at most ", kMostTokens, " elements");
+  }
+}
+
+}  // namespace
+
+void validate(const Request& request) {
+  const AttentionShape& shape = request.shape;
+  if (request.documents.size() == 0) fail_invalid("[plan] the batch has no documents; give at least one");
+  if (shape.num_heads > kMostDim || shape.head_dim > kMostDim || request.topology.num_ranks > kMostDim) {
+    fail_invalid("[plan] there are ", shape.num_heads, " heads of dimension ", shape.head_dim, " and ",
+                 request.topology.num_ranks, " ranks; each is at most ", kMostDim);
+  }
+  validate(shape);
+  if (shape.is_linear()) check_recurrent(request.documents, "plan");
+  // All bytes that any strategy moves, and more.
+  const double bytes = 2.0 * request.topology.num_ranks * static_cast<double>(request.documents.total_tokens()) *
+                       (shape.num_heads + 2.0 * shape.num_kv_heads) * shape.head_dim * 8;
+  if (bytes > 4e18) {
+    fail_invalid("[plan] ranks x tokens x heads x head dimension make up to ", bytes,
+                 " bytes, more than can be counted; plan smaller batches");
+  }
+  validate(request.topology);
+  validate(request.cost);
   const Options& options = request.options;
-  if (!(options.token_slack >= 0)) {
-    fail_invalid("[plan] token slack is ", options.token_slack, "; it is at least 0 (0.1 allows 1.1 times the mean)");
+  constexpr double kMostSlack = 1e6;
+  if (!(options.token_slack >= 0 && options.token_slack <= kMostSlack)) {
+    fail_invalid("[plan] token slack is ", options.token_slack, "; it is from 0 to ", kMostSlack,
+                 " (0.1 allows 1.1 times the mean)");
   }
   if (options.ranks_per_group < 0 ||
-      (options.ranks_per_group > 0 && topology.num_ranks % options.ranks_per_group != 0)) {
-    fail_invalid("[plan] groups of ", options.ranks_per_group, " ranks do not divide ", topology.num_ranks,
+      (options.ranks_per_group > 0 && request.topology.num_ranks % options.ranks_per_group != 0)) {
+    fail_invalid("[plan] groups of ", options.ranks_per_group, " ranks do not divide ", request.topology.num_ranks,
                  " ranks; give a divisor, or 0 for the default");
   }
-  if (options.stripe_tokens < 1) {
-    fail_invalid("[plan] stripes have ", options.stripe_tokens, " tokens; give at least 1");
+  if (options.stripe_tokens < 1 || options.stripe_tokens > kMostTokens) {
+    fail_invalid("[plan] stripes have ", options.stripe_tokens, " tokens; give 1 to ", kMostTokens);
   }
   if (options.memory_budget_bytes < 0) {
     fail_invalid("[plan] the memory budget is ", options.memory_budget_bytes, " bytes; give a positive number or 0");
-  }
-  if (!(request.cost.pair_seconds >= 0) || !(request.cost.token_seconds >= 0) ||
-      !(request.cost.pair_seconds + request.cost.token_seconds > 0)) {
-    fail_invalid("[plan] the cost model has ", request.cost.pair_seconds, " s per pair and ",
-                 request.cost.token_seconds, " s per token; neither is negative and one is positive");
-  }
-  if (!(request.cost.stage_seconds >= 0) || request.cost.num_layers < 1) {
-    fail_invalid("[plan] the cost model has ", request.cost.stage_seconds, " s per stage and ", request.cost.num_layers,
-                 " layers; the one is not negative, the other at least 1");
-  }
-  if (request.cost.tile < 1) {
-    fail_invalid("[plan] the cost model's kernels have tiles of ", request.cost.tile, " rows; give at least 1");
-  }
-  int64_t shorter = 0;
-  for (const CostModel::Slowdown& slowdown : request.cost.slowdowns) {
-    if (slowdown.length <= shorter || !(slowdown.factor > 0)) {
-      fail_invalid("[plan] the cost model slows documents of ", slowdown.length, " tokens by ", slowdown.factor,
-                   " after ", shorter, " tokens; lengths ascend and factors are positive");
-    }
-    shorter = slowdown.length;
   }
 }
 

@@ -38,7 +38,7 @@ class Ways {
       capacities_.insert(capacities_.end(), static_cast<size_t>(2) * num_ranks, link.bytes_per_second);
       const int32_t inside = inside_size(l);
       const int32_t num_groups = (num_ranks + inside - 1) / inside;
-      capacities_.insert(capacities_.end(), static_cast<size_t>(2) * num_groups * link.cards,
+      capacities_.insert(capacities_.end(), static_cast<size_t>(2) * num_groups * num_cards(l),
                          link.card_bytes_per_second);
     }
   }
@@ -57,7 +57,7 @@ class Ways {
     const int32_t num_groups = (num_ranks + inside_size(level) - 1) / inside_size(level);
     const int32_t first_card = first + 2 * num_ranks;
     flow->ways[2] = first_card + card_of(level, from);
-    flow->ways[3] = first_card + num_groups * link.cards + card_of(level, to);
+    flow->ways[3] = first_card + num_groups * num_cards(level) + card_of(level, to);
     flow->num_ways = 4;
   }
 
@@ -65,8 +65,10 @@ class Ways {
 
  private:
   int32_t inside_size(size_t level) const { return level == 0 ? 1 : machine_.topology.levels[level - 1].group_size; }
+  // Of a group: no more than its ranks use.
+  int32_t num_cards(size_t level) const { return std::min(machine_.links[level].cards, inside_size(level)); }
   int32_t card_of(size_t level, int32_t rank) const {
-    const int32_t cards = machine_.links[level].cards;
+    const int32_t cards = num_cards(level);
     const int32_t inside = inside_size(level);
     return rank / inside * cards + static_cast<int32_t>(int64_t{rank % inside} * cards / inside);
   }

@@ -1,7 +1,6 @@
 #include "evenspan/simulate/profile.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "evenspan/core/error.h"
 #include "evenspan/simulate/formula.h"
@@ -10,7 +9,24 @@
 namespace evenspan::simulate {
 namespace {
 
-constexpr double kMost = std::numeric_limits<double>::max();
+// Far beyond what is: sums and products of numbers in these bounds stay finite, and do not vanish.
+constexpr double kMostSeconds = 1e6;
+constexpr double kLeastTime = 1e-18;  // of what is not free
+constexpr double kLeastRate = 1e-3;   // a second
+constexpr double kMostRate = 1e21;
+constexpr int64_t kMostRows = int64_t{1} << 31;  // of the grid's points
+constexpr int32_t kMostDim = 1 << 20;            // head dimension, tile, ranks
+constexpr size_t kMostLevels = 32;
+
+bool is_time(double seconds) { return seconds == 0 || (seconds >= kLeastTime && seconds <= kMostSeconds); }
+bool is_rate(double rate) { return rate >= kLeastRate && rate <= kMostRate; }
+
+// Ends a refusal.
+const std::string& bounds() {
+  static const std::string text = join_text("a time is 0 or from ", kLeastTime, " to ", kMostSeconds,
+                                            " s, a rate from ", kLeastRate, " to ", kMostRate, " a second");
+  return text;
+}
 
 // Where a value lies on an axis: between point `low` and the next; point 0 is 0, point i is points[i - 1].
 struct AxisPosition {
@@ -52,9 +68,9 @@ void check_axis(const Profile& profile, const char* what, const std::vector<int6
   if (points.empty()) fail_invalid("[profile] ", profile.name, ": the grid has no ", what, "; give at least one");
   int64_t before = 0;
   for (const int64_t point : points) {
-    if (point <= before) {
+    if (point <= before || point > kMostRows) {
       fail_invalid("[profile] ", profile.name, ": ", what, " has ", point, " after ", before,
-                   "; the points of the grid are positive and ascend");
+                   "; the points of the grid are positive and ascend, up to ", kMostRows);
     }
     before = point;
   }
@@ -72,24 +88,27 @@ void check_pass(const Profile& profile, const AttentionTimes& times, const char*
   }
   for (const std::vector<double>* table : {&pass.seconds, &pass.square_seconds}) {
     for (const double seconds : *table) {
-      if (seconds > 0 && seconds < kMost) continue;
-      fail_invalid("[profile] ", profile.name, ": ", what, " has a time of ", seconds, " s; times are positive");
+      if (seconds > 0 && is_time(seconds)) continue;
+      fail_invalid("[profile] ", profile.name, ": ", what, " has a time of ", seconds, " s; times are positive, from ",
+                   kLeastTime, " to ", kMostSeconds, " s");
     }
   }
-  if (!(pass.merge_seconds >= 0) || !(pass.merge_row_seconds >= 0)) {
+  if (!is_time(pass.merge_seconds) || !is_time(pass.merge_row_seconds)) {
     fail_invalid("[profile] ", profile.name, ": ", what, " merges in ", pass.merge_seconds, " s and ",
-                 pass.merge_row_seconds, " s a row; neither is negative");
+                 pass.merge_row_seconds, " s a row; ", bounds());
   }
-  if (!(pass.operation_seconds >= 0) || !(pass.segment_seconds >= 0)) {
+  if (!is_time(pass.operation_seconds) || !is_time(pass.segment_seconds)) {
     fail_invalid("[profile] ", profile.name, ": ", what, " takes ", pass.operation_seconds, " s an operation and ",
-                 pass.segment_seconds, " s a segment; neither is negative");
+                 pass.segment_seconds, " s a segment; ", bounds());
   }
 }
 
 void check_attention(const Profile& profile, const AttentionTimes& times) {
-  if (times.head_dim < 1 || times.tile < 1 || times.elements.empty()) {
+  if (times.head_dim < 1 || times.head_dim > kMostDim || times.tile < 1 || times.tile > kMostDim ||
+      times.elements.empty()) {
     fail_invalid("[profile] ", profile.name, ": attention times are of head dimension ", times.head_dim, ", tile ",
-                 times.tile, " and ", times.elements.size(), " element types; each is at least 1");
+                 times.tile, " and ", times.elements.size(), " element types; each is at least 1, and at most ",
+                 kMostDim);
   }
   check_axis(profile, "queries", times.queries);
   check_axis(profile, "keys", times.keys);
@@ -99,21 +118,24 @@ void check_attention(const Profile& profile, const AttentionTimes& times) {
 }
 
 void check_link(const std::string& whose, size_t level, const Link& link) {
-  if (!(link.latency_seconds >= 0) || !(link.latency_seconds < kMost) || !(link.bytes_per_second > 0)) {
+  if (!is_time(link.latency_seconds) || !is_rate(link.bytes_per_second)) {
     fail_invalid(whose, ": level ", level, " has a latency of ", link.latency_seconds, " s and ", link.bytes_per_second,
-                 " bytes per second; the latency is not negative, the bandwidth positive");
+                 " bytes per second; ", bounds());
   }
-  if (!(link.message_seconds >= 0) || !(link.message_seconds < kMost)) {
-    fail_invalid(whose, ": level ", level, " takes ", link.message_seconds,
-                 " s for each further message; that is not negative");
+  if (!is_time(link.message_seconds)) {
+    fail_invalid(whose, ": level ", level, " takes ", link.message_seconds, " s for each further message; ", bounds());
   }
-  if (!(link.compute_byte_seconds >= 0) || !(link.compute_message_seconds >= 0)) {
+  if (!is_time(link.compute_byte_seconds) || !is_time(link.compute_message_seconds)) {
     fail_invalid(whose, ": level ", level, " takes ", link.compute_byte_seconds, " s a byte and ",
-                 link.compute_message_seconds, " s a message from compute engines; neither is negative");
+                 link.compute_message_seconds, " s a message from compute engines; ", bounds());
   }
-  if (link.cards < 0 || (link.cards > 0) != (link.card_bytes_per_second > 0)) {
+  if (link.cards < 0 || (link.cards > 0) != (link.card_bytes_per_second != 0)) {
     fail_invalid(whose, ": level ", level, " has ", link.cards, " cards of ", link.card_bytes_per_second,
                  " bytes per second; give both, or neither");
+  }
+  if (link.cards > 0 && !is_rate(link.card_bytes_per_second)) {
+    fail_invalid(whose, ": level ", level, " has ", link.cards, " cards of ", link.card_bytes_per_second,
+                 " bytes per second; ", bounds());
   }
 }
 
@@ -144,13 +166,13 @@ double segment_seconds(const AttentionTimes& times, Pass pass, plan::TileKind ki
 void validate(const Profile& profile) {
   if (profile.attention.empty()) fail_invalid("[profile] ", profile.name, " has no attention times; give some");
   for (const AttentionTimes& times : profile.attention) check_attention(profile, times);
-  const bool memory =
-      profile.memory_bytes_per_second > 0 && profile.memory_operation_seconds >= 0 && profile.memory_pair_seconds >= 0;
-  if (!memory || !(profile.forward_flops_per_second > 0) || !(profile.backward_flops_per_second > 0)) {
+  const bool memory = is_rate(profile.memory_bytes_per_second) && is_time(profile.memory_operation_seconds) &&
+                      is_time(profile.memory_pair_seconds);
+  if (!memory || !is_rate(profile.forward_flops_per_second) || !is_rate(profile.backward_flops_per_second)) {
     fail_invalid("[profile] ", profile.name, " has ", profile.memory_bytes_per_second, " bytes of memory a second, ",
                  profile.memory_operation_seconds, " s a copy, ", profile.memory_pair_seconds, " s a pair, ",
-                 profile.forward_flops_per_second, " and ", profile.backward_flops_per_second,
-                 " operations a second; times are not negative, rates are positive");
+                 profile.forward_flops_per_second, " and ", profile.backward_flops_per_second, " operations a second; ",
+                 bounds());
   }
   if (profile.ranks_per_node < 1) {
     fail_invalid("[profile] ", profile.name, " has ", profile.ranks_per_node, " ranks per node; give at least 1");
@@ -252,6 +274,10 @@ void validate(const Machine& machine) {
   const std::string whose = "[topology] the machine";
   if (levels.empty() || levels.size() != machine.links.size()) {
     fail_invalid(whose, " has ", levels.size(), " levels and ", machine.links.size(), " links; each level has one");
+  }
+  if (levels.size() > kMostLevels || machine.topology.num_ranks > kMostDim) {
+    fail_invalid(whose, " has ", levels.size(), " levels and ", machine.topology.num_ranks, " ranks; at most ",
+                 kMostLevels, " levels and ", kMostDim, " ranks are simulated");
   }
   for (size_t level = 0; level < levels.size(); ++level) {
     check_link(whose, level, machine.links[level]);

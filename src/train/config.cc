@@ -25,6 +25,15 @@ struct Overloaded : F... {
 template <class... F>
 Overloaded(F...) -> Overloaded<F...>;
 
+// What a user wrote, in a message: on one line, and not all of a long text.
+std::string one_line(std::string text) {
+  constexpr size_t kMostBytes = 200;
+  for (char& c : text) {
+    if (c >= 0 && c < ' ') c = ' ';
+  }
+  return text.size() > kMostBytes ? text.substr(0, kMostBytes) + "..." : text;
+}
+
 const Key& find_key(const std::vector<Key>& keys, const std::string& name, const std::string& source) {
   std::vector<std::string> names;
   std::vector<std::string> fields;  // the right field in the wrong section, or in none, is near too
@@ -40,12 +49,13 @@ const Key& find_key(const std::vector<Key>& keys, const std::string& name, const
       if (nearest.empty() && !field.empty() && full.ends_with("." + field)) nearest = full;
     }
   }
-  fail_invalid("[config] ", source, ": there is no key ", name,
+  fail_invalid("[config] ", source, ": there is no key ", one_line(name),
                nearest.empty() ? "; --help lists all of them" : "; did you mean '" + nearest + "'?");
 }
 
 [[noreturn]] void wrong_type(const Key& key, const std::string& source, const std::string& value) {
-  fail_invalid("[config] ", source, ": ", key.name, " must be a value of type ", type_name(key), ", it is ", value);
+  fail_invalid("[config] ", source, ": ", key.name, " must be a value of type ", type_name(key), ", it is ",
+               one_line(value));
 }
 
 std::string joined(const std::vector<std::string>& items) {
@@ -86,7 +96,7 @@ void check_value(const Key& key, const std::string& source) {
                               std::find(key.choices.begin(), key.choices.end(), *x) != key.choices.end())
                             return;
                           fail_invalid("[config] ", source, ": ", key.name, " must be one of ", joined(key.choices),
-                                       ", it is \"", *x, "\"", did_you_mean(*x, key.choices));
+                                       ", it is \"", one_line(*x), "\"", did_you_mean(*x, key.choices));
                         },
                         [](auto*) {}},
              key.value);
@@ -154,7 +164,8 @@ void read_toml(const std::string& text, const std::string& source, const fs::pat
   try {
     table = toml::parse(text, source);
   } catch (const toml::parse_error& e) {
-    fail_invalid("[config] ", source, ":", e.source().begin.line, ": not TOML: ", e.description());
+    fail_invalid("[config] ", source, ":", e.source().begin.line,
+                 ": not TOML: ", one_line(std::string(e.description())));
   }
   for (const auto& [section, node] : table) {
     const std::string section_name(section.str());

@@ -142,6 +142,7 @@ class Megatron : public Corpus {
     Column<int64_t> offsets(index_, kHeaderBytes + 4 * num_sequences, num_sequences);
     Column<int64_t> bounds(index_, kHeaderBytes + 12 * num_sequences, num_bounds);
     int64_t first = bounds.next();
+    int64_t all_bytes = 0;
     if (first != 0) malformed("its first document must begin at sequence 0, it begins at ", first);
     for (int64_t d = 0; d + 1 < num_bounds; ++d) {
       const int64_t last = bounds.next();
@@ -159,6 +160,11 @@ class Megatron : public Corpus {
                     offset);
         }
         document.length += length;
+        all_bytes += length * type_.num_bytes;
+      }
+      if (all_bytes > tokens_.num_bytes()) {
+        malformed("its documents up to ", d, " have ", all_bytes, " bytes, ", tokens_.path(), " has ",
+                  tokens_.num_bytes(), ": documents do not share tokens");
       }
       first = last;
       if (document.length == 0) {

@@ -300,6 +300,10 @@ def test_spaces_comments_and_blank_lines_at_the_end(evenspan: Run) -> None:
         (gzip.compress(b"5\n" * 1000)[:-12], "ends in the middle"),
         (gzip.compress(b"5\n7\n")[:8] + b"\x00" * 30, "is damaged at byte"),
         (gzip.compress(b"5\n") + b"junk", "is damaged at byte"),
+        # Bombs: little memory, and no number of a line's bytes or of documents without end.
+        (gzip.compress(b"7" * 2**27), "line 1 of"),
+        (gzip.compress(b"4\n" * (2**20 + 1)), "more than 1048576 documents"),
+        (gzip.compress(b"\n" * (2**22 + 2)), "lines without contents"),
     ],
 )
 def test_bad_lengths(evenspan: Run, lengths: str | bytes, message: str) -> None:

@@ -254,6 +254,10 @@ def test_bad_arguments(evenspan: Run, tmp_path: Path, words: list, message: str)
         ('{"ranks": -8}', "it is not negative"),
         ('{"ranks": 0}', "there are 0 ranks"),
         ('{"ranks": 1e400}', "holds a number beyond 1.79769e+308"),
+        # Once ended by a signal: what prints a list goes as deep as it does.
+        ('{"ranks": ' + "[" * 200000 + "]" * 200000 + "}", "stand in each other more than 64 deep"),
+        ('{"ranks": 8, "ranks": 4}', 'an object has the key "ranks" twice'),
+        ('{"ranks": 2000000000}', "at most 32 levels and 1048576 ranks"),
         ('{"ranks": 8, "nodes": 9223372036854775807}', "it is not negative and below 2^31"),
         ('{"ranks": 8, "levels": [{"group_size": 0}, {"group_size": 8}]}', "level 0 has groups of 0 ranks"),
         ('{"ranks": 8, "node": 2}', "has a field \"node\" that means nothing here; did you mean 'nodes'?"),
@@ -288,6 +292,20 @@ def test_bad_topologies(evenspan: Run, tmp_path: Path, topology: str, message: s
     assert message in got
 
 
+def test_cards_take_memory_by_the_ranks_that_use_them(evenspan: Run, tmp_path: Path) -> None:
+    steps = []
+    for cards in (2, 10**7):
+        link = {"latency_seconds": 2e-5, "bytes_per_second": 1e9, "cards": cards, "card_bytes_per_second": 1e8}
+        levels = [{"group_size": 2}, {"group_size": 8, **link}]
+        (tmp_path / "cards.json").write_text(json.dumps({"ranks": 8, "levels": levels}))
+        done = evenspan(
+            "simulate", "--lengths", "-", "--topology", "cards.json", "--strategy", "usp", stdin="5000\n300\n"
+        )
+        assert done.returncode == 0, done.stderr
+        steps.append(done.stdout)
+    assert steps[0] == steps[1]  # a card for each rank of a group of two
+
+
 def spoil(change: Callable[[dict], object]) -> str:
     profile = copy.deepcopy(json.loads((ROOT / "profiles" / "flexsp-7b.json").read_text()))
     change(profile)
@@ -306,7 +324,11 @@ def spoil(change: Callable[[dict], object]) -> str:
         (lambda p: p["attention"][1].pop("tile"), "the field attention[1].tile is missing"),
         (lambda p: p["links"][1].update(bytes_per_second="fast"), "links[1].bytes_per_second is"),
         (lambda p: p.update(links=p["links"][:1]), "need 2 levels of links, the profile flexsp-7b has 1"),
-        (lambda p: p.update(forward_flops_per_second=0), "rates are positive"),
+        (lambda p: p.update(forward_flops_per_second=0), "a rate from 0.001 to 1e+21 a second"),
+        (lambda p: p["links"][1].update(bytes_per_second=1e-308), "level 1 has a latency of"),
+        (lambda p: p["links"][1].update(latency_seconds=1e308), "a time is 0 or from 1e-18 to 1e+06 s"),
+        (lambda p: p["attention"][0].update(tile=2**62), "each is at least 1, and at most 1048576"),
+        (lambda p: p["attention"][0].update(tile=2**63), "it is a whole number below 2^63"),
     ],
 )
 def test_bad_profiles(evenspan: Run, tmp_path: Path, change: Callable[[dict], object], message: str) -> None:

@@ -23,9 +23,9 @@ class RandomPlan {
                                    static_cast<ElementType>(below(4))};
     const auto num_ranks = static_cast<int32_t>(below(6) + 1);
     request.topology = make_topology(num_ranks, static_cast<int32_t>(below(num_ranks + 1)));
-    for (Level& level : request.topology.levels) level = Level{level.group_size, real(), real()};
-    request.cost = CostModel{real(), real()};
-    request.options = Options{"some_strategy", real(), 0, below(1000) + 1, below(int64_t{1} << 40)};
+    for (Level& level : request.topology.levels) level = Level{level.group_size, fraction(), real()};
+    request.cost = CostModel{fraction(), fraction()};
+    request.options = Options{"ring", fraction(), 0, below(1000) + 1, below(int64_t{1} << 40)};
     std::vector<std::vector<PlacedSpan>> spans(static_cast<size_t>(num_ranks));
     for (int64_t d = 0; d < request.documents.size(); ++d) {
       const int64_t length = request.documents[DocumentId(d)].length;
@@ -45,6 +45,7 @@ class RandomPlan {
   int64_t below(int64_t most) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(most)); }
 
  private:
+  double fraction() { return std::uniform_real_distribution<double>(1e-9, 1)(random_); }
   double real() { return std::uniform_real_distribution<double>(0, 1)(random_) * (below(2) == 0 ? 1e-9 : 1e12); }
 
   Documents documents() {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "evenspan/core/error.h"
+#include "plan/strategy/strategy.h"
 #include "plan/text/format.h"
 #include "plan/text/scanner.h"
 
@@ -125,6 +126,7 @@ class Parser {
     options.ranks_per_group = int32_field("ranks_per_group");
     options.stripe_tokens = integer_field("stripe_tokens", 0, kMostBytes);
     options.memory_budget_bytes = integer_field("memory_budget_bytes", 0, kMostBytes);
+    checked(in_.line(), [&] { find_strategy(options.strategy); });
     checked(first, [&] { validate(*request); });
     next_line("\"placement\"");
   }
