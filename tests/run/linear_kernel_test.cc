@@ -317,6 +317,16 @@ TEST_F(LinearKernelTest, CrossesBlocks) {
   }
 }
 
+// Short segments share blocks padded to their own longest, with and without states, some beside the rest of a long one.
+TEST_F(LinearKernelTest, ManyShortSegments) {
+  std::vector<int64_t> lengths = {70, 600};
+  for (int64_t i = 0; i < 100; ++i) lengths.push_back(1 + i * i % 9);
+  const auto kernel = make_chunked_kernel();
+  for (const Variant& variant : kVariants) {
+    check(problem(variant, lengths, at::kDouble), *kernel, join_text(variant.name, " of many short segments"));
+  }
+}
+
 // Neither exponentials of sums that overflow nor differences of sums that have lost their digits.
 TEST_F(LinearKernelTest, GatesMayBeExtreme) {
   const auto kernel = make_chunked_kernel();

@@ -40,6 +40,7 @@ int64_t chunk_tokens_for(const LinearOperands& operands, int64_t most) {
 BlockWork::BlockWork(const LinearOperands& operands, int64_t chunk_tokens, int64_t state_dim)
     : operands_(operands),
       chunk_tokens_(chunk_tokens),
+      rows_(chunk_tokens),
       heads_(operands.key.size(1)),
       key_dim_(operands.key.size(2)),
       state_dim_(state_dim),
@@ -62,43 +63,44 @@ void BlockWork::fit_decays() {
   decays.gate = operands_.gate;
   if (decays.kind == GateKind::none) return;
   if (decays.kind == GateKind::scalar) {
-    fit(&decays.sums, {matrices_, chunk_tokens_}, options_.dtype(at::kDouble));
-    for (at::Tensor* decay : {&decays.from_begin, &decays.to_end}) fit(decay, {matrices_, chunk_tokens_}, options_);
+    fit(&decays.sums, {matrices_, rows_}, options_.dtype(at::kDouble));
+    for (at::Tensor* decay : {&decays.from_begin, &decays.to_end}) fit(decay, {matrices_, rows_}, options_);
     fit(&decays.whole, {matrices_, 1}, options_);
     return;
   }
   fit(&decays.factored, {matrices_}, options_.dtype(at::kByte));
   for (at::Tensor* decay : {&decays.whole, &decays.end}) fit(decay, {matrices_, key_dim_}, options_);
   if (!decays.keeps) return;
-  for (at::Tensor* decay : {&decays.up, &decays.down}) fitted(decay, chunk_tokens_, key_dim_);
+  for (at::Tensor* decay : {&decays.up, &decays.down}) fitted(decay, rows_, key_dim_);
 }
 
 Gather BlockWork::gather_reader(const at::Tensor& rows, double factor, const at::Tensor& beta, Reader* reader,
                                 at::Tensor* decayed) {
-  Gather gather{rows, factor, beta, fitted(&reader->rows, chunk_tokens_, key_dim_), Gather::Decay::from_begin, {}, {}};
+  Gather gather{rows, factor, beta, fitted(&reader->rows, rows_, key_dim_), Gather::Decay::from_begin, {}, {}};
   reader->up = reader->decayed = reader->rows;
   if (decays.kind == GateKind::diagonal) {
-    reader->up = reader->decayed = gather.near = fitted(decayed, chunk_tokens_, key_dim_);
+    reader->up = reader->decayed = gather.near = fitted(decayed, rows_, key_dim_);
   } else if (decays.kind == GateKind::scalar) {
-    reader->decayed = gather.far = fitted(decayed, chunk_tokens_, key_dim_);
+    reader->decayed = gather.far = fitted(decayed, rows_, key_dim_);
   }
   return gather;
 }
 
 Gather BlockWork::gather_keys() {
-  Gather gather{operands_.key, 1, {}, fitted(&key, chunk_tokens_, key_dim_), Gather::Decay::to_end, {}, {}};
+  Gather gather{operands_.key, 1, {}, fitted(&key, rows_, key_dim_), Gather::Decay::to_end, {}, {}};
   key_down = key_end = key_late = key;
   if (decays.kind == GateKind::diagonal) {
-    key_down = key_end = gather.near = fitted(&key_down_, chunk_tokens_, key_dim_);
-    if (delta()) key_late = gather.far = fitted(&key_late_, chunk_tokens_, key_dim_);
+    key_down = key_end = gather.near = fitted(&key_down_, rows_, key_dim_);
+    if (delta()) key_late = gather.far = fitted(&key_late_, rows_, key_dim_);
   } else if (decays.kind == GateKind::scalar) {
-    key_end = key_late = gather.far = fitted(&key_late_, chunk_tokens_, key_dim_);
+    key_end = key_late = gather.far = fitted(&key_late_, rows_, key_dim_);
   }
   return gather;
 }
 
 void BlockWork::load(const Block& block, Parts parts) {
   block_ = &block;
+  rows_ = block.chunk_tokens;
   matrices_ = block.num_chunks() * heads_;
   decays.keeps = parts.gradients;
   fit_decays();
@@ -113,14 +115,9 @@ void BlockWork::load(const Block& block, Parts parts) {
     }
   }
   if (parts.values) {
-    Gather gather{operands_.value,
-                  1,
-                  operands_.beta,
-                  fitted(&pre_written_, chunk_tokens_, state_dim_),
-                  Gather::Decay::none,
-                  {},
-                  {}};
-    written = delta() ? fitted(&written_, chunk_tokens_, state_dim_) : pre_written_;
+    Gather gather{
+        operands_.value, 1, operands_.beta, fitted(&pre_written_, rows_, state_dim_), Gather::Decay::none, {}, {}};
+    written = delta() ? fitted(&written_, rows_, state_dim_) : pre_written_;
     gathers.push_back(gather);
   }
   chunked::load(block.chunks, heads_, decays, gathers);
@@ -128,7 +125,7 @@ void BlockWork::load(const Block& block, Parts parts) {
 
 void BlockWork::pair(Reader* reader) {
   multiply(reader->up, Matrices(key_down).transposed(), Zeros::result_above, Sum::over,
-           fitted(&reader->pairs, chunk_tokens_, chunk_tokens_));
+           fitted(&reader->pairs, rows_, rows_));
   decay_pairs(decays, block_->chunks, key, *reader);
 }
 
@@ -137,7 +134,7 @@ void BlockWork::pair_queries() { pair(&query); }
 void BlockWork::solve() {
   if (!delta()) return;
   pair(&erase);
-  invert_unit_lower(erase.pairs, fitted(&inverse, chunk_tokens_, chunk_tokens_));
+  invert_unit_lower(erase.pairs, fitted(&inverse, rows_, rows_));
 }
 
 Kept BlockWork::release() {
@@ -185,6 +182,10 @@ void BlockWork::advance(const at::Tensor& current) {
   }
 }
 
+void BlockWork::advance_alone() {
+  if (delta()) multiply(inverse, pre_written_, Zeros::left_above, Sum::over, written);
+}
+
 void BlockWork::advance_written(const at::Tensor& current) {
   multiply(Matrices(key_end).transposed(), written, Zeros::none, Sum::over, fitted(&states, key_dim_, state_dim_));
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
@@ -193,7 +194,7 @@ void BlockWork::advance_written(const at::Tensor& current) {
 }
 
 at::Tensor& BlockWork::output(Terms terms) {
-  fitted(&output_, chunk_tokens_, state_dim_);
+  fitted(&output_, rows_, state_dim_);
   const bool pairs = terms != Terms::states;
   if (pairs) multiply(query.pairs, written, Zeros::left_above, Sum::over, output_);
   if (terms != Terms::pairs) multiply(query.decayed, states, Zeros::none, pairs ? Sum::add : Sum::over, output_);

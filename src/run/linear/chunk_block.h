@@ -36,7 +36,7 @@ class BlockWork {
   BlockWork(const LinearOperands& operands, int64_t chunk_tokens, int64_t state_dim);
 
   std::vector<Block> blocks(const std::vector<RowRange>& segments) const;
-  int64_t chunk_tokens() const { return chunk_tokens_; }
+  int64_t chunk_tokens() const { return rows_; }  // rows of a matrix: of the block that is loaded
   bool delta() const { return operands_.beta.defined(); }
   at::TensorOptions options() const { return options_; }
 
@@ -52,6 +52,8 @@ class BlockWork {
   // Carries the runs' states, [runs * heads, key_dim, state_dim], from their begins to their ends. `states` gets those
   // at the chunks' begins. Needs keys, solved, and values.
   void advance(const at::Tensor& current);
+  // In place of advance() where all states are 0 and nobody asks for those at the ends: what is written.
+  void advance_alone();
   // [N, C, state_dim]. Needs paired queries and values; of the states, queries and what `advance` left.
   enum class Terms { pairs, states, both };
   at::Tensor& output(Terms terms);
@@ -88,7 +90,7 @@ class BlockWork {
   void advance_written(const at::Tensor& current);
 
   LinearOperands operands_;
-  int64_t chunk_tokens_, heads_, key_dim_, state_dim_, block_chunks_ = 1;
+  int64_t chunk_tokens_, rows_, heads_, key_dim_, state_dim_, block_chunks_ = 1;
   at::TensorOptions options_;
   const Block* block_ = nullptr;
   int64_t matrices_ = 0;

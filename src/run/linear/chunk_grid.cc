@@ -1,10 +1,14 @@
 #include "run/linear/chunk_grid.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 namespace evenspan::run::chunked {
 namespace {
+
+// As many short chunks as whole ones make a block: more have more states than caches hold.
+constexpr int64_t kMostTimes = 16;
 
 int64_t chunks_in(const RowRange& rows, int64_t chunk_tokens) {
   return (rows.size() + chunk_tokens - 1) / chunk_tokens;
@@ -14,6 +18,7 @@ int64_t chunks_in(const RowRange& rows, int64_t chunk_tokens) {
 struct Piece {
   Run run;
   int64_t row = 0;
+  int64_t longest = 0;  // rows of its longest chunk
 };
 
 // REQUIRES: the longest piece is the first, and so on.
@@ -26,6 +31,7 @@ Block block_of(const std::vector<Piece>& pieces, const std::vector<RowRange>& se
       if (wave >= piece.run.num_chunks) break;
       const int64_t row = piece.row + wave * chunk_tokens;
       block.chunks.push_back({row, std::min(row + chunk_tokens, segments[piece.run.segment].end)});
+      block.chunk_tokens = std::max(block.chunk_tokens, block.chunks.back().size());
     }
     block.waves.push_back(block.num_chunks());
   }
@@ -42,19 +48,27 @@ std::vector<Block> blocks_of(const std::vector<RowRange>& segments, int64_t chun
     int64_t done = 0;
     const auto piece = [&](int64_t count) {
       const int64_t first = std::exchange(done, done + count);
-      return Piece{{s, count, first == 0, done == total}, segments[s].begin + first * chunk_tokens};
+      const int64_t row = segments[s].begin + first * chunk_tokens;
+      return Piece{{s, count, first == 0, done == total}, row, std::min(chunk_tokens, segments[s].end - row)};
     };
-    while (total - done >= block_chunks) blocks.push_back(block_of({piece(block_chunks)}, segments, chunk_tokens));
+    const bool shares = total == 1 && 2 * segments[s].size() <= chunk_tokens;
+    while (!shares && total - done >= block_chunks) {
+      blocks.push_back(block_of({piece(block_chunks)}, segments, chunk_tokens));
+    }
     if (done < total) rests.push_back(piece(total - done));
   }
-  std::stable_sort(rests.begin(), rests.end(),
-                   [](const Piece& a, const Piece& b) { return a.run.num_chunks > b.run.num_chunks; });
+  std::stable_sort(rests.begin(), rests.end(), [](const Piece& a, const Piece& b) {
+    return std::tie(a.run.num_chunks, a.longest) > std::tie(b.run.num_chunks, b.longest);
+  });
   std::vector<Piece> pieces;
   int64_t num_chunks = 0;
   for (size_t i = 0; i < rests.size(); ++i) {
     pieces.push_back(rests[i]);
     num_chunks += rests[i].run.num_chunks;
-    if (num_chunks < block_chunks && i + 1 < rests.size()) continue;
+    const bool single = pieces.front().run.num_chunks == 1;
+    const int64_t times = single ? std::min(kMostTimes, chunk_tokens / pieces.front().longest) : 1;
+    const int64_t enough = times * block_chunks;
+    if (num_chunks < enough && i + 1 < rests.size()) continue;
     blocks.push_back(block_of(std::exchange(pieces, {}), segments, chunk_tokens));
     num_chunks = 0;
   }

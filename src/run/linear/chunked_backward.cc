@@ -34,6 +34,7 @@ class Backward : public LinearBackward {
     const std::vector<Block> blocks = work_.blocks(segments);
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
     const std::vector<at::Tensor> zeros(segments.size());
+    alone_ = false;
     for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
       work_.load(*block, {.queries = true, .keys = work_.delta()});
       if (work_.delta()) {
@@ -75,6 +76,7 @@ class Backward : public LinearBackward {
     gather.from = grad_output_;
     gather.to = work_.fitted(&grad_out_, work_.chunk_tokens(), value_dim_);
     load(work_.block().chunks, heads_, Decays{}, {gather});
+    if (alone_) return;
     multiply(Matrices(work_.query.decayed).transposed(), grad_out_, Zeros::none, Sum::over,
              work_.fitted(&grad_states_, key_dim_, value_dim_));
   }
@@ -101,6 +103,16 @@ class Backward : public LinearBackward {
       multiply(work_.wave(work_.inverse, w).transposed(), solved, Zeros::left_below, Sum::over, written);
       multiply(work_.wave(work_.erase.decayed, w).transposed(), written, Zeros::none, Sum::add, state);
     }
+  }
+
+  // The same of a block that stands alone.
+  void retreat_alone() {
+    if (work_.decays.kind != GateKind::none) fit(&grad_whole_, work_.decays.whole.sizes(), work_.options()).zero_();
+    if (!work_.delta()) return;
+    multiply(Matrices(work_.query.pairs).transposed(), grad_out_, Zeros::left_below, Sum::over,
+             work_.fitted(&grad_solved_, work_.chunk_tokens(), value_dim_));
+    multiply(Matrices(work_.inverse).transposed(), grad_solved_, Zeros::left_below, Sum::over,
+             work_.fitted(&grad_written_, work_.chunk_tokens(), value_dim_));
   }
 
   // What a first sweep leaves for the second.
@@ -139,7 +151,7 @@ class Backward : public LinearBackward {
     return rows * heads_ * (2 * key_dim_ + value_dim_) * static_cast<int64_t>(operands_.key.element_size());
   }
   int64_t kept_bytes(const Block& block) const {
-    const int64_t chunk = work_.chunk_tokens();
+    const int64_t chunk = block.chunk_tokens;
     const int64_t each = work_.delta() ? chunk * (value_dim_ + 2 * chunk) : key_dim_ * value_dim_;
     return block.num_chunks() * heads_ * each * static_cast<int64_t>(work_.options().dtype().itemsize());
   }
@@ -154,6 +166,15 @@ class Backward : public LinearBackward {
       std::optional<Kept> kept = std::exchange(swept[b].kept, {});
       work_.load(blocks[b], {.queries = true, .keys = true, .values = !kept || !work_.delta(), .gradients = true});
       work_.pair_queries();
+      alone_ = blocks[b].stands_alone(states) && blocks[b].stands_alone(grad_states);
+      if (alone_) {
+        work_.solve();
+        work_.advance_alone();
+        load_cotangents();
+        retreat_alone();
+        write_block();
+        continue;
+      }
       const at::Tensor& current =
           swept[b].entry.defined() ? swept[b].entry : forward.enter(blocks[b], &Run::first, states);
       if (kept) {
@@ -169,13 +190,19 @@ class Backward : public LinearBackward {
     }
   }
 
+  // out = left states^T, or out += that: all states are 0 in a block that stands alone.
+  void multiply_by_states(const at::Tensor& left, const at::Tensor& states, Sum sum, const at::Tensor& out) const {
+    if (!alone_) return multiply(left, Matrices(states).transposed(), Zeros::none, sum, out);
+    if (sum == Sum::over) out.zero_();
+  }
+
   void write_block() {
     const GateKind kind = work_.decays.kind;
     BlockGradients gradients;
     if (!work_.delta()) {
       multiply(Matrices(work_.query.pairs).transposed(), grad_out_, Zeros::left_below, Sum::over,
                work_.fitted(&grad_written_, work_.chunk_tokens(), value_dim_));
-      multiply(work_.key_end, grad_states_, Zeros::none, Sum::add, grad_written_);
+      if (!alone_) multiply(work_.key_end, grad_states_, Zeros::none, Sum::add, grad_written_);
     }
     gradients.written = grad_written_;
     if (kind == GateKind::scalar) {
@@ -198,10 +225,10 @@ class Backward : public LinearBackward {
       readers.push_back(work_.erase);
     }
     if (kind == GateKind::none) {
-      multiply(work_.written, Matrices(grad_states_).transposed(), Zeros::none, Sum::add, gradients.key);
+      multiply_by_states(work_.written, grad_states_, Sum::add, gradients.key);
     } else {
       gradients.key_end = work_.fitted(&grad_key_end_, work_.chunk_tokens(), key_dim_);
-      multiply(work_.written, Matrices(grad_states_).transposed(), Zeros::none, Sum::over, gradients.key_end);
+      multiply_by_states(work_.written, grad_states_, Sum::over, gradients.key_end);
       gradients.whole = grad_whole_;
     }
     if (fixed_gate()) gradients.fixed_gate = fit(&grad_fixed_, {gradients.key.size(0)}, work_.options());
@@ -226,10 +253,9 @@ class Backward : public LinearBackward {
     multiply(reader->grad_pairs, work_.key_down, Zeros::left_above, Sum::over,
              work_.fitted(&reader->grad_rows, rows, key_dim_));
     if (work_.decays.kind == GateKind::scalar) {
-      multiply(cotangent, Matrices(work_.states).transposed(), Zeros::none, Sum::over,
-               work_.fitted(&reader->grad_decayed, rows, key_dim_));
+      multiply_by_states(cotangent, work_.states, Sum::over, work_.fitted(&reader->grad_decayed, rows, key_dim_));
     } else {
-      multiply(cotangent, Matrices(work_.states).transposed(), Zeros::none, Sum::add, reader->grad_rows);
+      multiply_by_states(cotangent, work_.states, Sum::add, reader->grad_rows);
     }
   }
 
@@ -238,6 +264,7 @@ class Backward : public LinearBackward {
   LinearGradients results_;
   int64_t heads_, key_dim_, value_dim_;
   BlockWork work_;
+  bool alone_ = false;     // the block at hand: no state of it matters
   at::Tensor fixed_gate_;  // [heads], so far
   at::Tensor grad_out_, grad_states_, grad_solved_, grad_written_, grad_key_, grad_key_end_, grad_sums_, grad_fixed_;
   at::Tensor grad_whole_, key_unfactored_;

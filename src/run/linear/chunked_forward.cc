@@ -54,6 +54,11 @@ class Forward : public LinearForward {
     for (const Block& block : work_.blocks(segments)) {
       load(block, terms);
       work_.solve();
+      if (terms == Terms::both && block.stands_alone(states)) {
+        work_.advance_alone();
+        scatter(work_.output(Terms::pairs), block.chunks, Write::over, output_);
+        continue;
+      }
       work_.advance(carry.enter(block, &Run::first, states));
       scatter(work_.output(terms), block.chunks, terms == Terms::states ? Write::add : Write::over, output_);
       carry.leave(block, &Run::last, [](size_t, const at::Tensor&) {});
