@@ -38,17 +38,17 @@ class Calls {
   void start_transfers();
   bool has_transfers() const;
 
-  // The current call ended with an error before it started a transfer. Of the hash it only has its number, so that ranks
-  // that all refuse a call, for whatever reasons, go on alike, and others do not.
+  // The current call ended with an error before it started a transfer. Of the hash it only has its number, so that
+  // ranks that all refuse a call, for whatever reasons, go on alike, and others do not.
   void refuse();
   bool refused(int64_t number) const;
 
  private:
   static constexpr size_t kKept = 64;
 
-  mutable std::mutex mutex_;  // guards all below
+  mutable std::mutex mutex_;                                                // guards all below
   std::deque<std::shared_ptr<const Call>> last_{std::make_shared<Call>()};  // never empty, the newest last
-  int depth_ = 0;             // of calls under way
+  int depth_ = 0;                                                           // of calls under way
   bool has_transfers_ = false;
   std::set<int64_t> refused_;
 };

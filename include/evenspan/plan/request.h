@@ -111,8 +111,8 @@ struct CostModel {
   double whole_tiles_slowdown(int64_t length) const;
 };
 
-// The strategy where none is named: it evens tokens and attention, each for itself, so that no cost model has to be right
-// (docs/algorithms.md compares it with others).
+// The strategy where none is named: it evens tokens and attention, each for itself, so that no cost model has to be
+// right (docs/algorithms.md compares it with others).
 constexpr const char* kDefaultStrategy = "mixed";
 
 struct Options {
