@@ -4,13 +4,17 @@ Batches of 4,000, 16,000 and 64,000 documents of 4 tokens, and 16 documents of 4
 16,000 of 4. Measured are planning of every strategy, and binding (each rank's own program), linear attention under each
 kind of gate, short convolutions and softmax attention, forward and backward, on one rank and on processes of this
 machine. All times are processor time of the slowest rank, one thread each, the least of the repetitions: other work on
-the machine counts little. `slope` is that of the logarithms between 4,000 and 64,000 documents, `ratio` the time of
-16,000 documents of 4 tokens over that of 16 of 4,000.
+the machine counts little. All is measured in memory that the allocator keeps, unless --fresh-memory: by default
+glibc gives tensors of over 32 MB back to the system, so that large batches pay for all their pages in every step and
+small ones do not. `slope` is that of the logarithms between 4,000 and 64,000 documents, `ratio` the time of 16,000
+documents of 4 tokens over that of 16 of 4,000.
 
 Run: python bench/documents_report.py [--ranks 2,8] [--process-ranks 2] [--repeat 3] [--only planning,one,processes]
+    [--fresh-memory]
 """
 
 import argparse
+import ctypes
 import math
 import os
 import tempfile
@@ -34,7 +38,16 @@ BATCHES = [[4] * count for count in COUNTS] + [FEW_LONG]
 HEADS, DIM, CHANNELS, WIDTH = 4, 64, 256, 4
 STATE_DIM = 16  # between processes, where every document's state may travel
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
+
 Times = dict[str, float]
+
+
+def keep_memory() -> None:
+    """Make the allocator of this process keep memory of any size for later tensors."""
+    libc = ctypes.CDLL(None)
+    if libc.mallopt(M_MMAP_MAX, 0) != 1 or libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1) != 1:
+        raise RuntimeError("[documents_report] the allocator takes no options; measure with --fresh-memory")
 
 
 def clocked(body: Callable[[], object]) -> tuple[float, object]:
@@ -100,8 +113,12 @@ def on_one_rank(kind: str, lengths: list[int], repeat: int) -> Times:
     return least([layer(kind, plan, sum(lengths), DIM) for _ in range(repeat + 1)])
 
 
-def rank_body(rank: int, ranks: int, store: str, cases: list[tuple[str, str, str]], repeat: int, pipe: object) -> None:
+def rank_body(
+    rank: int, ranks: int, store: str, cases: list[tuple[str, str, str]], repeat: int, fresh: bool, pipe: object
+) -> None:
     """Run all cases as one rank of a group; the times of each case and batch go into the pipe."""
+    if not fresh:
+        keep_memory()
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
@@ -123,14 +140,14 @@ def rank_body(rank: int, ranks: int, store: str, cases: list[tuple[str, str, str
     dist.destroy_process_group()
 
 
-def on_processes(ranks: int, cases: list[tuple[str, str, str]], repeat: int) -> dict:
+def on_processes(ranks: int, cases: list[tuple[str, str, str]], repeat: int, fresh: bool) -> dict:
     """Return the slowest rank's times of each case and batch."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         started = []
         for rank in range(ranks):
             receive, send = context.Pipe(duplex=False)
-            arguments = (rank, ranks, os.path.join(folder, "store"), cases, repeat, send)
+            arguments = (rank, ranks, os.path.join(folder, "store"), cases, repeat, fresh, send)
             process = context.Process(target=rank_body, args=arguments)
             process.start()
             send.close()
@@ -167,9 +184,12 @@ def main() -> None:
     parser.add_argument("--process-ranks", default="2", help="of layers between processes")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", default="planning,one,processes")
+    parser.add_argument("--fresh-memory", action="store_true", help="leave the allocator as it is")
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
     torch.set_num_threads(1)
+    if not arguments.fresh_memory:
+        keep_memory()
     if "planning" in parts:
         for ranks in map(int, arguments.ranks.split(",")):
             print_header(f"Planning for {ranks} ranks")
@@ -187,7 +207,7 @@ def main() -> None:
         cases += [("zigzag", kind, "all_gather") for kind in ("binding", "convolution", "softmax")]
         cases += [("zigzag", "scalar", transport) for transport in TRANSPORTS]
         for ranks in map(int, arguments.process_ranks.split(",")):
-            results = on_processes(ranks, cases, arguments.repeat)
+            results = on_processes(ranks, cases, arguments.repeat, arguments.fresh_memory)
             print_header(f"{ranks} processes: {HEADS} heads of {STATE_DIM}, {CHANNELS} channels, float32")
             for case in cases:
                 strategy, kind, transport = case
