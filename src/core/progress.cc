@@ -23,7 +23,7 @@ std::string duration_text(double seconds) {
   constexpr double kDay = 86400;
   if (!(seconds >= 0 && seconds < 1000 * kDay)) return "unknown";
   if (seconds < 0.95) return join_text(std::round(seconds * 10) / 10, " s");
-  const auto whole = static_cast<long long>(std::llround(seconds));
+  const long long whole = std::llround(seconds);
   if (whole < 60) return join_text(whole, " s");
   if (whole < 3600) return join_text(whole / 60, " min ", whole % 60, " s");
   const long long minutes = (whole + 30) / 60;

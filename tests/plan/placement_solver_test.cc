@@ -81,6 +81,7 @@ TEST(PlacementSolver, SplitsOneDocumentOfAnyMask) {
       request.documents = Documents(std::vector<int64_t>{20000}, parse_mask(mask));
       request.shape = AttentionShape{4, 2, 16, ElementType::f32};
       request.topology = make_topology(ranks);
+      request.options.strategy = "sequence_aware";
       const Metrics metrics = measure(*make_plan(request));
       EXPECT_LE(metrics.work_max_over_mean, 1.01) << mask << " on " << ranks;
       EXPECT_LE(metrics.tokens_max_over_mean, 1.1 + 1e-9) << mask << " on " << ranks;
