@@ -261,6 +261,23 @@ def test_the_last_attach_holds() -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"position_ids": None}, "its position_ids are missing"),
+        ({"attention_mask": torch.ones(1, 3, dtype=torch.int64)}, "it has attention_mask besides"),
+        ({"labels": torch.tensor([[1, 2, 3]])}, "it has labels besides; .* use Context.loss"),
+    ],
+)
+def test_a_batch_is_given_whole_and_as_it_is(changes: dict[str, Any], text: str) -> None:
+    model = llama()
+    context = evenspan.attach(model)
+    (batch,) = context.shard([[[1, 2], [3]]])
+    with pytest.raises(REFUSED, match=text):
+        model(**{**batch, **changes})
+    context.loss(model(**batch)).backward()  # the right call goes on
+
+
 def test_copies_and_forgotten_contexts() -> None:
     model = llama()
     context = evenspan.attach(model)
@@ -268,6 +285,11 @@ def test_copies_and_forgotten_contexts() -> None:
     twin = copy.deepcopy(model)
     with pytest.raises(REFUSED, match="a copy of an attached model"):
         twin(**batch)
+    with evenspan.attach(twin) as other:  # its hooks are its own, once each
+        assert next(train(other, twin, accumulate=2)) > 0
+    assert twin(input_ids=torch.tensor([[1, 2]])).logits.shape == (1, 2, 11)
+    assert vars(twin).keys() == vars(llama()).keys()
+    assert next(train(context, model, accumulate=2)) > 0
     del context
     gc.collect()
     with pytest.raises(REFUSED, match="one whose Context is gone"):
@@ -284,9 +306,11 @@ def test_evaluation_stands_inside_training() -> None:
         for batch in context.shard(BATCHES, accumulate=2):
             context.loss(model(**batch)).backward()
             ended = context.step_ends
+            step_loss = context.mean_loss() if ended else None
             assert context.evaluate(BATCHES) == pytest.approx(float(total.detach()) / count, rel=1e-6)
             assert context.step_ends == ended and model.training
             if ended:
+                assert context.mean_loss() == step_loss
                 context.reduce_gradients()
                 model.zero_grad()
         with pytest.raises(REFUSED, match="must have labels that count, 1 batches have none"):

@@ -14,7 +14,7 @@ from evenspan._errors import InvalidArgumentError
 from evenspan._groups import communicator_of
 from evenspan.huggingface._attention import NAME
 from evenspan.huggingface._context import Context
-from evenspan.huggingface._hooks import attachment_of
+from evenspan.huggingface._hooks import let_go
 from evenspan.huggingface._interface import implementations, put_back, register, set_attention
 from evenspan.huggingface._models import refuse_unsupported, shape_by_config, sizes_of, text_config_of
 from evenspan.huggingface._plans import Plans
@@ -81,9 +81,7 @@ def attach(
             "AutoModelForCausalLM, or a wrapper of one"
         )
     communicator_of(group, timeout)
-    former = attachment_of(model)
-    if former is not None:
-        former.remove()
+    let_go(model)
     config = text_config_of(model)
     refuse_unsupported(model, config)
     before = implementations(model)

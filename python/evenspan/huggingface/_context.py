@@ -326,6 +326,7 @@ class Context:
         given = runnable(self._given)
         modes = [(module, module.training) for module in given.modules()]
         given.eval()
+        trained = self._weighed  # what mean_loss is of
         try:
             steps = []
             for batch in self.shard(batches):
@@ -334,6 +335,7 @@ class Context:
                 assert self._weighed is not None
                 steps.append(self._weighed.step)
         finally:
+            self._weighed = trained
             for module, training in modes:
                 module.training = training
         weight = sum(step.weight for step in steps)

@@ -16,6 +16,7 @@ from evenspan.huggingface._interface import put_back
 from evenspan.huggingface._steps import ShardedBatch
 
 _BATCH = "_evenspan_batch"  # attribute of logits
+_TRACES = "_evenspan_traces"  # attribute of models
 _SEARCHED_NODES = 64  # of autograd's graph, from a loss's logits back to those of the model
 
 WHAT_TO_DO = (
@@ -40,6 +41,25 @@ class Listener(Protocol):
         """Hear that an optimizer, of this model or another, is about to use gradients."""
 
 
+class _Traces:
+    """What an attached model carries in itself; a copy of the model has a copy of it, which undoes it there."""
+
+    def __init__(self, model: Any, before: list[tuple[Any, Any]]) -> None:
+        self._before = before
+        self._handles: list[RemovableHandle] = [
+            model.register_forward_pre_hook(_before, with_kwargs=True),
+            model.register_forward_hook(_after, with_kwargs=True),
+        ]
+        setattr(model, _TRACES, self)
+
+    def remove(self, model: Any) -> None:
+        """Take the hooks away and give the model its former attention."""
+        for handle in self._handles:
+            handle.remove()
+        delattr(model, _TRACES)
+        put_back(self._before)
+
+
 class Attachment:
     """The attention and hooks of an attached model; undone by `remove`."""
 
@@ -51,26 +71,20 @@ class Attachment:
             listener: Hears of its calls, not kept alive.
             before: What `implementations` returned before that attention was set.
         """
-        self._before = before
+        self._traces = _Traces(model, before)
         self._model = weakref.ref(model)
         self.listener = weakref.ref(listener)
-        optimizers = register_optimizer_step_pre_hook(self._before_optimizer)
-        self._handles: list[RemovableHandle] = [
-            model.register_forward_pre_hook(_before, with_kwargs=True),
-            model.register_forward_hook(_after, with_kwargs=True),
-            optimizers,
-        ]
-        weakref.finalize(model, optimizers.remove)  # the one that is not kept in the model
+        self._optimizers = register_optimizer_step_pre_hook(self._before_optimizer)
+        weakref.finalize(model, self._optimizers.remove)  # the one that is not kept in the model
         _attachments[model] = self
 
     def remove(self) -> None:
         """Take the hooks away and give the model its former attention."""
-        for handle in self._handles:
-            handle.remove()
+        self._optimizers.remove()
         model = self._model()
-        if model is not None and _attachments.get(model) is self:
+        if model is not None:
+            self._traces.remove(model)
             del _attachments[model]
-        put_back(self._before)
 
     def _before_optimizer(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         listener = self.listener()
@@ -84,6 +98,15 @@ _attachments: weakref.WeakKeyDictionary[Any, Attachment] = weakref.WeakKeyDictio
 def attachment_of(model: Any) -> Attachment | None:
     """Return the model's attachment, None for a model that is not attached."""
     return _attachments.get(model)
+
+
+def let_go(model: Any) -> None:
+    """Undo the model's attachment, or that of the model which it is a copy of, if there is one."""
+    attachment = attachment_of(model)
+    if attachment is not None:
+        attachment.remove()
+    elif hasattr(model, _TRACES):
+        getattr(model, _TRACES).remove(model)
 
 
 class _Mark(torch.autograd.Function):
@@ -135,6 +158,23 @@ def _is_rehearsal(kwargs: dict[str, Any]) -> bool:
     return isinstance(kwargs.get(NAME), Part) and not isinstance(kwargs.get(NAME), Step)
 
 
+def _refuse_other_batch(kwargs: dict[str, Any]) -> None:
+    """Refuse a call with less or more than the batch has, where the model would take something else for it."""
+    if kwargs.get("position_ids") is None:
+        raise InvalidArgumentError(
+            "[attention] a batch must be given whole, its position_ids are missing and the model would number this "
+            "rank's rows as one document; call model(**batch)"
+        )
+    for name, why in {
+        "attention_mask": "the batch has no padding, and the plan says who sees whom; leave it out",
+        "labels": "the model's own loss knows this rank's rows alone; leave them out and use Context.loss",
+    }.items():
+        if kwargs.get(name) is not None:
+            raise InvalidArgumentError(
+                f"[attention] a batch must be given as it is, it has {name} besides; {why}, call model(**batch)"
+            )
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _before(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     found = model.config.get_text_config()._attn_implementation
@@ -150,6 +190,7 @@ def _before(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         )
     if not isinstance(kwargs.get(NAME), Step):
         raise InvalidArgumentError(f"[attention] {WHAT_TO_DO}")
+    _refuse_other_batch(kwargs)
     listener.begin_forward(kwargs[NAME])
 
 
