@@ -18,8 +18,8 @@ std::vector<std::vector<PlacedSpan>> mirrored_chunks(DocumentId id, int64_t leng
 // The first span of another document than that of `spans[first]`, in sorted spans.
 size_t document_end(const std::vector<PlacedSpan>& spans, size_t first);
 
-// Seconds of all heads' attention of some rows of a causal document, the tiles of each key range by themselves. Key
-// ranges hold the rows themselves or do not overlap with them.
+// Seconds of all heads' attention of some rows of a document, the pairs that its mask allows in each key range by
+// themselves. Key ranges are the rows themselves or do not overlap with them.
 double chunk_attention_seconds(const Request& request, const PlacedSpan& queries, const std::vector<Span>& key_ranges);
 
 // What groups of ranks get from each other of the documents that they share.
