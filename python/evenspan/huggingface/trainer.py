@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -180,6 +181,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """Return the loss of a batch: with several groups of ranks its share, as transformers' Trainer weighs those.
 
+        It is NaN where no group has labels, as transformers' own is, which its mean then leaves out.
+
         Raises:
             UnsupportedError: Logits are asked for, as `predict` does.
         """
@@ -193,5 +196,5 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
                 self.context.loss(model(**batch), batch)
         weight = torch.tensor([self.context.label_weight], dtype=torch.float64, device=self.args.device)
         every = self.accelerator.gather(weight)[:: self._ranks_per_batch]
-        share = float(weight / every.mean()) if float(every.sum()) > 0 else 0.0
+        share = float(weight / every.mean()) if float(every.sum()) > 0 else math.nan
         return torch.tensor(self.context.mean_loss() * share, device=self.args.device), None, None
