@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import weakref
 from types import TracebackType
@@ -31,9 +32,11 @@ def communicator_of(group: dist.ProcessGroup | None, timeout: float | None = Non
     Raises:
         InvalidArgumentError: The group is not known to c10d, the timeout is not positive, or the group has another.
     """
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf
+    ):
         raise InvalidArgumentError(
-            f"[group] a timeout must be a positive number of seconds, it is {timeout}; give more"
+            f"[group] a timeout must be a positive number of seconds, it is {described(timeout)}; give one"
         )
     seconds = TIMEOUT_SECONDS if timeout is None else float(timeout)
     if group is None and dist.is_available() and dist.is_initialized():
