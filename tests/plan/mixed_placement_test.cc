@@ -84,6 +84,20 @@ TEST(MixedPlacement, EvensDocumentsOfAnyMask) {
   }
 }
 
+// Of 32 heads some of 15 ranks compute 3 and some 2: what is not shared evens that, and a document alone is not shared.
+TEST(MixedPlacement, EvensRanksThatDoNotDivideTheHeads) {
+  for (const char* mask : {"causal", "full"}) {
+    for (const std::vector<int64_t>& lengths : {std::vector<int64_t>{20000}, {30000}, {5000, 5000, 5000}}) {
+      for (const int32_t ranks : {3, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15}) {
+        const Request request = request_of(Documents(lengths, parse_mask(mask)), ranks, ranks);
+        const Metrics metrics = measure(*make_plan(request));
+        EXPECT_LE(metrics.tokens_max_over_mean, 1.01) << mask << ", " << lengths[0] << " on " << ranks;
+        EXPECT_LE(metrics.work_max_over_mean, 1.01) << mask << ", " << lengths[0] << " on " << ranks;
+      }
+    }
+  }
+}
+
 TEST(MixedPlacement, CutsAsFewDocumentsAsItCan) {
   std::vector<int64_t> lengths(200, 1000);
   lengths[17] = 60000;  // the pairs of three groups

@@ -4,6 +4,7 @@
 
 #include "plan/solve/cut_documents.h"
 #include "plan/solve/group_shares.h"
+#include "plan/solve/head_split.h"
 
 namespace evenspan::plan {
 namespace {
@@ -13,7 +14,7 @@ constexpr int32_t kPourings = 4;
 class Members {
  public:
   Members(const Request& request, int32_t num_ranks, std::vector<GroupItem> items)
-      : request_(request), num_ranks_(num_ranks), items_(std::move(items)) {
+      : request_(request), num_ranks_(num_ranks), split_(head_split(request, num_ranks)), items_(std::move(items)) {
     for (const GroupItem& item : items_) mean_ += item.load;
     mean_ = 1.0 / num_ranks * mean_;
     // Cut ones first, then the most attention.
@@ -59,7 +60,8 @@ class Members {
     dealt.num_shared = num_shared;
     dealt.first_whole = num_shared + num_divided;
     for (size_t i = dealt.first_whole; i < items_.size(); ++i) whole.push_back(items_[i].load);
-    dealt.ranks.assign(static_cast<size_t>(num_ranks_), Load{shared.attention / num_ranks_, 0});
+    // Where the ranks do not divide the heads, some have more of what is shared, and get less of what is not.
+    for (int32_t r = 0; r < num_ranks_; ++r) dealt.ranks.push_back(Load{split_.part(r) * shared.attention, 0});
     dealt.rank_of = deal(whole, mean_, &dealt.ranks);
     double divided_tokens = 0;
     if (num_divided > 0) {
@@ -214,6 +216,7 @@ class Members {
 
   const Request& request_;
   const int32_t num_ranks_;
+  const HeadSplit split_;
   std::vector<GroupItem> items_;
   Load mean_;  // of a rank
 };

@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "plan/solve/head_split.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::plan {
@@ -44,19 +45,6 @@ Request group_request(const Request& request, int32_t ranks_per_group);
 
 // Options::ranks_per_group, or its default.
 int32_t ranks_per_group(const Request& request);
-
-// How `ranks_per_group` ranks share heads and query rows; num_head_parts x num_row_parts == ranks_per_group.
-struct HeadSplit {
-  int32_t num_head_parts = 1;
-  int32_t num_row_parts = 1;
-  int32_t num_heads = 1;
-
-  HeadRange heads(int32_t member) const;  // of a rank in the group; never empty
-  // The pieces of a span of query rows that a member computes: two of them, from both ends, so that causal work is
-  // even.
-  std::vector<Span> rows(int32_t member, Span queries) const;
-};
-HeadSplit head_split(const Request& request, int32_t ranks_per_group);
 
 // What ranks move when each computes its part of the heads and rows of its group's `group_spans` ([group], sorted) and
 // fetches every operand once.

@@ -22,29 +22,6 @@ Request group_request(const Request& request, int32_t ranks_per_group) {
   return outer;
 }
 
-HeadSplit head_split(const Request& request, int32_t ranks_per_group) {
-  HeadSplit split{std::min(ranks_per_group, request.shape.num_heads), 1, request.shape.num_heads};
-  while (ranks_per_group % split.num_head_parts != 0) --split.num_head_parts;
-  split.num_row_parts = ranks_per_group / split.num_head_parts;
-  return split;
-}
-
-HeadRange HeadSplit::heads(int32_t member) const {
-  const Span part = equal_part(num_heads, member % num_head_parts, num_head_parts);
-  return HeadRange{static_cast<int32_t>(part.begin), static_cast<int32_t>(part.end)};
-}
-
-std::vector<Span> HeadSplit::rows(int32_t member, Span queries) const {
-  if (num_row_parts == 1) return {queries};
-  const int64_t part = member / num_head_parts;
-  std::vector<Span> rows;
-  for (const int64_t chunk : {part, 2 * num_row_parts - 1 - part}) {
-    const Span cut = equal_part(queries.size(), chunk, int64_t{2} * num_row_parts);
-    rows.push_back(Span{queries.begin + cut.begin, queries.begin + cut.end});
-  }
-  return union_of(std::move(rows));
-}
-
 Draft split_heads(const Request& request, const Draft& outer, int32_t group_size) {
   const HeadSplit split = head_split(request, group_size);
   const int32_t num_groups = outer.placement.num_ranks();
