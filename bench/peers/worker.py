@@ -24,7 +24,7 @@ from reference import NAMES, error_sums
 from systems import Attention, System, all_systems
 
 SETTLE_SECONDS = 0.05  # for the last, delayed acknowledgements of a step
-FREE = 1e30  # operations a second of token-wise layers, which no step here has
+FREE = 1e21  # operations a second of token-wise layers, which no step here has
 DIRECT, DIRECT_ALL = "direct on one rank", "direct on all ranks"
 
 

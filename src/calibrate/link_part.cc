@@ -110,11 +110,13 @@ void LinkPart::finish(const Bench& bench, simulate::Profile* profile) const {
   // What kernels lose to the exchange: by bytes from the two sizes of one message, the rest by messages. Measured at
   // the innermost level, and taken for all.
   const auto lost = [&](const Beside& one) { return bench.seconds_above(one.task, one.kernels); };
-  const double of_byte = (lost(beside_[1]) - lost(beside_[0])) / (beside_[1].bytes - beside_[0].bytes);
-  const double of_message = (lost(beside_[2]) - lost(beside_[0])) / (beside_[2].messages - beside_[0].messages);
+  // A workbench of few rows sends the same in both sizes, which then tell nothing of bytes.
+  const auto more_for = [](double seconds, double units) { return units > 0 ? std::max(0.0, seconds / units) : 0.0; };
+  const double of_byte = more_for(lost(beside_[1]) - lost(beside_[0]), beside_[1].bytes - beside_[0].bytes);
+  const double of_message = more_for(lost(beside_[2]) - lost(beside_[0]), beside_[2].messages - beside_[0].messages);
   for (simulate::Link& link : profile->links) {
-    link.compute_byte_seconds = std::max(0.0, of_byte);
-    link.compute_message_seconds = std::max(0.0, of_message);
+    link.compute_byte_seconds = of_byte;
+    link.compute_message_seconds = of_message;
   }
 }
 
