@@ -1,5 +1,12 @@
 #include "evenspan/train/config.h"
 
+#include <stdexcept>
+
+// The parser states what it relies on by assertions, some of which hostile text breaks. Without them it would go on
+// into undefined behaviour, with those of the language it would end the program: here a broken one is an exception.
+[[noreturn]] static void break_off(const char* assertion) { throw std::logic_error(assertion); }
+#undef NDEBUG
+#define TOML_ASSERT(expression) (static_cast<bool>(expression) ? static_cast<void>(0) : break_off(#expression))
 #include <toml++/toml.h>
 
 #include <algorithm>
@@ -166,6 +173,9 @@ void read_toml(const std::string& text, const std::string& source, const fs::pat
   } catch (const toml::parse_error& e) {
     fail_invalid("[config] ", source, ":", e.source().begin.line,
                  ": not TOML: ", one_line(std::string(e.description())));
+  } catch (const std::logic_error&) {
+    fail_invalid("[config] ", source,
+                 " is not TOML, and its parser cannot say where; look for a broken key or bracket");
   }
   for (const auto& [section, node] : table) {
     const std::string section_name(section.str());
