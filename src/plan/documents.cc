@@ -74,9 +74,9 @@ Documents::Documents(std::vector<Document> documents) : documents_(std::move(doc
     if (mask.kind == MaskKind::prefix && mask.extent < 0) {
       fail_invalid("[plan] document ", d, " has a prefix of ", mask.extent, " tokens; prefixes are not negative");
     }
-    if (length >= kMaxTokens || total_tokens_ + length >= kMaxTokens) {
-      fail_invalid("[plan] documents 0 to ", d, " have ", total_tokens_ + length, " tokens; a batch holds less than ",
-                   kMaxTokens, ", plan smaller batches");
+    if (length >= kMaxTokens - total_tokens_) {
+      fail_invalid("[plan] document ", d, " has ", length, " tokens after ", total_tokens_,
+                   " of the documents before it; a batch holds less than ", kMaxTokens, ", plan smaller batches");
     }
     total_tokens_ += length;
   }
