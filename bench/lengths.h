@@ -13,7 +13,7 @@ namespace evenspan::bench {
 
 // All lengths of a file in bench/data/.
 inline std::vector<int64_t> read_lengths(const std::string& file) {
-  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "data" / file);
+  std::ifstream in(std::filesystem::path(EVENSPAN_SOURCE_DIR) / "bench/data" / file);
   std::vector<int64_t> lengths;
   for (int64_t length = 0; in >> length;) lengths.push_back(length);
   if (lengths.empty()) throw std::runtime_error("bench/data/" + file + " is missing");

@@ -50,3 +50,14 @@ function(evenspan_finish target)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/src)
   target_compile_definitions(${target} PRIVATE EVENSPAN_VERSION="${PROJECT_VERSION}")
 endfunction()
+
+# evenspan_name_source_folder(<source>...): tells those sources that read files of this tree where it lies. They say
+# EVENSPAN_SOURCE_DIR, or include bench/lengths.h, which does.
+function(evenspan_name_source_folder)
+  foreach(source ${ARGN})
+    file(STRINGS ${source} readers REGEX "EVENSPAN_SOURCE_DIR|lengths\\.h\"")
+    if(readers)
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_DEFINITIONS "EVENSPAN_SOURCE_DIR=\"${PROJECT_SOURCE_DIR}\"")
+    endif()
+  endforeach()
+endfunction()

@@ -1,7 +1,10 @@
 """Files that commands write: refused before anything is read or computed, whole or not at all."""
 
 import os
+import select
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -89,7 +92,7 @@ def test_options_are_checked_before_lengths_are_read(
 
 
 def test_long_work_says_how_far_it_is() -> None:
-    """A pipe gets a line after two seconds; work that takes longer on any machine is not waited for."""
+    """A pipe gets a line after two seconds. The command is mostly stopped here, so that it takes them anywhere."""
     lengths = ROOT / "bench" / "data" / "prolong_20000.txt"
     words = [
         "simulate",
@@ -104,6 +107,10 @@ def test_long_work_says_how_far_it_is() -> None:
     ]
     with subprocess.Popen([BINARY, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        while not select.select([process.stderr], [], [], 0.01)[0]:  # readable at its end, too
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.1)
+            process.send_signal(signal.SIGCONT)
         line = process.stderr.readline()
         process.kill()
     assert line.startswith("evenspan simulate: ")

@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 bool update_golden = false;
 
 const fs::path& folder() {
-  static const fs::path path = fs::path(__FILE__).parent_path().parent_path() / "golden";
+  static const fs::path path = fs::path(EVENSPAN_SOURCE_DIR) / "tests/golden";
   return path;
 }
 

@@ -246,7 +246,7 @@ TEST(HybridTraining, ReportsTheBytesOfForward) {
 }
 
 TEST(HybridTraining, TheExampleIsValid) {
-  const auto folder = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "examples/hybrid";
+  const auto folder = std::filesystem::path(EVENSPAN_SOURCE_DIR) / "examples/hybrid";
   const train::Config config = train::load_config((folder / "hybrid.toml").string(), {});
   EXPECT_EQ(nn::load_model_config(config.model.config).num_softmax_layers(), 1);
 }
