@@ -2,7 +2,7 @@
 
 namespace evenspan {
 
-std::string quoted(std::string_view text, size_t most_bytes) {
+std::string Quoted::operator()(std::string_view text, size_t most_bytes) const {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string shown = "\"";
   for (const char c : text.substr(0, most_bytes)) {

@@ -34,8 +34,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
 
   bool key(string_t& name) override {
-    if (open_.back()->contains(name))
-      refuse("an object has the key ", evenspan::quoted(name), " twice; leave one of them out");
+    if (open_.back()->contains(name)) refuse("an object has the key ", quoted(name), " twice; leave one of them out");
     member_ = &(*open_.back())[std::move(name)];
     return true;
   }

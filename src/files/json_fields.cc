@@ -159,7 +159,7 @@ std::vector<Fields> Fields::objects(const std::string& key) const {
 void Fields::refuse_others(const std::vector<std::string>& known) const {
   for (const auto& [key, value] : json_.items()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
-    fail_invalid("[", what_, "] ", file_, path_.empty() ? "" : ": " + path_, " has a field ", evenspan::quoted(key),
+    fail_invalid("[", what_, "] ", file_, path_.empty() ? "" : ": " + path_, " has a field ", quoted(key),
                  " that means nothing here", did_you_mean(key, known));
   }
 }

@@ -1,4 +1,8 @@
 // What messages are made of: nearest names and quoted text.
+#include <iomanip>
+#include <sstream>
+#include <string>
+
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"
 #include "gtest/gtest.h"
@@ -41,6 +45,13 @@ TEST(Quoted, StaysOnOneLineWhateverIsInIt) {
   EXPECT_EQ(quoted("a\n\"\\\xff"), "\"a\\x0a\\x22\\x5c\\xff\"");
   EXPECT_EQ(quoted("abcdef", 3), "\"abc...\"");
   EXPECT_EQ(quoted("abc", 3), "\"abc\"");
+}
+
+// With <iomanip>, a std::string found std::quoted, whose text goes on in the next line.
+TEST(Quoted, IsNeverTheOneOfTheStandard) {
+  std::ostringstream out;
+  out << quoted(std::string("a\nb"));
+  EXPECT_EQ(out.str(), "\"a\\x0ab\"");
 }
 
 }  // namespace
