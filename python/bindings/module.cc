@@ -348,12 +348,16 @@ void bind_plan(py::module_& m) {
                              })
       .def(
           "with_mask",
-          [](const PlanHandle& p, const MaskArgument& mask) {
+          [](const PlanHandle& p, const py::object& mask) {
+            const auto read = py::module_::import("evenspan._arguments")
+                                  .attr("one_mask_or_more")("with_mask", mask)
+                                  .cast<MaskArgument>();
+            const py::gil_scoped_release unlocked;
             std::vector<int64_t> lengths;
             for (const auto& d : p.plan->request.documents.all()) lengths.push_back(d.length);
-            return PlanHandle(plan::make_plan_on(*p.plan, make_documents(lengths, mask)));
+            return PlanHandle(plan::make_plan_on(*p.plan, make_documents(lengths, read)));
           },
-          Unlocked(), py::arg("mask"))
+          py::arg("mask"))
       .def_property_readonly("hash", [](const PlanHandle& p) { return p.plan->hash.combined(); })
       .def("__copy__", [](const py::object& self) { return self; })
       .def("__deepcopy__", [](const py::object& self, const py::dict&) { return self; })

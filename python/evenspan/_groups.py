@@ -43,8 +43,8 @@ def communicator_of(group: dist.ProcessGroup | None, timeout: float | None = Non
         group = dist.group.WORLD
     if group is not None and not isinstance(group, dist.ProcessGroup):
         raise InvalidArgumentError(
-            f"[group] a group is a process group of torch.distributed that this process is in, or None, it is "
-            f"{described(group)}"
+            f"[group] group must be a process group of torch.distributed that this process is in, or None, it is "
+            f"{described(group)}; give that of dist.new_group on a rank of it, or leave it out"
         )
     if group is None:
         if not _alone:

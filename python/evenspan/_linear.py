@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 import torch.distributed as dist
 
 from evenspan import _evenspan
-from evenspan._sharding import bind_for
+from evenspan._arguments import described, flag, real_number, text, whole_number
+from evenspan._errors import InvalidArgumentError
+from evenspan._sharding import bind_for, telling
 
 Kernel = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None, float, torch.Tensor],
@@ -96,7 +99,7 @@ def linear_attention(
         group: A process group of `plan.ranks` ranks.
         transport: How states travel between ranks: ring, all_gather, pipelined, logarithmic or two_level.
         state_blocks: For pipelined: parts of the heads that follow each other; 0 chooses.
-        scale: Of the queries; key_dim ** -0.5 by default.
+        scale: Of the queries, finite and not 0; key_dim ** -0.5 by default.
         normalize: Divide by the same sum with values 1; without `beta` and states.
         return_final_state: Return the states after the documents as well, like `initial_state`: those of documents that
             end on this rank, 0 for the others, so that the sum over the ranks holds all.
@@ -110,12 +113,31 @@ def linear_attention(
         [tokens, heads, value_dim], and with `return_final_state` the states.
 
     Raises:
-        InvalidArgumentError: The tensors do not fit the plan or each other, a gate is above 0, a division by 0.
+        InvalidArgumentError: The tensors do not fit the plan or each other, a gate is above 0, a beta not finite, a
+            division by 0.
         CommunicationError: A rank failed, or the ranks' layers differ.
     """
+    operation = "linear_attention"
+    with telling(operation, group):
+        transport = text(operation, "transport", transport)
+        state_blocks = whole_number(operation, "state_blocks", state_blocks)
+        factor = None if scale is None else real_number(operation, "scale", scale)
+        if factor == 0:
+            raise InvalidArgumentError(f"[{operation}] scale must not be 0, the output would be; leave it out")
+        normalize = flag(operation, "normalize", normalize)
+        return_final_state = flag(operation, "return_final_state", return_final_state)
+        if states is not None and not isinstance(states, _evenspan.SavedStates):
+            raise InvalidArgumentError(
+                f"[{operation}] states must be of evenspan.SavedStates, it is {described(states)}; give one, or leave "
+                "it out"
+            )
+        if kernel is not None and not callable(kernel):
+            raise InvalidArgumentError(
+                f"[{operation}] kernel must be a function, it is {described(kernel)}; give one, or leave it out"
+            )
     optional = {"gate": gate, "beta": beta, "initial_state": initial_state}
     given = {name: tensor for name, tensor in optional.items() if tensor is not None}
-    executable = bind_for("linear_attention", plan, group, query=query, key=key, value=value, **given)
+    executable = bind_for(operation, plan, group, query=query, key=key, value=value, **given)
     output, state = _evenspan.linear_attention(
         query,
         key,
@@ -126,13 +148,24 @@ def linear_attention(
         executable,
         transport=transport,
         state_blocks=state_blocks,
-        scale=0.0 if scale is None else scale,
+        scale=0.0 if factor is None else factor,
         normalize=normalize,
         final_state=return_final_state,
         states=states,
-        kernel=kernel,
+        kernel=None if kernel is None else functools.partial(_run, kernel),
     )
     return output if state is None else (output, state)
+
+
+def _run(kernel: Kernel, *segment: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a caller's kernel, which must return what `Kernel` says."""
+    made: Any = kernel(*segment)
+    if not isinstance(made, tuple) or len(made) != 2 or not all(isinstance(x, torch.Tensor) for x in made):
+        raise InvalidArgumentError(
+            f"[linear_attention] kernel must return two tensors, output and state, it returned {described(made)}; "
+            "return both"
+        )
+    return made
 
 
 def short_convolution(

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from evenspan import _evenspan
-from evenspan._arguments import described, whole_number, whole_numbers
+from evenspan._arguments import (
+    described,
+    one_mask_or_more,
+    optional_path,
+    real_number,
+    text,
+    whole_number,
+    whole_numbers,
+)
 from evenspan._errors import InvalidArgumentError
 from evenspan._groups import communicator_of
 
 ModelSizes = tuple[int, int, int, int]
+MODEL_SIZES = ("layers", "hidden size", "intermediate size", "vocabulary")
 
 DTYPES = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32", torch.float64: "f64"}
 
@@ -63,28 +73,51 @@ def planner(
             all on one placement. None given: one plan.
         capacity: Batches whose plans are kept, the ones used last.
     """
-    if isinstance(dtype, torch.dtype):
-        if dtype not in DTYPES:
-            raise InvalidArgumentError(f"[plan] dtype must be one of {', '.join(map(str, DTYPES))}, it is {dtype}")
-        dtype = DTYPES[dtype]
     heads = whole_number("plan", "heads", heads)
     return _evenspan.Planner(
         ranks=whole_number("plan", "ranks", ranks),
         ranks_per_node=whole_number("plan", "ranks_per_node", ranks_per_node),
-        topology=None if topology is None else os.fspath(topology),
-        strategy=strategy,
+        topology=optional_path("plan", "topology", topology),
+        strategy=text("plan", "strategy", strategy),
         heads=heads,
         kv_heads=heads if kv_heads is None else whole_number("plan", "kv_heads", kv_heads),
         head_dim=whole_number("plan", "head_dim", head_dim),
-        dtype=dtype,
-        token_slack=token_slack,
+        dtype=_element_type(dtype),
+        token_slack=real_number("plan", "token_slack", token_slack),
         ranks_per_group=whole_number("plan", "ranks_per_group", ranks_per_group),
         memory_budget=whole_number("plan", "memory_budget", memory_budget, bits=64),
-        profile=None if profile is None else os.fspath(profile),
-        model=os.fspath(model) if isinstance(model, str | os.PathLike) else model,
+        profile=optional_path("plan", "profile", profile),
+        model=_sizes_or_path(model),
         layers=list(layers),
         capacity=capacity,
     )
+
+
+def _element_type(dtype: Any) -> str:
+    """Return the name of an element type, given as such or as a torch type."""
+    if isinstance(dtype, str):
+        return dtype
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
+        raise InvalidArgumentError(
+            f"[plan] dtype must be one of {', '.join(map(str, DTYPES))}, or its name, it is {described(dtype)}; give one"
+        )
+    return DTYPES[dtype]
+
+
+def _sizes_or_path(model: Any) -> ModelSizes | str | None:
+    """Return a model's four sizes, or the path of its file, None for None."""
+    if model is None or isinstance(model, str | os.PathLike):
+        return optional_path("plan", "model", model)
+    if not isinstance(model, Sequence) or isinstance(model, bytes | bytearray) or len(model) != len(MODEL_SIZES):
+        raise InvalidArgumentError(
+            f"[plan] model must be {len(MODEL_SIZES)} whole numbers ({', '.join(MODEL_SIZES)}) or the path of a "
+            f"config.json, it is {described(model)}; give one of them"
+        )
+    layers, hidden, intermediate, vocabulary = (
+        whole_number("plan", f"{name} of model", size, bits=32 if name == "layers" else 64)
+        for name, size in zip(MODEL_SIZES, model, strict=True)
+    )
+    return layers, hidden, intermediate, vocabulary
 
 
 def plan(
@@ -153,12 +186,7 @@ def plan(
         profile=profile,
         model=model,
     )
-    masks = mask if isinstance(mask, str) else list(mask) if isinstance(mask, Sequence) else None
-    if masks is None or not all(isinstance(one, str) for one in masks):
-        raise InvalidArgumentError(
-            f"[plan] mask must be a text, or a list of one for each document, it is {described(mask)}"
-        )
-    made = made_by.plans(whole_numbers("plan", "lengths", lengths), masks)[0]
+    made = made_by.plans(whole_numbers("plan", "lengths", lengths), one_mask_or_more("plan", mask))[0]
     warn_of_choice(made_by)
     return made
 
@@ -194,13 +222,25 @@ def bind(
     try:
         device = torch.device(device)
     except (RuntimeError, TypeError):
-        raise InvalidArgumentError(f"[bind] device must be one of torch, it is {described(device)}") from None
+        raise InvalidArgumentError(
+            f"[bind] device must be one of torch, it is {described(device)}; give that of the tensors"
+        ) from None
     communicator = communicator_of(group, timeout)
     bound = _executables.setdefault(plan, {})
     key = (communicator, str(device))
     if key not in bound:
         bound[key] = _evenspan.Executable(plan, communicator, str(device))
     return bound[key]
+
+
+@contextlib.contextmanager
+def telling(operation: str, group: dist.ProcessGroup | None) -> Iterator[None]:
+    """Check arguments in the block of it: the other ranks hear of those that are refused on this one alone."""
+    try:
+        yield
+    except InvalidArgumentError as error:
+        communicator_of(group).refuse(operation, str(error))
+        raise
 
 
 def bind_for(
@@ -212,13 +252,10 @@ def bind_for(
         InvalidArgumentError: What is given is no plan, or no tensor; the other ranks hear of it.
         CommunicationError: As of `bind`.
     """
-    try:
+    with telling(operation, group):
         check_plan(operation, plan)
         for name, tensor in tensors.items():
             check_tensor(operation, name, tensor)
-    except InvalidArgumentError as error:
-        communicator_of(group).refuse(operation, str(error))
-        raise
     return bind(plan, group, device=next(x.device for x in tensors.values() if x is not None))
 
 
@@ -254,17 +291,27 @@ def attention(
 def check_plan(operation: str, plan: Any) -> None:
     """Raise InvalidArgumentError unless it is a plan."""
     if not isinstance(plan, _evenspan.Plan):
-        raise InvalidArgumentError(f"[{operation}] plan must be a plan of evenspan, it is {described(plan)}")
-
-
-def check_tensor(operation: str, name: str, tensor: Any, dim: int | None = None) -> None:
-    """Raise InvalidArgumentError unless it is a tensor, which has the dimension."""
-    if not isinstance(tensor, torch.Tensor):
-        raise InvalidArgumentError(f"[{operation}] {name} must be a tensor, it is {described(tensor)}")
-    if dim is not None and not -tensor.dim() <= dim < tensor.dim():
         raise InvalidArgumentError(
-            f"[{operation}] {name} must have dimension {dim}, it has {tensor.dim()} dimensions: {list(tensor.shape)}"
+            f"[{operation}] plan must be a plan of evenspan, it is {described(plan)}; make one with evenspan.plan"
         )
+
+
+def check_tensor(operation: str, name: str, tensor: Any) -> None:
+    """Raise InvalidArgumentError unless it is a tensor."""
+    if not isinstance(tensor, torch.Tensor):
+        raise InvalidArgumentError(f"[{operation}] {name} must be a tensor, it is {described(tensor)}; give one")
+
+
+def check_dimension(operation: str, name: str, tensor: Any, dim: Any) -> int:
+    """Return a dimension; raise InvalidArgumentError unless `tensor` is one that has it."""
+    check_tensor(operation, name, tensor)
+    number = whole_number(operation, "dim", dim)
+    if not -tensor.dim() <= number < tensor.dim():
+        raise InvalidArgumentError(
+            f"[{operation}] {name} must have dimension {number}, it has {tensor.dim()} dimensions: "
+            f"{list(tensor.shape)}; give that of the tokens"
+        )
+    return number
 
 
 def rows_of(plan: _evenspan.Plan, rank: int) -> torch.Tensor:
@@ -295,10 +342,13 @@ def shard(
         InvalidArgumentError: `tensor` has another number of tokens than the plan, or there is no such rank.
     """
     check_plan("shard", plan)
-    check_tensor("shard", "tensor", tensor, dim)
-    own = rank if isinstance(rank, int) else communicator_of(rank).rank
+    dim = check_dimension("shard", "tensor", tensor, dim)
+    if rank is None or isinstance(rank, dist.ProcessGroup):
+        own = communicator_of(rank).rank
+    else:
+        own = whole_number("shard", "rank, if it is no process group,", rank)
     if not 0 <= own < plan.ranks:
-        raise InvalidArgumentError(f"[shard] the rank must be in 0..{plan.ranks - 1}, it is {own}")
+        raise InvalidArgumentError(f"[shard] the rank must be in 0..{plan.ranks - 1}, it is {own}; give one of them")
     if tensor.size(dim) != plan.num_tokens:
         raise InvalidArgumentError(
             f"[shard] dimension {dim} must hold the plan's {plan.num_tokens} tokens, it has {tensor.size(dim)}"
@@ -322,9 +372,9 @@ def unshard(
         CommunicationError: A rank failed.
     """
     communicator = communicator_of(group)
-    try:
+    with telling("unshard", group):
         check_plan("unshard", plan)
-        check_tensor("unshard", "local", local, dim)
+        dim = check_dimension("unshard", "local", local, dim)
         if communicator.size != plan.ranks:
             raise InvalidArgumentError(f"[unshard] the group must have {plan.ranks} ranks, it has {communicator.size}")
         expected = plan.tokens[communicator.rank]
@@ -332,9 +382,6 @@ def unshard(
             raise InvalidArgumentError(
                 f"[unshard] rank {communicator.rank} must give {expected} rows, dimension {dim} has {local.size(dim)}"
             )
-    except InvalidArgumentError as error:
-        communicator.refuse("unshard", str(error))
-        raise
     rows = local.detach().movedim(dim, 0)
     padded = rows.new_zeros((max(plan.tokens), *rows.shape[1:]))
     padded[:expected] = rows

@@ -158,6 +158,10 @@ def test_what_the_trainer_refuses(tmp_path: Path) -> None:
         make(evenspan.huggingface.Trainer, tmp_path, True, trainer={"compute_metrics": lambda _: {}})
     with pytest.raises(evenspan.InvalidArgumentError, match="must divide the 1 ranks, it is 2"):
         make(evenspan.huggingface.Trainer, tmp_path, True, trainer={"ranks_per_batch": 2})
+    with pytest.raises(evenspan.InvalidArgumentError, match="ranks_per_batch must be a whole number"):
+        make(evenspan.huggingface.Trainer, tmp_path, True, trainer={"ranks_per_batch": "2"})
+    with pytest.raises(evenspan.InvalidArgumentError, match="attach_options must be a mapping, it is 'auto'"):
+        make(evenspan.huggingface.Trainer, tmp_path, True, trainer={"attach_options": "auto"})
     trainer = make(evenspan.huggingface.Trainer, tmp_path, True)
     with pytest.raises(evenspan.UnsupportedError, match="logits of whole batches"):
         trainer.predict(documents(2))

@@ -161,7 +161,7 @@ def test_errors_of_the_next_batch_come_in_its_turn(bad: str) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"strategy": "zigzg"}, "zigzg"), ({"strategy": 3}, "'strategy': 3"), ({"token_slack": -1.0}, "-1"),
+        ({"strategy": "zigzg"}, "zigzg"), ({"strategy": 3}, "it is 3"), ({"token_slack": -1.0}, "-1"),
         ({"ranks_per_group": 3}, "groups of 3"), ({"ranks_per_node": -1}, "-1"), ({"profile": "nope"}, "nope"),
         ({"dtype": "bfloat16"}, "'bfloat16'"), ({"dtype": torch.int8}, "int8"), ({"timeout": "20"}, "it is '20'"),
         ({"timeout": float("inf")}, "it is inf"), ({"timeout": 0}, "it is 0"), ({"timeout": True}, "it is True"),

@@ -421,6 +421,13 @@ TEST(LinearAttention, BadInputNamesTheRuleAndTheRemedy) {
   bad = good;
   bad.beta = x({6, 3});
   expect(error_of(bad), "beta has shape [6, 3]; it must be [6, 2]");
+  for (const double number : {NAN, INFINITY, -INFINITY}) {
+    bad.beta = x({6, 2});
+    bad.beta[4][1] = number;
+    expect(error_of(bad), join_text("beta is ", number, " at [4, 1]; it must be finite"));
+  }
+  bad.beta = at::ones({6, 2}, at::kLong);
+  expect(error_of(bad), "beta is Long; give a floating type");
   bad = good;
   bad.initial_state = x({1, 2, 3, 4});
   expect(error_of(bad), "initial_state has shape [1, 2, 3, 4]; it must be [2, 2, 3, 4]");
@@ -429,6 +436,9 @@ TEST(LinearAttention, BadInputNamesTheRuleAndTheRemedy) {
   bad = good;
   bad.key = bad.key * 0;
   expect(error_of(bad, options), "row 0, head 0 would be divided by 0");
+  options = {};
+  options.scale = NAN;
+  expect(error_of(good, options), "scale is nan; it must be finite");
   options = {};
   expect(error_of(good, options, "full"), "document 0 has the mask full, but the state of a linear layer goes from");
   EXPECT_EQ(error_of(good, options, "window:2"), "no error");

@@ -20,7 +20,7 @@ struct SavedStates {
 struct LinearOptions {
   std::string transport = "all_gather";  // how states travel: a name that plan::transports() lists
   int32_t state_blocks = 0;  // pipelined: parts of the heads that follow each other; 0: by the links, at most 8
-  double scale = 0;          // of the queries; 0: key_dim^-1/2
+  double scale = 0;          // of the queries, finite; 0: key_dim^-1/2
   bool normalize = false;    // divides by the same sum with values 1 (plain and decayed linear attention)
   bool final_state = false;  // returns the states after the documents' ends
   std::shared_ptr<SavedStates> states;         // null: the call stands for itself; not with final_state
@@ -47,8 +47,8 @@ struct LinearResult {
 // Differentiable in all inputs; forward and backward exchange with the other ranks, so every rank calls both, in the
 // same order and with the same options. The gradient of a gate [heads] is this rank's part: the sum over the ranks is
 // the whole, as with any parameter. Throws invalid_argument, before anything is sent, for tensors that do not fit, a
-// gate above 0 (a decay above 1), or an unknown transport; when normalize divides by 0; communication when a rank
-// fails.
+// gate above 0 (a decay above 1), a beta or a scale that is not finite, or an unknown transport; when normalize divides
+// by 0; communication when a rank fails.
 LinearResult linear_attention(const LinearInput& input, const Executable& executable,
                               const LinearOptions& options = {});
 

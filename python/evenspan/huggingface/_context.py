@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from evenspan import _evenspan
+from evenspan._arguments import described
 from evenspan._errors import InvalidArgumentError
 from evenspan._groups import CALLER, communicator_of, tell_all
 from evenspan.huggingface._attention import NAME, Step
@@ -248,6 +249,11 @@ class Context:
         logits = logits_of(outputs)
         found = batch_of(logits)
         if batch is not None:
+            if not isinstance(batch, dict) or not isinstance(batch.get(NAME), Step):
+                raise InvalidArgumentError(
+                    f"[loss] batch must be one of shard, it is {described(batch)}; give what shard yielded, or leave it "
+                    "out"
+                )
             named = self.batch_of(batch[NAME])
             if found not in (None, named):
                 raise InvalidArgumentError(

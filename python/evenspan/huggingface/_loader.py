@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from evenspan._arguments import described
 from evenspan._errors import InvalidArgumentError
 from evenspan.huggingface._batches import Batch, read_batch
 
@@ -26,7 +27,8 @@ class Loader:
         """
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise InvalidArgumentError(
-                f"[shard] accumulate must be a whole number of batches, at least 1, it is {accumulate!r}"
+                f"[shard] accumulate must be a whole number of batches, at least 1, it is {described(accumulate)}; "
+                "leave it out for steps of one batch"
             )
         if isinstance(batches, dict) or not isinstance(batches, Iterable):
             raise InvalidArgumentError(

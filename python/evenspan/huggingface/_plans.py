@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from evenspan import _evenspan, _sharding
+from evenspan._arguments import described
 from evenspan._errors import InvalidArgumentError
 from evenspan._groups import communicator_of
 from evenspan.huggingface._attention import Step
@@ -46,7 +47,9 @@ class Plans:
             Error: As `evenspan.plan`.
         """
         if dtype is not None and not isinstance(dtype, torch.dtype):
-            raise InvalidArgumentError(f"[attach] dtype must be a torch.dtype, it is {dtype!r}; give torch.bfloat16")
+            raise InvalidArgumentError(
+                f"[attach] dtype must be a torch.dtype, it is {described(dtype)}; give torch.bfloat16"
+            )
         self._group = group
         self._shape = shape
         self._sizes = None if sizes is None else (len(shape.windows), *sizes[1:])
@@ -63,22 +66,17 @@ class Plans:
         return dict(sorted(count.items(), key=lambda kind: -math.inf if kind[0] == CAUSAL else -kind[0]))
 
     def _make(self, dtype: torch.dtype, capacity: int) -> _evenspan.Planner:
-        try:
-            return _sharding.planner(
-                communicator_of(self._group).size,
-                heads=self._shape.heads,
-                kv_heads=self._shape.kv_heads,
-                head_dim=self._shape.head_dim,
-                dtype=dtype,
-                model=self._sizes,
-                layers=[(count, None if window == CAUSAL else window) for window, count in self._kinds().items()],
-                capacity=capacity,
-                **self._options,
-            )
-        except TypeError as error:
-            raise InvalidArgumentError(
-                f"[attach] options must have the types that evenspan.plan names, they are {self._options}; correct them"
-            ) from error
+        return _sharding.planner(
+            communicator_of(self._group).size,
+            heads=self._shape.heads,
+            kv_heads=self._shape.kv_heads,
+            head_dim=self._shape.head_dim,
+            dtype=dtype,
+            model=self._sizes,
+            layers=[(count, None if window == CAUSAL else window) for window, count in self._kinds().items()],
+            capacity=capacity,
+            **self._options,
+        )
 
     def _planner(self) -> _evenspan.Planner:
         if self._prove is not None:

@@ -13,6 +13,7 @@ import transformers
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
+from evenspan._arguments import described, whole_number
 from evenspan._errors import InvalidArgumentError, UnsupportedError
 from evenspan.huggingface._attach import attach
 from evenspan.huggingface._batches import KNOWN_KEYS
@@ -48,13 +49,18 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         Raises:
             UnsupportedError: Something is asked for that needs the logits of whole batches on one rank, or another way
                 to spread the model.
-            InvalidArgumentError: `ranks_per_batch` is no divisor.
+            InvalidArgumentError: `ranks_per_batch` is no divisor, `attach_options` no mapping.
             Error: As `evenspan.attach`.
         """
         super().__init__(*args, **kwargs)
         self._refuse_unsupported()
         ranks = max(1, self.args.world_size)
-        shared = ranks if ranks_per_batch is None else ranks_per_batch
+        shared = ranks if ranks_per_batch is None else whole_number("Trainer", "ranks_per_batch", ranks_per_batch)
+        if attach_options is not None and not isinstance(attach_options, Mapping):
+            raise InvalidArgumentError(
+                f"[Trainer] attach_options must be a mapping, it is {described(attach_options)}; give such as "
+                '{"strategy": "auto"}'
+            )
         if shared < 1 or ranks % shared:
             raise InvalidArgumentError(
                 f"[Trainer] ranks_per_batch must divide the {ranks} ranks, it is {shared}; leave it out for all of them"

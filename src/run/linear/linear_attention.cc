@@ -45,15 +45,22 @@ void check_type(const char* name, const at::Tensor& tensor, at::ScalarType type,
   }
 }
 
-void check_gate(const at::Tensor& gate) {
-  if (gate.numel() == 0) return;
-  const at::Tensor bad = gate.detach().le(0).logical_not();  // NaN as well
+// Of numbers that a layer computes with: `wrong` says which break the rule.
+void check_numbers(const char* name, const at::Tensor& numbers, at::Tensor (*wrong)(const at::Tensor&),
+                   const char* rule) {
+  if (!numbers.is_floating_point()) {
+    fail_invalid("[linear_attention] ", name, " is ", numbers.scalar_type(), "; give a floating type");
+  }
+  if (numbers.numel() == 0) return;
+  const at::Tensor bad = wrong(numbers.detach());
   if (!bad.any().item<bool>()) return;
   const at::Tensor place = bad.nonzero()[0].cpu();
-  fail_invalid("[linear_attention] gate is ", gate.detach().masked_select(bad)[0].item<double>(), " at ",
-               at::IntArrayRef(place.const_data_ptr<int64_t>(), static_cast<size_t>(place.numel())),
-               "; gates are logarithms of decays, at most 0, since a decay above 1 makes the state grow without bound");
+  fail_invalid("[linear_attention] ", name, " is ", numbers.detach().masked_select(bad)[0].item<double>(), " at ",
+               at::IntArrayRef(place.const_data_ptr<int64_t>(), static_cast<size_t>(place.numel())), "; ", rule);
 }
+
+at::Tensor grows(const at::Tensor& gate) { return gate.le(0).logical_not(); }  // NaN as well
+at::Tensor is_not_finite(const at::Tensor& beta) { return beta.isfinite().logical_not(); }
 
 Transition transition_of(const LinearInput& input) {
   if (input.beta.defined()) return Transition::dense;
@@ -68,6 +75,9 @@ AttentionShape shape_of(const LinearInput& input, const Executable::Entry& entry
   const plan::ElementType element = plan.request.shape.element;
   const at::ScalarType type = scalar_type(element), wide = scalar_type(plan::accumulation_type(element));
   plan::check_recurrent(plan.request.documents, "linear_attention");
+  if (!std::isfinite(options.scale)) {
+    fail_invalid("[linear_attention] scale is ", options.scale, "; it must be finite, 0 chooses it");
+  }
   const at::Tensor& q = input.query;
   if (!q.defined() || q.dim() != 3 || q.size(0) != rows || q.size(1) < 1 || q.size(2) < 1) {
     fail_invalid("[linear_attention] query has shape ", q.defined() ? join_text(q.sizes()) : "undefined", "; rank ",
@@ -91,12 +101,13 @@ AttentionShape shape_of(const LinearInput& input, const Executable::Entry& entry
     } else {
       check_sizes("gate", gate, q.sizes(), "a decay per row, head and key dimension; or [heads], or [rows, heads]");
     }
-    if (!gate.is_floating_point())
-      fail_invalid("[linear_attention] gate is ", gate.scalar_type(), "; give a floating type");
-    check_gate(gate);
+    check_numbers(
+        "gate", gate, grows,
+        "gates are logarithms of decays, at most 0, since a decay above 1 makes the state grow without bound");
   }
   if (input.beta.defined()) {
     check_sizes("beta", input.beta, {rows, heads}, "a number per row and head");
+    check_numbers("beta", input.beta, is_not_finite, "it must be finite, mend the layer that makes it");
     if (options.normalize) {
       fail_invalid(
           "[linear_attention] normalize divides by sums of decayed products, which a delta rule (beta) has not; "
