@@ -99,7 +99,8 @@ def _element_type(dtype: Any) -> str:
         return dtype
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         raise InvalidArgumentError(
-            f"[plan] dtype must be one of {', '.join(map(str, DTYPES))}, or its name, it is {described(dtype)}; give one"
+            f"[plan] dtype must be one of {', '.join(map(str, DTYPES))}, or its name, it is {described(dtype)}; give "
+            "one"
         )
     return DTYPES[dtype]
 

@@ -153,9 +153,87 @@ def test_the_optimizer_waits_for_reduced_gradients() -> None:
     context.reduce_gradients()
     optimizer.step()
     optimizer.zero_grad()
-    context.loss(model(**next(batches))).backward()
     context.detach()
     optimizer.step()  # a detached model is its owner's
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_model_that_is_detached_in_the_middle_of_a_step(to_none: bool) -> None:
+    """Its gradients are this rank's part of a sum, which an optimizer once used without a word."""
+    model, prompt = llama(), torch.tensor([[1, 2, 3]])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    start = model.lm_head.weight.detach().clone()
+    text = r"step {} are not reduced, of its 2 batches 1 ran before the model was detached; end a step .* zero_grad\(\)"
+    with evenspan.attach(model) as context:
+        batches = context.shard(BATCHES, accumulate=2)
+        context.loss(model(**next(batches))).backward()
+        with context.detached():
+            model.generate(prompt, max_new_tokens=2)
+            with pytest.raises(REFUSED, match=text.format(1)):
+                optimizer.step()
+        context.loss(model(**next(batches))).backward()  # the step goes on
+        context.reduce_gradients()
+        with context.detached():
+            optimizer.step()  # its gradients are whole
+        optimizer.zero_grad(set_to_none=to_none)
+        assert not torch.equal(start, model.lm_head.weight)
+        context.loss(model(**next(batches))).backward()  # and the loop ends too early
+    del context, batches
+    gc.collect()
+    with pytest.raises(REFUSED, match=text.format(2)):
+        optimizer.step()
+    context = evenspan.attach(model)  # which does not make them right
+    with pytest.raises(REFUSED, match=text.format(2)):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=to_none)
+    optimizer.step()  # nothing is left of them
+    for _ in train(context, model, accumulate=2):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=to_none)
+    context.detach()
+    model(input_ids=prompt, labels=prompt).loss.backward()  # of the model's owner
+    optimizer.step()
+
+
+def test_gradients_of_a_detached_model_are_its_owners() -> None:
+    model, prompt = llama(), torch.tensor([[1, 2, 3]])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with evenspan.attach(model) as context:
+        context.loss(model(**next(context.shard(BATCHES, accumulate=2)))).backward()
+        with context.detached():  # the step is dropped
+            optimizer.zero_grad()
+            model(input_ids=prompt, labels=prompt).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        for _ in train(context, model, accumulate=2):
+            optimizer.step()
+        context.loss(model(**next(context.shard(BATCHES, accumulate=2)))).backward()
+    optimizer.zero_grad()
+    for _ in range(2):
+        model(input_ids=prompt, labels=prompt).loss.backward()
+        optimizer.step()
+
+
+def test_nothing_watches_optimizers_of_detached_models() -> None:
+    from torch.optim.optimizer import _global_optimizer_pre_hooks as hooks
+
+    gc.collect()
+    before = len(hooks)
+    model = llama()
+    context = evenspan.attach(model)
+    with context.detached():
+        assert len(hooks) == before
+    assert len(hooks) == before + 1
+    assert len(list(train(context, model, accumulate=2))) == 2
+    context.detach()
+    assert len(hooks) == before
+    context = evenspan.attach(model)
+    context.loss(model(**next(context.shard(BATCHES)))).backward()
+    context.detach()
+    assert len(hooks) == before + 1
+    del model, context
+    gc.collect()
+    assert len(hooks) == before
 
 
 def test_a_loss_is_taken_once() -> None:

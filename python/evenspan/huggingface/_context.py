@@ -71,7 +71,7 @@ class Context:
         self._heard_scale = False  # of a loss in a step of several batches
         self._trained: ShardedBatch | None = None  # whose loss was taken last with gradients
         self._weighed: ShardedBatch | None = None  # or without
-        self._attachment: Attachment | None = Attachment(model, self, before)
+        self._attachment: Attachment | None = Attachment(model, self, self._ledger, before)
 
     def __enter__(self) -> Self:
         """Begin a block whose exceptions reach all ranks."""
@@ -89,6 +89,9 @@ class Context:
     def detach(self) -> None:
         """Give the model its former attention back; nothing of this context is left in it.
 
+        Gradients of a step that is not over stay where they are, and are refused by the optimizer until they are
+        dropped (`zero_grad()`).
+
         Raises:
             InvalidArgumentError: It is detached already, or was attached anew.
         """
@@ -99,7 +102,8 @@ class Context:
     def detached(self) -> Iterator[None]:
         """Give the model its former attention back for a block: `with context.detached(): model.generate(...)`.
 
-        Nothing in the block is shared with other ranks: each may do something else there, or nothing.
+        Nothing in the block is shared with other ranks: each may do something else there, or nothing. A step that was
+        begun goes on behind the block; its gradients are not for the optimizer inside.
 
         Raises:
             InvalidArgumentError: The context is detached.
@@ -114,7 +118,7 @@ class Context:
                 )
             before = implementations(self._model)
             set_attention(self._model, self._config, NAME)
-            self._attachment = Attachment(self._model, self, before)
+            self._attachment = Attachment(self._model, self, self._ledger, before)
 
     @property
     def _is_attached(self) -> bool:
@@ -219,12 +223,6 @@ class Context:
         """Hear that the backward of a batch begins; for the model's hooks."""
         self._ledger.begin_backward(batch, self._model.parameters(), self._averaged.keeps)
 
-    def before_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hear that an optimizer is about to use gradients; for the model's hooks."""
-        own = {id(parameter) for parameter in self._model.parameters()}
-        if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
-            self._ledger.refuse_unreduced()
-
     @property
     def _averaged(self) -> Averaging:
         return self._averaging if self._averaging is not None else Averaging("")
@@ -251,8 +249,8 @@ class Context:
         if batch is not None:
             if not isinstance(batch, dict) or not isinstance(batch.get(NAME), Step):
                 raise InvalidArgumentError(
-                    f"[loss] batch must be one of shard, it is {described(batch)}; give what shard yielded, or leave it "
-                    "out"
+                    f"[loss] batch must be one of shard, it is {described(batch)}; give what shard yielded, or leave "
+                    "it out"
                 )
             named = self.batch_of(batch[NAME])
             if found not in (None, named):

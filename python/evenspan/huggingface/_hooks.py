@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from evenspan._errors import InvalidArgumentError
 from evenspan.huggingface._attention import NAME, Part, Step
 from evenspan.huggingface._interface import put_back
-from evenspan.huggingface._steps import ShardedBatch
+from evenspan.huggingface._steps import Ledger, ShardedBatch
+from evenspan.huggingface._unreduced import watch_of
 
 _BATCH = "_evenspan_batch"  # attribute of logits
 _TRACES = "_evenspan_traces"  # attribute of models
@@ -36,9 +36,6 @@ class Listener(Protocol):
 
     def begin_backward(self, batch: ShardedBatch) -> None:
         """Hear that the batch's backward begins."""
-
-    def before_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hear that an optimizer, of this model or another, is about to use gradients."""
 
 
 class _Traces:
@@ -63,33 +60,28 @@ class _Traces:
 class Attachment:
     """The attention and hooks of an attached model; undone by `remove`."""
 
-    def __init__(self, model: Any, listener: Listener, before: list[tuple[Any, Any]]) -> None:
+    def __init__(self, model: Any, listener: Listener, ledger: Ledger, before: list[tuple[Any, Any]]) -> None:
         """Add the hooks to a model that has evenspan's attention.
 
         Args:
             model: The model, not kept alive.
             listener: Hears of its calls, not kept alive.
+            ledger: Of its steps, kept alive: optimizers heed it.
             before: What `implementations` returned before that attention was set.
         """
         self._traces = _Traces(model, before)
         self._model = weakref.ref(model)
         self.listener = weakref.ref(listener)
-        self._optimizers = register_optimizer_step_pre_hook(self._before_optimizer)
-        weakref.finalize(model, self._optimizers.remove)  # the one that is not kept in the model
+        watch_of(model).begin(ledger)
         _attachments[model] = self
 
     def remove(self) -> None:
         """Take the hooks away and give the model its former attention."""
-        self._optimizers.remove()
         model = self._model()
         if model is not None:
+            watch_of(model).end()
             self._traces.remove(model)
             del _attachments[model]
-
-    def _before_optimizer(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        listener = self.listener()
-        if listener is not None:
-            listener.before_optimizer(optimizer)
 
 
 _attachments: weakref.WeakKeyDictionary[Any, Attachment] = weakref.WeakKeyDictionary()

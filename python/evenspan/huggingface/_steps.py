@@ -15,6 +15,10 @@ AFTER_STEP = (
     "accumulate the gradients of n batches, shard(loader, accumulate=n)"
 )
 
+WHEN_DETACHED = (
+    "end a step (reduce_gradients() and the optimizer's step()) before the model is detached, or drop it: zero_grad()"
+)
+
 
 @dataclasses.dataclass(eq=False)
 class TrainStep:
@@ -53,6 +57,16 @@ class Ledger:
         """Begin without gradients."""
         self._open: TrainStep | None = None  # some of its backward ran, and it is not reduced
         self._last_reduced = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some backward of a step ran, and its gradients are not reduced."""
+        return self._open is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step began at all."""
+        return self._open is not None or self._last_reduced > 0
 
     def begin_backward(self, batch: ShardedBatch, parameters: Iterable[torch.nn.Parameter], kept: bool) -> None:
         """Note that the backward of a batch begins.
@@ -115,8 +129,11 @@ class Ledger:
         step.reduced = True
         return step
 
-    def refuse_unreduced(self) -> None:
+    def refuse_unreduced(self, *, detached: bool = False) -> None:
         """Refuse to use gradients that are not reduced.
+
+        Args:
+            detached: Whether the model was detached meanwhile.
 
         Raises:
             InvalidArgumentError: There are such.
@@ -124,5 +141,6 @@ class Ledger:
         if self._open is not None:
             raise InvalidArgumentError(
                 f"[optimizer.step] the gradients of step {self._open.number} are not reduced, of its "
-                f"{self._open.num_batches} batches {len(self._open.ran)} ran; {AFTER_STEP}"
+                f"{self._open.num_batches} batches {len(self._open.ran)} ran"
+                + (f" before the model was detached; {WHEN_DETACHED}" if detached else f"; {AFTER_STEP}")
             )
