@@ -114,8 +114,14 @@ TEST_P(AttentionKernel, IsSoftmaxAttention) {
     call.lse = at::empty({tiles, rows, kHeads}, type == at::kDouble ? at::kDouble : at::kFloat);
     attend({call});
     EXPECT_LE(roundings(call.output, output, type), kMost);
-    EXPECT_LE(roundings(call.lse, scores.logsumexp(-1).transpose(1, 2), type == at::kDouble ? type : at::kFloat),
-              kMost);
+    const at::Tensor lse = scores.logsumexp(-1).transpose(1, 2);
+    if (type == at::kDouble || type == at::kFloat) {
+      EXPECT_LE(roundings(call.lse, lse, type), kMost);
+    } else {
+      // Where the kernel computes in 16 bits, its exponentials are 2^x by a polynomial of degree 3 with a relative
+      // error of up to 1.1e-4 (fexp_u20 of ATen's vectors), which is what a log-sum-exp is off by then.
+      EXPECT_LE((call.lse.to(at::kDouble) - lse).abs().max().item<double>(), 0x1p-13);
+    }
     call.grad_output = grad_output;
     call.grad_query = operand(kHeads);
     call.grad_key = operand(kKvHeads);
