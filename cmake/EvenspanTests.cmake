@@ -46,6 +46,7 @@ endfunction()
 evenspan_support(evenspan_test_support ${PROJECT_SOURCE_DIR}/tests/support evenspan_plan)
 evenspan_tests(plan LINK evenspan_test_support NEEDS gtest rapidcheck)
 evenspan_tests(simulate LINK evenspan_test_support evenspan_simulate NEEDS gtest)
+evenspan_tests(batch LINK evenspan_test_support evenspan_highs NEEDS gtest)
 if(TARGET evenspan_comm)
   evenspan_support(evenspan_test_support_torch ${PROJECT_SOURCE_DIR}/tests/support/torch
                    evenspan_test_support evenspan_comm)

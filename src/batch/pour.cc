@@ -1,0 +1,231 @@
+#include "batch/pour.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace evenspan::batch {
+namespace {
+
+// One try: ranks that have so much time each. Where memory is short, a rank that spends all of its time on tokens of
+// long documents leaves room that no rank has time for; `mix` in [0, 1] says how far ranks keep to the portion of a
+// long document beside which the documents after it fill time and room together.
+class Filling {
+ public:
+  Filling(std::span<const int64_t> lengths, const Cost& cost, double seconds, double mix)
+      : lengths_(lengths),
+        cost_(cost),
+        seconds_(seconds),
+        mix_(mix),
+        time_(static_cast<size_t>(cost.num_ranks), seconds),
+        room_(static_cast<size_t>(cost.num_ranks), cost.capacity_tokens) {}
+
+  bool add(std::span<const DocumentIndex> documents) {
+    double work = 0;
+    int64_t tokens = 0;
+    for (const DocumentIndex document : documents) {
+      work += cost_.work(length_of(document));
+      tokens += length_of(document);
+    }
+    for (const DocumentIndex document : documents) {
+      work -= cost_.work(length_of(document));
+      tokens -= length_of(document);
+      rest_token_seconds_ = tokens > 0 ? work / static_cast<double>(tokens) : 0;
+      if (!add_whole(document) && !add_in_node(document) && !add_over_nodes(document)) return false;
+    }
+    return true;
+  }
+
+  Poured result() {
+    std::sort(shares_.begin(), shares_.end());
+    const double least = *std::min_element(time_.begin(), time_.end());
+    return Poured{MicroBatch{std::move(shares_)}, seconds_ - least};
+  }
+
+ private:
+  // Of a document, on one rank.
+  struct Portion {
+    Rank rank;
+    int64_t tokens = 0;  // that the rank has time and room for
+  };
+
+  int64_t length_of(DocumentIndex document) const { return lengths_[static_cast<size_t>(document)]; }
+
+  // To the rank with most time left of those that have enough.
+  bool add_whole(DocumentIndex document) {
+    const int64_t length = length_of(document);
+    const double work = cost_.work(length);
+    if (length > cost_.capacity_tokens || work > seconds_) return false;
+    size_t best = time_.size();
+    for (size_t rank = 0; rank < time_.size(); ++rank) {
+      if (room_[rank] < length || time_[rank] < work) continue;
+      if (best == time_.size() || score(rank) > score(best)) best = rank;
+    }
+    if (best == time_.size()) return false;
+    take(document, Rank(static_cast<int64_t>(best)), length, work / static_cast<double>(length));
+    return true;
+  }
+
+  double score(size_t rank) const {
+    return (1 - mix_) * time_[rank] / seconds_ +
+           mix_ * static_cast<double>(room_[rank]) / static_cast<double>(cost_.capacity_tokens);
+  }
+
+  // What ranks [first, last) can take of a document whose tokens cost so much, most first.
+  std::vector<Portion> portions(int64_t first, int64_t last, double token_seconds) const {
+    std::vector<Portion> out;
+    for (int64_t rank = first; rank < last; ++rank) {
+      const auto at = static_cast<size_t>(rank);
+      const double by_time = std::min(time_[at] / token_seconds * (1 + 1e-12), static_cast<double>(room_[at]));
+      const double beside = (time_[at] - rest_token_seconds_ * static_cast<double>(room_[at])) /
+                            std::max(token_seconds - rest_token_seconds_, 1e-9 * token_seconds);
+      const double mixed = std::clamp(beside, 0.0, by_time);
+      const auto tokens = static_cast<int64_t>(std::floor(by_time + mix_ * (mixed - by_time)));
+      if (tokens > 0) out.push_back(Portion{Rank(rank), tokens});
+    }
+    std::stable_sort(out.begin(), out.end(), [](const Portion& a, const Portion& b) { return a.tokens > b.tokens; });
+    return out;
+  }
+
+  // How many of the portions hold the document; 0: all are too few.
+  static size_t num_needed(const std::vector<Portion>& portions, int64_t length) {
+    for (size_t i = 0; i < portions.size(); ++i) {
+      length -= portions[i].tokens;
+      if (length <= 0) return i + 1;
+    }
+    return 0;
+  }
+
+  bool add_in_node(DocumentIndex document) {
+    const int64_t length = length_of(document);
+    const double work = cost_.work(length) / static_cast<double>(length);
+    const int32_t most = std::min(cost_.ranks_per_node, cost_.num_ranks);
+    for (int32_t degree = 2; degree < 2 * most; degree *= 2) {
+      if (int64_t{std::min(degree, most)} * cost_.capacity_tokens < length) continue;
+      const double token_seconds = work + cost_.exchange(std::min(degree, cost_.num_ranks));
+      std::vector<Portion> best;
+      int64_t best_spare = 0;
+      for (int64_t first = 0; first < cost_.num_ranks; first += cost_.ranks_per_node) {
+        const int64_t last = std::min<int64_t>(first + cost_.ranks_per_node, cost_.num_ranks);
+        std::vector<Portion> some = portions(first, last, token_seconds);
+        const size_t needed = num_needed(some, length);
+        if (needed == 0 || needed > static_cast<size_t>(degree)) continue;
+        some.resize(needed);
+        int64_t spare = -length;
+        for (const Portion& portion : some) spare += portion.tokens;
+        if (best.empty() || needed < best.size() || (needed == best.size() && spare < best_spare)) {
+          best = std::move(some);
+          best_spare = spare;
+        }
+      }
+      if (best.empty()) continue;
+      take(document, best, token_seconds);
+      return true;
+    }
+    return false;
+  }
+
+  // Over as few nodes as hold it, those with most left.
+  bool add_over_nodes(DocumentIndex document) {
+    const int64_t length = length_of(document);
+    const double work = cost_.work(length) / static_cast<double>(length);
+    const auto num_nodes = static_cast<int32_t>((cost_.num_ranks + cost_.ranks_per_node - 1) / cost_.ranks_per_node);
+    for (int32_t nodes = 2; nodes < 2 * num_nodes; nodes *= 2) {
+      const int32_t most_nodes = std::min(nodes, num_nodes);
+      const double token_seconds = work + cost_.exchange(cost_.paid_degree(1, most_nodes));
+      struct Node {
+        int64_t tokens = 0;
+        std::vector<Portion> portions;
+      };
+      std::vector<Node> all;
+      for (int64_t first = 0; first < cost_.num_ranks; first += cost_.ranks_per_node) {
+        const int64_t last = std::min<int64_t>(first + cost_.ranks_per_node, cost_.num_ranks);
+        Node node{0, portions(first, last, token_seconds)};
+        for (const Portion& portion : node.portions) node.tokens += portion.tokens;
+        if (node.tokens > 0) all.push_back(std::move(node));
+      }
+      std::stable_sort(all.begin(), all.end(), [](const Node& a, const Node& b) { return a.tokens > b.tokens; });
+      std::vector<Portion> some;
+      int64_t left = length;
+      for (size_t i = 0; i < all.size() && i < static_cast<size_t>(most_nodes) && left > 0; ++i) {
+        for (const Portion& portion : all[i].portions) {
+          if (left <= 0) break;
+          left -= portion.tokens;
+          some.push_back(portion);
+        }
+      }
+      if (left > 0) continue;
+      take(document, some, token_seconds);
+      return true;
+    }
+    return false;
+  }
+
+  // All portions but the last whole.
+  void take(DocumentIndex document, const std::vector<Portion>& portions, double token_seconds) {
+    int64_t left = length_of(document);
+    for (const Portion& portion : portions) {
+      const int64_t tokens = std::min(portion.tokens, left);
+      take(document, portion.rank, tokens, token_seconds);
+      left -= tokens;
+    }
+  }
+
+  void take(DocumentIndex document, Rank rank, int64_t tokens, double token_seconds) {
+    const auto at = static_cast<size_t>(rank);
+    shares_.push_back(Share{document, rank, tokens});
+    room_[at] -= tokens;
+    time_[at] -= token_seconds * static_cast<double>(tokens);
+  }
+
+  std::span<const int64_t> lengths_;
+  const Cost& cost_;
+  double seconds_;
+  double mix_;
+  double rest_token_seconds_ = 0;  // of a token of the documents that are still to come, in the mean
+  std::vector<double> time_;       // [rank], left
+  std::vector<int64_t> room_;      // [rank], tokens left
+  std::vector<Share> shares_;
+};
+
+}  // namespace
+
+std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
+                           double most_seconds) {
+  double least = 0;
+  int64_t tokens = 0;
+  for (const DocumentIndex document : documents) {
+    const int64_t length = lengths[static_cast<size_t>(document)];
+    tokens += length;
+    least += cost.work(length) + cost.exchange(cost.least_degree(length)) * static_cast<double>(length);
+  }
+  if (tokens > cost.cluster_tokens()) return std::nullopt;
+  least /= cost.num_ranks;
+
+  std::optional<Poured> best;
+  const auto attempt = [&](double seconds) {
+    for (const double mix : {0.0, 0.5, 1.0}) {
+      Filling filling(lengths, cost, seconds, mix);
+      if (!filling.add(documents)) continue;
+      Poured poured = filling.result();
+      if (!best || poured.seconds < best->seconds) best = std::move(poured);
+      return true;
+    }
+    return false;
+  };
+  constexpr double kStep = 1.05;
+  double above = least;
+  int tries = 0;
+  while (!attempt(above)) {
+    if (++tries > 60 || above >= most_seconds) return std::nullopt;
+    above *= kStep;
+  }
+  double below = tries == 0 ? least : above / kStep;
+  for (int i = 0; i < 6 && tries > 0; ++i) {
+    const double middle = (below + above) / 2;
+    (attempt(middle) ? above : below) = middle;
+  }
+  return best;
+}
+
+}  // namespace evenspan::batch

@@ -1,0 +1,23 @@
+// The placement of one micro-batch: documents whole on ranks where they fit, cut over few ranks of a node where that
+// evens them.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "evenspan/batch/step.h"
+
+namespace evenspan::batch {
+
+struct Poured {
+  MicroBatch batch;
+  double seconds = 0;  // of the slowest rank, micro_batch_seconds left out
+};
+
+// The least seconds found for these documents, longest first; nothing where no way tried kept memory and took less than
+// `most_seconds`.
+std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
+                           double most_seconds);
+
+}  // namespace evenspan::batch

@@ -1,0 +1,44 @@
+#include "batch/table.h"
+
+#include <array>
+#include <string>
+
+#include "evenspan/core/error.h"
+#include "evenspan/core/nearest.h"
+
+namespace evenspan::batch {
+namespace {
+
+constexpr std::array<Planner, 4> kPlanners = {{
+    {"auto", "composition, number and placement of micro-batches together, documents cut where that evens ranks",
+     plan_evenspan},
+    {"flexsp", "FlexSP: groups of powers of two for each micro-batch, by a mixed-integer program", plan_flexsp},
+    {"homogeneous", "groups of one size, the best for each step", plan_homogeneous},
+    {"static", "groups of one size, always the same", plan_static},
+}};
+
+}  // namespace
+
+std::span<const Planner> planners() { return kPlanners; }
+
+const Planner& find_planner(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Planner& planner : kPlanners) {
+    if (planner.name == name) return planner;
+    names.emplace_back(planner.name);
+  }
+  std::string list;
+  for (const std::string& known : names) list += (list.empty() ? "" : ", ") + known;
+  fail_invalid("[batch] there is no planner \"", name, "\"; there are ", list, did_you_mean(name, names));
+}
+
+PlannedStep plan_step(const Planner& planner, std::span<const int64_t> lengths, const Cost& cost,
+                      const PlannerOptions& options, const SolverSource& solver) {
+  validate(cost);
+  check_documents(lengths, cost);
+  PlannedStep step = planner.plan(lengths, cost, options, solver);
+  EVENSPAN_CHECK_EQ(find_fault(step.plan, lengths, cost), "");
+  return step;
+}
+
+}  // namespace evenspan::batch
