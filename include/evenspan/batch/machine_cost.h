@@ -1,0 +1,33 @@
+// The cost of micro-batches of a model on a machine with a measured profile, and the memory that they need.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "evenspan/batch/cost.h"
+#include "evenspan/simulate/prediction.h"
+
+namespace evenspan::batch {
+
+// Where a model's states lie: weights, their gradients and what the optimiser keeps.
+enum class StateLayout : uint8_t {
+  sharded_optimizer,  // weights and gradients on every rank, the optimiser's states divided over all ranks
+  sharded,            // all of it divided over all ranks (ZeRO-3)
+};
+StateLayout parse_state_layout(const std::string& text);  // "optimizer", "all"; throws invalid_argument
+
+// Bytes of states on a rank: of every parameter a weight in the model's type, a gradient in the accumulation type, and
+// for AdamW a weight and two moments in it.
+double state_bytes(const simulate::Model& model, StateLayout layout, int32_t num_ranks);
+
+// Bytes that a token keeps from forward to backward on its rank, in all layers, nothing recomputed: of a layer the
+// inputs of its two norms, the normed rows, queries, keys, values, attention's output and log-sum-exp, and three rows
+// of the MLP; and of the output layer its input and the logits with their gradient in the accumulation type.
+double token_bytes(const simulate::Model& model);
+
+// Documents at the best rate of the profile's kernels (simulate::cost_model), all-to-alls of queries, keys, values and
+// outputs in both passes over the profile's links, and for a micro-batch the launches of its layers. Throws resource
+// where states leave no memory for tokens; the text says how much is needed.
+Cost machine_cost(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout);
+
+}  // namespace evenspan::batch
