@@ -1,4 +1,6 @@
-// Evenspan's own planner.
+// Evenspan's own planner. Documents of like length make up a micro-batch, since they even each other in time and in
+// tokens at once, and since the longest ones then have the longest micro-batch, in which they need the fewest ranks.
+// How many micro-batches and where they end is chosen by an estimate; ranks get their documents by pouring (pour.h).
 #include <algorithm>
 #include <limits>
 
@@ -10,8 +12,9 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr int64_t kBatchesTried = 2;                           // numbers of micro-batches, from the least on
-constexpr size_t kCuts = 64;                                   // places where micro-batches may end
+constexpr int64_t kBatchesTried = 2;  // numbers of micro-batches, from the least on
+constexpr int64_t kLeastPlaces = 64;  // where micro-batches may end, and how many more for each micro-batch
+constexpr int64_t kPlacesOfBatch = 8;
 constexpr double kFills[] = {1, 0.99, 0.97, 0.94, 0.9, 0.85};  // of memory, that compositions are tried with
 
 struct Cuts {
@@ -32,9 +35,11 @@ class Composition {
       work_.push_back(work_.back() + cost.work(length));
     }
     const size_t n = documents.size();
+    const int64_t num_batches = tokens_.back() / cost.cluster_tokens() + 1;
+    const auto num_places = static_cast<double>(std::max(kLeastPlaces, kPlacesOfBatch * num_batches));
     places_.push_back(0);
     for (size_t i = 1; i <= n; ++i) {
-      const double part = static_cast<double>(tokens_[i]) / static_cast<double>(tokens_[n]) * kCuts;
+      const double part = static_cast<double>(tokens_[i]) / static_cast<double>(tokens_[n]) * num_places;
       if (i == n || part >= static_cast<double>(places_.size())) places_.push_back(i);
     }
     const size_t m = places_.size();
@@ -124,7 +129,9 @@ PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, co
   Composition composition(documents, lengths, cost);
   PlannedStep best;
   double best_seconds = std::numeric_limits<double>::infinity();
-  for (int64_t count = least; count < least + kBatchesTried; ++count) {
+  const auto most = static_cast<int64_t>(documents.size());
+  for (int64_t count = least; count <= most; ++count) {
+    if (count >= least + kBatchesTried && !best.plan.micro_batches.empty()) break;
     std::vector<size_t> before;
     for (const double fill : kFills) {
       const Cuts cuts = composition.cut(count, fill);
@@ -147,7 +154,7 @@ PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, co
       }
     }
   }
-  if (best.plan.micro_batches.empty()) fail(ErrorKind::resource, "[batch] no plan");
+  EVENSPAN_CHECK_EQ(best.plan.micro_batches.empty(), false);  // a document alone always fits
   return best;
 }
 

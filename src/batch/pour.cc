@@ -3,9 +3,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numeric>
+#include <queue>
+#include <utility>
 
 namespace evenspan::batch {
 namespace {
+
+constexpr size_t kNodesTried = 8;  // for a document that is cut; ranks are even, so others would do no better
 
 // One try: ranks that have so much time each. Where memory is short, a rank that spends all of its time on tokens of
 // long documents leaves room that no rank has time for; `mix` in [0, 1] says how far ranks keep to the portion of a
@@ -18,7 +23,13 @@ class Filling {
         seconds_(seconds),
         mix_(mix),
         time_(static_cast<size_t>(cost.num_ranks), seconds),
-        room_(static_cast<size_t>(cost.num_ranks), cost.capacity_tokens) {}
+        room_(static_cast<size_t>(cost.num_ranks), cost.capacity_tokens),
+        node_time_(static_cast<size_t>((cost.num_ranks + cost.ranks_per_node - 1) / cost.ranks_per_node), 0) {
+    for (int32_t rank = 0; rank < cost.num_ranks; ++rank) {
+      node_time_[static_cast<size_t>(cost.node_of(Rank(rank)))] += seconds;
+      emptiest_.push({score(static_cast<size_t>(rank)), -rank});
+    }
+  }
 
   bool add(std::span<const DocumentIndex> documents) {
     double work = 0;
@@ -51,19 +62,27 @@ class Filling {
 
   int64_t length_of(DocumentIndex document) const { return lengths_[static_cast<size_t>(document)]; }
 
-  // To the rank with most time left of those that have enough.
+  // To the rank with the highest score of those that have time and room enough.
   bool add_whole(DocumentIndex document) {
     const int64_t length = length_of(document);
     const double work = cost_.work(length);
     if (length > cost_.capacity_tokens || work > seconds_) return false;
-    size_t best = time_.size();
-    for (size_t rank = 0; rank < time_.size(); ++rank) {
-      if (room_[rank] < length || time_[rank] < work) continue;
-      if (best == time_.size() || score(rank) > score(best)) best = rank;
+    std::vector<std::pair<double, int32_t>> passed;
+    bool added = false;
+    while (!added && !emptiest_.empty()) {
+      const auto [value, negative] = emptiest_.top();
+      emptiest_.pop();
+      const auto rank = static_cast<size_t>(-negative);
+      if (value != score(rank)) continue;  // the rank has taken more since
+      if (room_[rank] < length || time_[rank] < work) {
+        passed.push_back({value, negative});
+        continue;
+      }
+      take(document, Rank(-negative), length, work / static_cast<double>(length));
+      added = true;
     }
-    if (best == time_.size()) return false;
-    take(document, Rank(static_cast<int64_t>(best)), length, work / static_cast<double>(length));
-    return true;
+    for (const auto& entry : passed) emptiest_.push(entry);
+    return added;
   }
 
   double score(size_t rank) const {
@@ -96,16 +115,31 @@ class Filling {
     return 0;
   }
 
+  // Those with most time left, kNodesTried at most.
+  std::vector<size_t> emptiest_nodes() const {
+    std::vector<size_t> nodes(node_time_.size());
+    std::iota(nodes.begin(), nodes.end(), size_t{0});
+    const size_t count = std::min(nodes.size(), kNodesTried);
+    std::partial_sort(
+        nodes.begin(), nodes.begin() + static_cast<std::ptrdiff_t>(count), nodes.end(),
+        [&](size_t a, size_t b) { return node_time_[a] != node_time_[b] ? node_time_[a] > node_time_[b] : a < b; });
+    nodes.resize(count);
+    return nodes;
+  }
+
+  // In the node, of those tried, where it needs the fewest ranks, and then leaves least.
   bool add_in_node(DocumentIndex document) {
     const int64_t length = length_of(document);
     const double work = cost_.work(length) / static_cast<double>(length);
     const int32_t most = std::min(cost_.ranks_per_node, cost_.num_ranks);
+    const std::vector<size_t> nodes = emptiest_nodes();
     for (int32_t degree = 2; degree < 2 * most; degree *= 2) {
       if (int64_t{std::min(degree, most)} * cost_.capacity_tokens < length) continue;
       const double token_seconds = work + cost_.exchange(std::min(degree, cost_.num_ranks));
       std::vector<Portion> best;
       int64_t best_spare = 0;
-      for (int64_t first = 0; first < cost_.num_ranks; first += cost_.ranks_per_node) {
+      for (const size_t node : nodes) {
+        const int64_t first = static_cast<int64_t>(node) * cost_.ranks_per_node;
         const int64_t last = std::min<int64_t>(first + cost_.ranks_per_node, cost_.num_ranks);
         std::vector<Portion> some = portions(first, last, token_seconds);
         const size_t needed = num_needed(some, length);
@@ -175,7 +209,10 @@ class Filling {
     const auto at = static_cast<size_t>(rank);
     shares_.push_back(Share{document, rank, tokens});
     room_[at] -= tokens;
-    time_[at] -= token_seconds * static_cast<double>(tokens);
+    const double seconds = token_seconds * static_cast<double>(tokens);
+    time_[at] -= seconds;
+    node_time_[static_cast<size_t>(cost_.node_of(rank))] -= seconds;
+    emptiest_.push({score(at), -rank.value});
   }
 
   std::span<const int64_t> lengths_;
@@ -185,6 +222,8 @@ class Filling {
   double rest_token_seconds_ = 0;  // of a token of the documents that are still to come, in the mean
   std::vector<double> time_;       // [rank], left
   std::vector<int64_t> room_;      // [rank], tokens left
+  std::vector<double> node_time_;  // [node], left
+  std::priority_queue<std::pair<double, int32_t>> emptiest_;  // score and -rank; also of earlier scores
   std::vector<Share> shares_;
 };
 

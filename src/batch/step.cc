@@ -149,10 +149,11 @@ StepBound lower_bound(std::span<const int64_t> lengths, const Cost& cost) {
   // The mean over the ranks when each document is on the fewest ranks that let the step take `seconds`; infinite: none.
   const auto mean = [&](double seconds) {
     double exchange = 0;
-    for (const int64_t length : sorted) {
-      const int32_t degree = degree_within(length, seconds - elsewhere, cost);
+    for (auto length = sorted.rbegin(); length != sorted.rend(); ++length) {
+      const int32_t degree = degree_within(*length, seconds - elsewhere, cost);
       if (degree == 0) return std::numeric_limits<double>::infinity();
-      exchange += cost.exchange(degree) * static_cast<double>(length);
+      if (degree == 1) break;  // and so are the shorter ones
+      exchange += cost.exchange(degree) * static_cast<double>(*length);
     }
     return (work + exchange) / cost.num_ranks;
   };
