@@ -231,15 +231,17 @@ class Filling {
 
 std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
                            double most_seconds) {
-  double least = 0;
+  double least = 0, longest_share = 0;  // a document has a rank with no less than its tokens' mean, rounded up
   int64_t tokens = 0;
   for (const DocumentIndex document : documents) {
     const int64_t length = lengths[static_cast<size_t>(document)];
     tokens += length;
+    const auto share = static_cast<double>((length + cost.num_ranks - 1) / cost.num_ranks);
+    longest_share = std::max(longest_share, cost.work(length) / static_cast<double>(length) * share);
     least += cost.work(length) + cost.exchange(cost.least_degree(length)) * static_cast<double>(length);
   }
   if (tokens > cost.cluster_tokens()) return std::nullopt;
-  least /= cost.num_ranks;
+  least = std::max(least / cost.num_ranks, longest_share);
 
   std::optional<Poured> best;
   const auto attempt = [&](double seconds) {
