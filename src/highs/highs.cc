@@ -143,7 +143,8 @@ class Highs : public batch::MilpSolver {
 }  // namespace
 
 std::unique_ptr<batch::MilpSolver> open_solver(const std::vector<std::string>& paths) {
-  std::string reason = "none was found";
+  std::string reason = "there is none at ";
+  for (const std::string& path : paths) reason += (path == paths.front() ? "" : ", ") + path;
   for (const std::string& path : paths) {
     const bool is_file = path.find('/') != std::string::npos;
     if (is_file && !std::filesystem::exists(path)) continue;
