@@ -1,15 +1,5 @@
 # evenspan_torch: the torch of an interpreter, as an imported target. torch's own CMake package is not used: with a
 # CUDA build of torch it demands the CUDA toolkit, and nothing here compiles CUDA.
-if(EVENSPAN_PYTHON)
-  set(EVENSPAN_INTERPRETER ${EVENSPAN_PYTHON})
-elseif(DEFINED SKBUILD)
-  set(EVENSPAN_INTERPRETER ${PYTHON_EXECUTABLE})
-elseif(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
-  set(EVENSPAN_INTERPRETER ${PROJECT_SOURCE_DIR}/.venv/bin/python)
-else()
-  set(EVENSPAN_INTERPRETER python3)
-endif()
-
 execute_process(
   COMMAND ${EVENSPAN_INTERPRETER} ${CMAKE_CURRENT_LIST_DIR}/torch_probe.py
   OUTPUT_VARIABLE probe ERROR_VARIABLE probe_error RESULT_VARIABLE probe_result OUTPUT_STRIP_TRAILING_WHITESPACE)

@@ -1,0 +1,10 @@
+# EVENSPAN_INTERPRETER: the Python whose packages are used.
+if(EVENSPAN_PYTHON)
+  set(EVENSPAN_INTERPRETER ${EVENSPAN_PYTHON})
+elseif(DEFINED SKBUILD)
+  set(EVENSPAN_INTERPRETER ${PYTHON_EXECUTABLE})
+elseif(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+  set(EVENSPAN_INTERPRETER ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+else()
+  set(EVENSPAN_INTERPRETER python3)
+endif()
