@@ -31,6 +31,7 @@ SharesOfDocument shares_from(const std::vector<Share>& shares, size_t begin, con
 MicroBatchCost price(const MicroBatch& batch, std::span<const int64_t> lengths, const Cost& cost) {
   MicroBatchCost out;
   out.rank_seconds.assign(static_cast<size_t>(cost.num_ranks), cost.micro_batch_seconds);
+  out.rank_exchange_seconds.assign(static_cast<size_t>(cost.num_ranks), 0);
   out.rank_tokens.assign(static_cast<size_t>(cost.num_ranks), 0);
   for (size_t begin = 0; begin < batch.shares.size();) {
     const SharesOfDocument of = shares_from(batch.shares, begin, cost);
@@ -41,6 +42,7 @@ MicroBatchCost price(const MicroBatch& batch, std::span<const int64_t> lengths, 
       const auto rank = static_cast<size_t>(batch.shares[i].rank);
       out.rank_tokens[rank] += batch.shares[i].tokens;
       out.rank_seconds[rank] += seconds * static_cast<double>(batch.shares[i].tokens);
+      out.rank_exchange_seconds[rank] += exchange * static_cast<double>(batch.shares[i].tokens);
     }
     out.exchange_seconds += exchange * static_cast<double>(length);
     begin = of.end;

@@ -12,9 +12,10 @@ namespace {
 constexpr std::array<Planner, 4> kPlanners = {{
     {"auto", "composition, number and placement of micro-batches together, documents cut where that evens ranks",
      plan_evenspan},
-    {"flexsp", "FlexSP: groups of powers of two for each micro-batch, by a mixed-integer program", plan_flexsp},
+    {"flexsp", "FlexSP: groups of powers of two for each micro-batch, by a mixed-integer program", plan_flexsp,
+     "solver_seconds prune_slots"},
     {"homogeneous", "groups of one size, the best for each step", plan_homogeneous},
-    {"static", "groups of one size, always the same", plan_static},
+    {"static", "groups of one size, always the same", plan_static, "static_degree"},
 }};
 
 }  // namespace

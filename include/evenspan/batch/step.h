@@ -31,10 +31,11 @@ struct StepPlan {
 };
 
 struct MicroBatchCost {
-  double seconds = 0;                // of the slowest rank
-  std::vector<double> rank_seconds;  // [rank]
-  std::vector<int64_t> rank_tokens;  // [rank]
-  double exchange_seconds = 0;       // of all-to-alls, the sum over the ranks
+  double seconds = 0;                         // of the slowest rank
+  std::vector<double> rank_seconds;           // [rank]
+  std::vector<double> rank_exchange_seconds;  // [rank], of these, all-to-alls
+  std::vector<int64_t> rank_tokens;           // [rank]
+  double exchange_seconds = 0;                // of all-to-alls, the sum over the ranks
 };
 
 struct StepCost {
