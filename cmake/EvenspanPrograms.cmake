@@ -1,21 +1,25 @@
 # The command line: bin/evenspan starts without torch; src/cli/<name>/ becomes bin/evenspan-<name> beside it, which
 # evenspan starts for the commands that need torch.
 
-# evenspan_embed_page(<result>): a source that holds the page, so that the program needs no folder.
-function(evenspan_embed_page result)
-  set(page_file ${PROJECT_SOURCE_DIR}/src/cli/page/page.html)
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${page_file})
-  file(READ ${page_file} page)
+# evenspan_embed_pages(<result>): a source that holds the files of src/cli/page/, so that the program needs no folder.
+function(evenspan_embed_pages result)
+  set(entries "")
+  foreach(pair kPage:page.html kPageStyle:style.css kPageParts:parts.js)
+    string(REPLACE ":" ";" pair ${pair})
+    list(POP_FRONT pair constant name)
+    set(file ${PROJECT_SOURCE_DIR}/src/cli/page/${name})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+    file(READ ${file} text)
+    string(APPEND entries "const char* const ${constant} = R\"page(${text})page\";\n\n")
+  endforeach()
   set(source ${PROJECT_BINARY_DIR}/embedded_files.cc)
   file(CONFIGURE OUTPUT ${source} @ONLY CONTENT [[
-// Made from src/cli/page/page.html.
+// Made from the files of src/cli/page/.
 #include "cli/embedded_files.h"
 
 namespace evenspan::cli {
 
-const char* const kPage = R"page(@page@)page";
-
-}  // namespace evenspan::cli
+@entries@}  // namespace evenspan::cli
 ]])
   set(${result} ${source} PARENT_SCOPE)
 endfunction()
@@ -24,7 +28,7 @@ file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.cc)
 if(sources)
   evenspan_find_edges("the program evenspan" with_cli nlohmann_json cli11 zlib)
   if(with_cli)
-    evenspan_embed_page(embedded)
+    evenspan_embed_pages(embedded)
     add_executable(evenspan ${sources} ${embedded})
     target_link_libraries(evenspan PRIVATE evenspan_machine evenspan_highs edge_nlohmann_json edge_cli11 edge_zlib)
     evenspan_finish(evenspan)

@@ -3,7 +3,11 @@
 
 namespace evenspan::cli {
 
-// page/page.html, with __DATA__ where its data goes.
+// Pages, page/page.html and page/batch.html, with __STYLE__, __PARTS__ and __DATA__ where the two files below and a
+// page's data go.
 extern const char* const kPage;
+// page/style.css and page/parts.js, which all pages share.
+extern const char* const kPageStyle;
+extern const char* const kPageParts;
 
 }  // namespace evenspan::cli

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "cli/embedded_files.h"
+#include "cli/filled_page.h"
 
 namespace evenspan::cli {
 namespace {
@@ -79,17 +80,7 @@ std::string plan_page(const PageText& text, const std::vector<PagePlan>& plans) 
     json["table"] = std::vector(text.rows.begin() + 1, text.rows.end());
   }
   for (const PagePlan& plan : plans) json["strategies"].push_back(plan_json(plan));
-  std::string data;
-  for (const char c : json.dump()) {
-    if (c == '<') {
-      data += "\\u003c";  // no text ends the script early
-    } else {
-      data += c;
-    }
-  }
-  std::string page = kPage;
-  const std::string marker = "__DATA__";
-  return page.replace(page.find(marker), marker.size(), data);
+  return filled_page(kPage, json.dump());
 }
 
 }  // namespace evenspan::cli
