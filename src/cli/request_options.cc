@@ -14,13 +14,17 @@ void declare_batch(Options* options, RequestArguments* arguments) {
   options->integer("--ranks", "Ranks to plan for", &arguments->ranks);
 }
 
+void declare_dtype(Options* options, RequestArguments* arguments) {
+  options->text("--dtype", "TYPE",
+                "bf16, f16, f32 or f64, or as torch writes them: bfloat16, float16, float32, float64",
+                &arguments->dtype);
+}
+
 void declare_attention(Options* options, RequestArguments* arguments) {
   options->integer("--heads", "Query heads", &arguments->shape.num_heads);
   options->integer("--kv-heads", "Key and value heads; they divide the query heads", &arguments->shape.num_kv_heads);
   options->integer("--head-dim", "Numbers in a head", &arguments->shape.head_dim);
-  options->text("--dtype", "TYPE",
-                "bf16, f16, f32 or f64, or as torch writes them: bfloat16, float16, float32, float64",
-                &arguments->dtype);
+  declare_dtype(options, arguments);
   options->text(
       "--mask", "MASK",
       "causal, full, window:W (causal, a query sees W keys) or prefix:P (causal, and all see the first P keys)",

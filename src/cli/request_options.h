@@ -20,6 +20,8 @@ struct RequestArguments {
 
 // --lengths and --ranks.
 void declare_batch(Options* options, RequestArguments* arguments);
+// --dtype.
+void declare_dtype(Options* options, RequestArguments* arguments);
 // --heads, --kv-heads, --head-dim, --dtype and --mask.
 void declare_attention(Options* options, RequestArguments* arguments);
 // What plan::Options holds, but for the strategy.

@@ -38,13 +38,17 @@ void declare_topology(Options* options, std::string* topology) {
   options->text("--topology", "FILE", "The machine as JSON, instead of --ranks and --ranks-per-node", topology);
 }
 
-void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments) {
+void declare_machine(Options* options, RequestArguments* request, ScenarioArguments* arguments,
+                     const std::string& instead) {
   options->integer("--ranks-per-node", "Ranks of a node, the last may have fewer; 0: as the profile's machine",
                    &request->ranks_per_node);
   declare_topology(options, &arguments->topology);
   declare_profile(options, &arguments->profile);
-  options->text("--model", "FILE", "A Hugging Face config.json, instead of --heads, --kv-heads and --head-dim",
-                &arguments->model);
+  options->text("--model", "FILE", "A Hugging Face config.json, instead of " + instead, &arguments->model);
+}
+
+void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments) {
+  declare_machine(options, request, arguments, "--heads, --kv-heads and --head-dim");
   options->text("--transport", "NAME", "How the states of the model's linear layers travel: " + transport_names(),
                 &arguments->transport);
 }
@@ -84,8 +88,7 @@ void check_scenario(const Options& options, const std::string& command) {
   refuse_beside(options, "--model", {"--heads", "--kv-heads", "--head-dim"});
 }
 
-simulate::Scenario read_scenario(const Options& options, const ScenarioArguments& arguments,
-                                 RequestArguments* request) {
+simulate::Scenario read_machine(const Options& options, const ScenarioArguments& arguments, RequestArguments* request) {
   const plan::ElementType element = plan::parse_element_type(request->dtype);
   simulate::Scenario scenario;
   scenario.profile = machine::read_profile(arguments.profile, read_input);
@@ -100,6 +103,12 @@ simulate::Scenario read_scenario(const Options& options, const ScenarioArguments
   }
   scenario.model.shape = request->shape;
   scenario.model.set_element(element);
+  return scenario;
+}
+
+simulate::Scenario read_scenario(const Options& options, const ScenarioArguments& arguments,
+                                 RequestArguments* request) {
+  simulate::Scenario scenario = read_machine(options, arguments, request);
   if (options.given("--transport") && scenario.model.linear.empty()) {
     fail_invalid(
         "[options] --transport has no effect on a model without linear layers; leave it out, or give a --model "

@@ -19,7 +19,10 @@ struct ScenarioArguments {
 void declare_profile(Options* options, std::string* profile);
 // --topology.
 void declare_topology(Options* options, std::string* topology);
-// --ranks-per-node, --topology, --profile, --model and --transport.
+// --ranks-per-node, --topology, --profile and --model; `instead` says what --model stands for.
+void declare_machine(Options* options, RequestArguments* request, ScenarioArguments* arguments,
+                     const std::string& instead);
+// These and --transport.
 void declare_scenario(Options* options, RequestArguments* request, ScenarioArguments* arguments);
 
 // Throws where neither or both of --ranks and --topology are given; `command` is "evenspan plan".
@@ -33,7 +36,9 @@ void check_files(const RequestArguments& request, const ScenarioArguments& scena
 // simulate". For options that declare_scenario() and declare_attention() declared.
 void check_scenario(const Options& options, const std::string& command);
 
-// Reads the files. Sets the request's shape where --model gives it.
+// Reads the files of the options of declare_machine(). Sets the request's shape where --model gives it.
+simulate::Scenario read_machine(const Options& options, const ScenarioArguments& arguments, RequestArguments* request);
+// Reads the files of the options of declare_scenario().
 simulate::Scenario read_scenario(const Options& options, const ScenarioArguments& arguments, RequestArguments* request);
 
 // The request for the scenario's machine. Reads the lengths.

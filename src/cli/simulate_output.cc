@@ -138,15 +138,18 @@ std::string windows_of(const simulate::Model& model) {
   return text;
 }
 
-std::string simulation_heading(const simulate::Scenario& scenario, const SimulationTitle& title) {
-  const plan::Topology& topology = scenario.machine.topology;
-  const simulate::Model& model = scenario.model;
-  return join_text(scenario.profile.name, ": ", grouped(title.num_documents), " documents, ", grouped(title.num_tokens),
-                   " tokens on ", topology.num_ranks, " ranks (", topology.ranks_per_node(), " a node), ",
-                   model.num_layers, " layers", linear_layers(model), windows_of(model),
+std::string model_words(const simulate::Model& model) {
+  return join_text(model.num_layers, " layers", linear_layers(model), windows_of(model),
                    model.windows.empty() ? "" : ",", " of ", model.shape.num_heads, " heads, ",
                    model.shape.num_kv_heads, " kv heads of ", model.shape.head_dim, ", ",
-                   to_string(model.shape.element), ", ", title.mask);
+                   to_string(model.shape.element));
+}
+
+std::string simulation_heading(const simulate::Scenario& scenario, const SimulationTitle& title) {
+  const plan::Topology& topology = scenario.machine.topology;
+  return join_text(scenario.profile.name, ": ", grouped(title.num_documents), " documents, ", grouped(title.num_tokens),
+                   " tokens on ", topology.num_ranks, " ranks (", topology.ranks_per_node(), " a node), ",
+                   model_words(scenario.model), ", ", title.mask);
 }
 
 std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,

@@ -26,6 +26,9 @@ std::string simulation_table(const simulate::Scenario& scenario, const Simulatio
 std::vector<std::vector<std::string>> simulation_rows(const simulate::Scenario& scenario,
                                                       const std::vector<simulate::Prediction>& predictions);
 
+// "32 layers of 32 heads, 8 kv heads of 128, bf16".
+std::string model_words(const simulate::Model& model);
+
 // "h100-sxm: 80 documents, ...": what all predictions have in common.
 std::string simulation_heading(const simulate::Scenario& scenario, const SimulationTitle& title);
 
