@@ -33,7 +33,7 @@ python -m evenspan tokenize IN --tokenizer FOLDER --out PREFIX [--end-of-documen
     --skip-invalid      true: leave text files out that are not UTF-8, instead of refusing them; default false
     --vocabulary        how many different tokens the model knows, where that is less than the tokenizer has
     --reuse             true: do nothing where PREFIX was made of the same files by the same tokenizer; default false
-python -m evenspan plan|verify|simulate|explain|strategies|completion [OPTIONS]
+python -m evenspan plan|verify|simulate|explain|batch|strategies|completion [OPTIONS]
     The commands of the program evenspan; plan --help and so on describe them.
 python -m evenspan version
 

@@ -21,6 +21,7 @@ int plan_command(const Arguments& arguments);
 int verify_command(const Arguments& arguments);
 int simulate_command(const Arguments& arguments);
 int explain_command(const Arguments& arguments);
+int batch_command(const Arguments& arguments);
 int strategies_command(const Arguments& arguments);
 int completion_command(const Arguments& arguments);
 int version_command(const Arguments& arguments);

@@ -21,6 +21,8 @@ const std::vector<Command>& native_commands() {
        simulate_command, simulate_options},
       {"explain", "say why documents go where they go on a machine, and what limits the step", explain_command,
        explain_options},
+      {"batch", "plan global batches: which documents share a micro-batch, and on which ranks", batch_command,
+       batch_options},
       {"strategies", "list the strategies and what they send", strategies_command, strategies_options},
       {"calibrate", "measure this machine and write a profile of it for simulate", nullptr, nullptr},
       {"train", "train a language model on packed documents, ranks as threads", nullptr, nullptr},

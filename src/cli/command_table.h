@@ -15,6 +15,7 @@ OptionList plan_options();
 OptionList verify_options();
 OptionList simulate_options();
 OptionList explain_options();
+OptionList batch_options();
 OptionList strategies_options();
 OptionList completion_options();
 OptionList version_options();

@@ -7,7 +7,10 @@
 #include <memory>
 #include <sstream>
 
+#include "cli/batch_options.h"
 #include "cli/command_table.h"
+#include "evenspan/batch/planner.h"
+#include "evenspan/batch/published.h"
 #include "evenspan/core/error.h"
 #include "evenspan/machine/machine_files.h"
 #include "evenspan/plan/linear.h"
@@ -33,6 +36,12 @@ std::vector<std::string> choices(const std::string& option) {
     for (const auto& [name, text] : machine::shipped_profiles()) words.push_back(name);
   } else if (option == "--transport") {
     for (const plan::TransportInfo& transport : plan::transports()) words.emplace_back(transport.name);
+  } else if (option == "--planner") {
+    for (const batch::Planner& planner : batch::planners()) words.emplace_back(planner.name);
+  } else if (option == "--constants") {
+    for (const batch::PublishedModel& model : batch::published_models()) words.push_back(constants_name(model));
+  } else if (option == "--states") {
+    words = {"optimizer", "all"};
   } else if (option == "--mask") {
     words = {"causal", "full", "window:", "prefix:"};
   } else if (option == "--dtype") {

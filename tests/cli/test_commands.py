@@ -15,7 +15,7 @@ def test_help_lists_all_commands(evenspan: Run) -> None:
     for words in (["--help"], ["-h"], ["help"]):
         done = evenspan(*words)
         assert done.returncode == 0
-        for command in ("plan", "verify", "simulate", "strategies", "calibrate", "train"):
+        for command in ("plan", "verify", "simulate", "batch", "strategies", "calibrate", "train"):
             assert f"\n  {command} " in done.stdout
 
 
@@ -65,6 +65,32 @@ OPTIONS = {
         "--json",
         "--trace",
     ],
+    "batch": [
+        "--lengths",
+        "--ranks",
+        "--ranks-per-node",
+        "--topology",
+        "--profile",
+        "--model",
+        "--dtype",
+        "--memory-bytes",
+        "--states",
+        "--constants",
+        "--context-limit",
+        "--published-lengths",
+        "--global-batch-documents",
+        "--global-batch-tokens",
+        "--first-step",
+        "--num-steps",
+        "--planner",
+        "--solver-seconds",
+        "--paper-slots",
+        "--highs",
+        "--static-degree",
+        "--json",
+        "--html",
+        "--no-times",
+    ],
     "verify": ["FILE"],
     "strategies": [],
 }
@@ -77,7 +103,7 @@ def test_help_of_a_command(evenspan: Run, command: str) -> None:
     assert f"Usage: evenspan {command}" in done.stdout
     assert "Examples:\n" in done.stdout
     for option in OPTIONS[command]:
-        assert re.search(rf"\n  (-\w,)?{option} ", done.stdout)
+        assert re.search(rf"\n  (-\w,)?{option}\s", done.stdout)
     assert max(map(len, done.stdout.splitlines())) <= 120
     assert evenspan("help", command).stdout == done.stdout
 
@@ -126,6 +152,10 @@ def test_bash_completes_commands_options_and_values(evenspan: Run, tmp_path: Pat
     assert completed(script, tmp_path, "evenspan", "simulate", "-p", "h100") == ["h100-sxm", "h100-sxm-fa3"]
     assert completed(script, tmp_path, "evenspan", "plan", "--dtype", "floa") == ["float16", "float32", "float64"]
     assert completed(script, tmp_path, "evenspan", "plan", "--mask", "w") == ["window:"]
+    assert completed(script, tmp_path, "evenspan", "batch", "--planner", "sta") == ["static"]
+    assert completed(script, tmp_path, "evenspan", "batch", "--constants", "flexsp-1") == ["flexsp-13b"]
+    assert completed(script, tmp_path, "evenspan", "batch", "--states", "o") == ["optimizer"]
+    assert completed(script, tmp_path, "evenspan", "batch", "--highs", "len") == ["lengths.txt"]
     assert completed(script, tmp_path, "evenspan", "plan", "--lengths", "len") == ["lengths.txt"]
     assert completed(script, tmp_path, "evenspan", "verify", "len") == ["lengths.txt"]
     assert completed(script, tmp_path, "evenspan", "plan", "--ranks", "") == []

@@ -14,7 +14,9 @@ COMMANDS = {
     "plan": ["--json", "--text", "--html"],
     "simulate": ["--json", "--html", "--trace"],
     "explain": ["--json"],
+    "batch": ["--json", "--html"],
 }
+NEEDED = {"batch": ["--memory-bytes", "160GiB"]}
 OPTIONS = [(command, option) for command, options in COMMANDS.items() for option in options]
 
 
@@ -34,7 +36,8 @@ def test_outputs_are_checked_first(
 ) -> None:
     (tmp_path / "file").write_text("kept")
     (tmp_path / "folder").mkdir()
-    done = evenspan(command, "--lengths", "not-there.txt", "--ranks", 2, option, path)  # the lengths are read later
+    words = ["--lengths", "not-there.txt", "--ranks", 2, *NEEDED.get(command, [])]  # the lengths are read later
+    done = evenspan(command, *words, option, path)
     assert done.returncode == 2
     assert reason in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
@@ -43,11 +46,12 @@ def test_outputs_are_checked_first(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_failure_leaves_files_alone(evenspan: Run, tmp_path: Path, command: str) -> None:
     (tmp_path / "out.json").write_text("kept")
-    done = evenspan(command, "--lengths", "-", "--ranks", 2, "--json", "out.json", stdin="5\n0\n")
+    words = ["--lengths", "-", "--ranks", 2, *NEEDED.get(command, []), "--json", "out.json"]
+    done = evenspan(command, *words, stdin="5\n0\n")
     assert done.returncode == 2
     assert (tmp_path / "out.json").read_text() == "kept"
     assert os.listdir(tmp_path) == ["out.json"]
-    done = evenspan(command, "--lengths", "-", "--ranks", 2, "--json", "out.json", stdin="500\n40\n")
+    done = evenspan(command, *words, stdin="500\n40\n")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.json").read_text().startswith("{")
     assert os.listdir(tmp_path) == ["out.json"]

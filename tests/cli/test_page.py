@@ -11,7 +11,7 @@ from program import ROOT, Run
 PROLONG = ROOT / "tests" / "data" / "prolong_100.txt"
 # Notes where words and lines are drawn, and what of it cannot be read: words beyond the picture's edge, over others, or
 # with a line through them; and looks at what a reader needs: units, a legend, labels.
-READER = """
+WATCH = """
 let words_of = {}, lines_of = {};
 const draw_text = text, draw_line = line;
 text = (g, words, x, y, align, fill) => {
@@ -35,13 +35,32 @@ function read() {
     });
   }
 }
-for (const s of data.strategies) { choose(s.name); read(); at("rows").value = "8"; read(); at("rows").value = "16"; }
+"""
+SAY = """
 const said = id => (words_of[id] || []).map(w => w[4]).join(" | ");
 document.body.dataset.unreadable = [...new Set(unreadable)].join("; ");
 for (const c of document.querySelectorAll("canvas")) document.body.dataset["said_" + c.id] = said(c.id);
-document.body.dataset.legend = at("memory_keys").textContent;
+document.body.dataset.legend = (at("memory_keys") || at("keys")).textContent;
 document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;
 """
+READER = f"""{WATCH}
+for (const s of data.strategies) {{ choose(s.name); read(); at("rows").value = "8"; read(); at("rows").value = "16"; }}
+{SAY}"""
+# Every plan of global batches, whole and its last micro-batch alone, with few and with many ranks.
+BATCH_READER = f"""{WATCH}
+data.steps.forEach((s, i) => s.plans.forEach((plan, p) => [-1, plan.batches.length - 1].forEach(b => {{
+  for (const rows of ["8", "64"]) {{ at("rows").value = rows; choose(i, p, b); read(); }}
+}})));
+at("batches").querySelector("tr.on").click();  // all of them again
+const mouse = {{offsetX: 99, offsetY: 29, clientX: 0, clientY: 0}};
+for (const c of document.querySelectorAll("canvas")) c.onmousemove(mouse);
+document.body.dataset.tip = at("tip").textContent;
+document.body.dataset.chosen = [at("step").value, at("planner").value, at("batch").value].join(" ");
+document.body.dataset.steps = [...at("step").options].map(o => o.text).join(" ");
+document.body.dataset.planners = [...at("planner").options].map(o => o.text).join(" ");
+document.body.dataset.about = at("time_text").textContent;
+words_of = {{}}; draw();
+{SAY}"""
 # Draws every plan, zooms, and points at every canvas; an exception leaves the attribute out.
 DRIVER = """
 for (const s of data.strategies) {
@@ -83,6 +102,37 @@ def test_pictures_can_be_read(evenspan: Run, tmp_path: Path, ranks: int, width: 
     assert "to rank" in seen["said_bytes"] and "from" in seen["said_bytes"]
     assert re.search(r"(\S+) (kB|MB|GB)$", seen["said_bytes"])  # the end of the scale
     assert seen["legend"].startswith("rank 0rank 1")
+
+
+@pytest.mark.parametrize("width", [420, 1200])
+@pytest.mark.parametrize("setting", ["--ranks 2 --memory-bytes 160GiB", "--ranks 80 --memory-bytes 80GiB"])
+def test_page_of_global_batches(evenspan: Run, tmp_path: Path, setting: str, width: int) -> None:
+    words = [
+        "--lengths",
+        PROLONG,
+        *setting.split(),
+        "--global-batch-documents",
+        20,
+        "--first-step",
+        1,
+        "--num-steps",
+        2,
+    ]
+    assert evenspan("batch", *words, "--html", "page.html").returncode == 0
+    seen = in_browser(tmp_path / "page.html", BATCH_READER, width)
+    assert seen["ready"] == "true" and seen["unreadable"] == "" and seen["wide"] == "false"
+    assert (seen["steps"], seen["planners"], seen["chosen"]) == ("1 2", "auto homogeneous static", "1 2 -1")
+    assert re.search(r"^Step 2 has 20 documents with [\d,]+ tokens and takes [\d.]+ m?s with static", seen["about"])
+    assert seen["legend"] == "workall-to-allof every micro-batchidle"
+    assert re.search(r"[\d,]+ fit, most [\d,]+, [\d.]+ % of that", seen["said_tokens"])
+    assert set(re.findall(r"[\d.] ([^|\s]+)", seen["said_time"])) in ({"s"}, {"ms"})
+    assert re.search(r"[\d,]+ tokens", seen["tip"]) and "rank " in seen["tip"]
+    page = (tmp_path / "page.html").read_text()
+    assert not re.search(r"https?://|src=|href=|@import", page)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    for step in data["steps"]:
+        for plan in step["plans"]:
+            assert sum(sum(micro["tokens"]) for micro in plan["batches"]) == step["tokens"]
 
 
 def test_planned_page(evenspan: Run, tmp_path: Path) -> None:
