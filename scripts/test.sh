@@ -29,7 +29,7 @@ if [[ -n "${EVENSPAN_PYTHON:-}" ]]; then
     leave_out "build/bin/evenspan-train was not built" tests/python/test_llama_*.py tests/processes/test_torchrun.py
   [[ -x build/bin/evenspan-calibrate ]] ||
     leave_out "build/bin/evenspan-calibrate was not built" tests/processes/test_calibrate.py
-  for module in evenspan transformers; do
+  for module in evenspan transformers highsbox; do
     "$python" -c "import $module" 2>/dev/null && continue
     mapfile -t files < <(grep -rlE "^(import|from) $module\b" tests --include='*.py')
     leave_out "$python cannot import $module" "${files[@]}"

@@ -1,8 +1,9 @@
 """The shell commands in the documentation run, and print what it says they print.
 
-Every block marked `sh` is run, in the order of the file, in a folder of the file's own in which build/ is this build,
-with `evenspan` in the path. A block marked `text` after it, with words but no other block between them, is its output;
-`pytest tests/cli --update-examples` rewrites it. `<!-- not run by the tests: REASON -->` above a block exempts it.
+Every block marked `sh` is run, in the order of the file, in a folder of the file's own in which build/ is this build
+and bench/data/ is there, with `evenspan` in the path. A block marked `text` after it, with words but no other block
+between them, is its output; `pytest tests/cli --update-examples` rewrites it. `<!-- not run by the tests: REASON -->`
+above a block exempts it.
 """
 
 import os
@@ -32,6 +33,8 @@ def output_of(command: str, folder: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_commands(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     (tmp_path / "build").symlink_to(BINARY.parents[1])
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "data").symlink_to(ROOT / "bench" / "data")
     text = path.read_text()
     outputs = []  # (where the file has it, what the command before it printed)
     printed = None
