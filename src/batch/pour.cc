@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <queue>
 #include <utility>
@@ -10,7 +11,9 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr size_t kNodesTried = 8;  // for a document that is cut; ranks are even, so others would do no better
+// For a document that is whole, and for one that is cut. Ranks are even, so others would do no better.
+constexpr size_t kRanksTried = 64;
+constexpr size_t kNodesTried = 8;
 
 // One try: ranks that have so much time each. Where memory is short, a rank that spends all of its time on tokens of
 // long documents leaves room that no rank has time for; `mix` in [0, 1] says how far ranks keep to the portion of a
@@ -24,9 +27,11 @@ class Filling {
         mix_(mix),
         time_(static_cast<size_t>(cost.num_ranks), seconds),
         room_(static_cast<size_t>(cost.num_ranks), cost.capacity_tokens),
-        node_time_(static_cast<size_t>((cost.num_ranks + cost.ranks_per_node - 1) / cost.ranks_per_node), 0) {
+        node_time_(static_cast<size_t>((cost.num_ranks + cost.ranks_per_node - 1) / cost.ranks_per_node), 0),
+        node_room_(node_time_.size(), 0) {
     for (int32_t rank = 0; rank < cost.num_ranks; ++rank) {
       node_time_[static_cast<size_t>(cost.node_of(Rank(rank)))] += seconds;
+      node_room_[static_cast<size_t>(cost.node_of(Rank(rank)))] += cost.capacity_tokens;
       emptiest_.push({score(static_cast<size_t>(rank)), -rank});
     }
   }
@@ -69,13 +74,14 @@ class Filling {
     if (length > cost_.capacity_tokens || work > seconds_) return false;
     std::vector<std::pair<double, int32_t>> passed;
     bool added = false;
-    while (!added && !emptiest_.empty()) {
+    while (!added && !emptiest_.empty() && passed.size() < kRanksTried) {
       const auto [value, negative] = emptiest_.top();
       emptiest_.pop();
       const auto rank = static_cast<size_t>(-negative);
       if (value != score(rank)) continue;  // the rank has taken more since
       if (room_[rank] < length || time_[rank] < work) {
         passed.push_back({value, negative});
+        if (mix_ == 0 && time_[rank] < work) break;  // the others have less
         continue;
       }
       take(document, Rank(-negative), length, work / static_cast<double>(length));
@@ -115,16 +121,18 @@ class Filling {
     return 0;
   }
 
-  // Those with most time left, kNodesTried at most.
-  std::vector<size_t> emptiest_nodes() const {
-    std::vector<size_t> nodes(node_time_.size());
-    std::iota(nodes.begin(), nodes.end(), size_t{0});
+  // Those that can take most tokens that cost so much, kNodesTried at most.
+  std::vector<size_t> emptiest_nodes(double token_seconds) const {
+    std::vector<std::pair<double, int64_t>> nodes;  // tokens, and the number below 0
+    for (size_t node = 0; node < node_time_.size(); ++node) {
+      nodes.push_back({std::min(node_time_[node] / token_seconds, static_cast<double>(node_room_[node])),
+                       -static_cast<int64_t>(node)});
+    }
     const size_t count = std::min(nodes.size(), kNodesTried);
-    std::partial_sort(
-        nodes.begin(), nodes.begin() + static_cast<std::ptrdiff_t>(count), nodes.end(),
-        [&](size_t a, size_t b) { return node_time_[a] != node_time_[b] ? node_time_[a] > node_time_[b] : a < b; });
-    nodes.resize(count);
-    return nodes;
+    std::partial_sort(nodes.begin(), nodes.begin() + static_cast<std::ptrdiff_t>(count), nodes.end(), std::greater<>());
+    std::vector<size_t> out;
+    for (size_t i = 0; i < count; ++i) out.push_back(static_cast<size_t>(-nodes[i].second));
+    return out;
   }
 
   // In the node, of those tried, where it needs the fewest ranks, and then leaves least.
@@ -132,7 +140,7 @@ class Filling {
     const int64_t length = length_of(document);
     const double work = cost_.work(length) / static_cast<double>(length);
     const int32_t most = std::min(cost_.ranks_per_node, cost_.num_ranks);
-    const std::vector<size_t> nodes = emptiest_nodes();
+    const std::vector<size_t> nodes = emptiest_nodes(work);
     for (int32_t degree = 2; degree < 2 * most; degree *= 2) {
       if (int64_t{std::min(degree, most)} * cost_.capacity_tokens < length) continue;
       const double token_seconds = work + cost_.exchange(std::min(degree, cost_.num_ranks));
@@ -212,6 +220,7 @@ class Filling {
     const double seconds = token_seconds * static_cast<double>(tokens);
     time_[at] -= seconds;
     node_time_[static_cast<size_t>(cost_.node_of(rank))] -= seconds;
+    node_room_[static_cast<size_t>(cost_.node_of(rank))] -= tokens;
     emptiest_.push({score(at), -rank.value});
   }
 
@@ -219,10 +228,11 @@ class Filling {
   const Cost& cost_;
   double seconds_;
   double mix_;
-  double rest_token_seconds_ = 0;  // of a token of the documents that are still to come, in the mean
-  std::vector<double> time_;       // [rank], left
-  std::vector<int64_t> room_;      // [rank], tokens left
-  std::vector<double> node_time_;  // [node], left
+  double rest_token_seconds_ = 0;   // of a token of the documents that are still to come, in the mean
+  std::vector<double> time_;        // [rank], left
+  std::vector<int64_t> room_;       // [rank], tokens left
+  std::vector<double> node_time_;   // [node], left
+  std::vector<int64_t> node_room_;  // [node], tokens left
   std::priority_queue<std::pair<double, int32_t>> emptiest_;  // score and -rank; also of earlier scores
   std::vector<Share> shares_;
 };
