@@ -1,7 +1,6 @@
 // FlexSP (arXiv 2412.01523): documents cut into micro-batches by length; in each, groups of powers of two and the
 // documents of each by a mixed-integer program over length buckets.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -16,15 +15,13 @@ namespace {
 constexpr int64_t kCountsTried = 5;  // of micro-batches, from the fewest on
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
 
-int32_t power_of_two(int32_t degree) { return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(degree))); }
-
 // The program of one micro-batch. Column 0 is the time of the slowest group; then come a column for each slot, whether
 // its group is used, and for each slot and bucket, how many of the bucket's documents the group has.
 class Program {
  public:
   Program(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost, bool prune)
       : lengths_(lengths), cost_(cost), buckets_(make_buckets_for(documents, lengths, cost)), prune_(prune) {
-    for (const Bucket& bucket : buckets_) needed_.push_back(power_of_two(cost.least_degree(bucket.length)));
+    for (const Bucket& bucket : buckets_) needed_.push_back(least_power_of_two(bucket.length, cost));
     make_slots();
     make_columns();
     make_rows();
@@ -177,10 +174,7 @@ PlannedStep plan_flexsp(std::span<const int64_t> lengths, const Cost& cost, cons
     fail_invalid("[batch] the program of a micro-batch may take ", options.solver_seconds,
                  " s; the planner flexsp needs a time above 0");
   }
-  if (std::popcount(static_cast<uint32_t>(cost.num_ranks)) != 1) {
-    fail(ErrorKind::unsupported, "[batch] there are ", cost.num_ranks,
-         " ranks; groups of the planner flexsp are powers of two, and so are its ranks: use another planner");
-  }
+  check_power_of_two_ranks("flexsp", cost);
   const std::vector<DocumentIndex> documents = longest_first(lengths);
   const StepBound bound = lower_bound(lengths, cost);
   PlannedStep best;
