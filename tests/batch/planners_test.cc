@@ -1,0 +1,80 @@
+// Planners of global batches: what holds for every plan, over the table.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <random>
+
+#include "evenspan/batch/planner.h"
+#include "evenspan/core/error.h"
+
+namespace evenspan::batch {
+namespace {
+
+struct NeedsSolver {};
+MilpSolver& no_solver() { throw NeedsSolver(); }
+
+struct Case {
+  Cost cost;
+  std::vector<int64_t> lengths;
+};
+
+// Documents of any length that fits, most of them short.
+Case random_case(uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const auto below = [&](int64_t limit) { return static_cast<int64_t>(random() % static_cast<uint64_t>(limit)); };
+  const auto part = [&] { return static_cast<double>(below(1000)) / 1000; };
+  Case out;
+  out.cost.num_ranks = static_cast<int32_t>(below(3) == 0 ? 1 << below(6) : 1 + below(32));
+  out.cost.ranks_per_node = static_cast<int32_t>(1 + below(9));
+  out.cost.capacity_tokens = 1 + below(int64_t{1} << below(14));
+  out.cost.token_seconds = 1e-6 + part();
+  out.cost.square_seconds = below(4) == 0 ? 0 : part() / static_cast<double>(1 + below(1000));
+  out.cost.micro_batch_seconds = below(2) == 0 ? 0 : part() * static_cast<double>(below(1000));
+  out.cost.exchange_seconds = {0};
+  for (int32_t degree = 1; degree < out.cost.num_ranks; degree *= 2) {
+    out.cost.exchange_seconds.push_back(out.cost.exchange_seconds.back() + (below(2) == 0 ? 0 : part()));
+  }
+  const int64_t num_documents = 1 + below(below(8) == 0 ? 200 : 30);
+  for (int64_t i = 0; i < num_documents; ++i) {
+    int64_t most = out.cost.cluster_tokens();
+    if (below(4) != 0) most = std::max<int64_t>(1, most / (1 + below(int64_t{4} * out.cost.num_ranks)));
+    out.lengths.push_back(below(8) == 0 ? most : 1 + below(most));
+  }
+  return out;
+}
+
+// "0@1:5 ..." is 5 tokens of document 0 on rank 1.
+std::string text(const StepPlan& plan) {
+  std::string out;
+  for (const MicroBatch& batch : plan.micro_batches) {
+    if (!out.empty()) out += " | ";
+    for (const Share& share : batch.shares) {
+      const std::string space = out.empty() || out.back() == ' ' ? "" : " ";
+      out += join_text(space, share.document, "@", share.rank, ":", share.tokens);
+    }
+  }
+  return out;
+}
+
+TEST(Planners, PlansHaveNoFaultAndTakeNoLessThanTheBound) {
+  for (const Planner& planner : planners()) {
+    for (uint64_t seed = 0; seed < 600; ++seed) {
+      const Case c = random_case(seed);
+      SCOPED_TRACE(join_text(planner.name, ", seed ", seed));
+      try {
+        const StepPlan plan = planner.plan(c.lengths, c.cost, {}, no_solver).plan;
+        ASSERT_EQ(find_fault(plan, c.lengths, c.cost), "");
+        ASSERT_GE(price(plan, c.lengths, c.cost).seconds, lower_bound(c.lengths, c.cost).seconds * (1 - 1e-9));
+        ASSERT_EQ(text(planner.plan(c.lengths, c.cost, {}, no_solver).plan), text(plan));
+      } catch (const NeedsSolver&) {
+        break;
+      } catch (const Error& error) {
+        ASSERT_FALSE(std::has_single_bit(static_cast<uint32_t>(c.cost.num_ranks))) << error.what();
+        ASSERT_NE(std::string(error.what()).find("another planner"), std::string::npos) << error.what();
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace evenspan::batch
