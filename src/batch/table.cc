@@ -9,13 +9,15 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr std::array<Planner, 4> kPlanners = {{
+constexpr std::array<Planner, 5> kPlanners = {{
     {"auto", "composition, number and placement of micro-batches together, documents cut where that evens ranks",
      plan_evenspan},
     {"flexsp", "FlexSP: groups of powers of two for each micro-batch, by a mixed-integer program", plan_flexsp,
      "solver_seconds prune_slots"},
     {"homogeneous", "groups of one size, the best for each step", plan_homogeneous},
     {"static", "groups of one size, always the same", plan_static, "static_degree"},
+    {"megatron_hybrid", "Megatron-LM: each document on the fewest ranks, micro-batches closed when ranks are even",
+     plan_megatron_hybrid},
 }};
 
 }  // namespace

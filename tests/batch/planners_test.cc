@@ -1,4 +1,4 @@
-// Planners of global batches: what holds for every plan, over the table.
+// Planners of global batches: what holds for every plan, over the table, and small plans of each worked out by hand.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -74,6 +74,25 @@ TEST(Planners, PlansHaveNoFaultAndTakeNoLessThanTheBound) {
       }
     }
   }
+}
+
+// Seconds of a document are s^2 + s, all-to-alls cost nothing.
+std::string planned(std::string_view planner, const std::vector<int64_t>& lengths, int32_t num_ranks, int64_t capacity,
+                    int32_t ranks_per_node = 8) {
+  Cost cost{num_ranks, ranks_per_node, capacity, 1, 1, 0, {0}};
+  for (int32_t degree = 1; degree < num_ranks; degree *= 2) cost.exchange_seconds.push_back(0);
+  return text(plan_step(find_planner(planner), lengths, cost, {}, no_solver).plan);
+}
+
+TEST(Planners, MegatronHybridClosesWhatHasNoPlaceAndWidensSmallGroups) {
+  // Two ranks hold 20; the third and fourth are full with 10; 5 is alone and is widened to all ranks.
+  EXPECT_EQ(planned("megatron_hybrid", {20, 10, 10, 5}, 4, 10),
+            "0@0:10 0@1:10 1@2:10 2@3:10 | 3@0:2 3@1:1 3@2:1 3@3:1");
+}
+
+TEST(Planners, MegatronHybridPutsBackTheLastDocumentOfTheFullestGroup) {
+  // Squares: 1600 + 900 against 900 + 900; without the last 30 the gap is 200, and without another one 700 again.
+  EXPECT_EQ(planned("megatron_hybrid", {40, 30, 30, 30}, 2, 100), "0@0:40 1@1:30 2@1:30 | 3@0:15 3@1:15");
 }
 
 }  // namespace
