@@ -9,7 +9,7 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr std::array<Planner, 5> kPlanners = {{
+constexpr std::array<Planner, 6> kPlanners = {{
     {"auto", "composition, number and placement of micro-batches together, documents cut where that evens ranks",
      plan_evenspan},
     {"flexsp", "FlexSP: groups of powers of two for each micro-batch, by a mixed-integer program", plan_flexsp,
@@ -18,6 +18,9 @@ constexpr std::array<Planner, 5> kPlanners = {{
     {"static", "groups of one size, always the same", plan_static, "static_degree"},
     {"megatron_hybrid", "Megatron-LM: each document on the fewest ranks, micro-batches closed when ranks are even",
      plan_megatron_hybrid},
+    {"megatron_dynamic",
+     "Megatron-LM: a document on more ranks than it needs where that lowers the most work of a rank",
+     plan_megatron_dynamic},
 }};
 
 }  // namespace

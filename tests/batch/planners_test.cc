@@ -95,5 +95,25 @@ TEST(Planners, MegatronHybridPutsBackTheLastDocumentOfTheFullestGroup) {
   EXPECT_EQ(planned("megatron_hybrid", {40, 30, 30, 30}, 2, 100), "0@0:40 1@1:30 2@1:30 | 3@0:15 3@1:15");
 }
 
+TEST(Planners, MegatronDynamicTakesMoreRanksWhereThatLowersTheMost) {
+  // 11 needs 2 ranks: 60.5 each. 10 would be 100 on one rank and is 50 on two. The first 9 makes 90.5 with 10 and 101
+  // with 11, the second fits with 11 only, the third is left over; nothing may be above 1.05 x 11 x 10.
+  EXPECT_EQ(planned("megatron_dynamic", {11, 10, 9, 9, 9}, 4, 10),
+            "0@0:6 0@1:5 1@2:5 1@3:5 2@2:5 2@3:4 3@0:4 3@1:5 | 4@0:3 4@1:2 4@2:2 4@3:2");
+}
+
+TEST(Planners, MegatronNeedsAPowerOfTwoOfRanks) {
+  for (const char* name : {"megatron_hybrid", "megatron_dynamic"}) {
+    try {
+      planned(name, {1}, 6, 10);
+      FAIL() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::unsupported);
+      EXPECT_EQ(error.what(), join_text("[batch] there are 6 ranks; groups of the planner ", name,
+                                        " are powers of two, and so are its ranks: use another planner"));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace evenspan::batch
