@@ -115,5 +115,16 @@ TEST(Planners, MegatronNeedsAPowerOfTwoOfRanks) {
   }
 }
 
+TEST(Planners, WlbPacksByWorkThenByTokens) {
+  // The two of 5 have less work than 9 but leave no room.
+  EXPECT_EQ(planned("wlb", {9, 5, 5, 1}, 2, 10), "0@0:9 1@1:5 2@1:5 3@0:1");
+  // Three of 6 need two micro-batches; the tokens of all would fit into one.
+  EXPECT_EQ(planned("wlb", {6, 6, 6}, 2, 10), "0@0:6 1@1:6 | 2@0:6");
+  // Every document is cut over the two ranks that 11 needs.
+  EXPECT_EQ(planned("wlb", {11, 3}, 2, 10), "0@0:6 0@1:5 1@0:1 1@1:2");
+  // 11 needs two ranks, which do not divide three.
+  EXPECT_EQ(planned("wlb", {11}, 3, 10), "0@0:4 0@1:4 0@2:3");
+}
+
 }  // namespace
 }  // namespace evenspan::batch
