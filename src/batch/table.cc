@@ -9,7 +9,7 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr std::array<Planner, 7> kPlanners = {{
+constexpr std::array<Planner, 8> kPlanners = {{
     {"auto", "composition, number and placement of micro-batches together, documents cut where that evens ranks",
      plan_evenspan},
     {"flexsp", "FlexSP: groups of powers of two for each micro-batch, by a mixed-integer program", plan_flexsp,
@@ -22,6 +22,7 @@ constexpr std::array<Planner, 7> kPlanners = {{
      "Megatron-LM: a document on more ranks than it needs where that lowers the most work of a rank",
      plan_megatron_dynamic},
     {"wlb", "WLB-LLM: packs of even work, every document cut over all ranks of a group of one size", plan_wlb},
+    {"skrull", "Skrull: documents local or distributed in groups of one size, long and short mixed", plan_skrull},
 }};
 
 }  // namespace

@@ -12,5 +12,6 @@ PlannedStep plan_evenspan(std::span<const int64_t>, const Cost&, const PlannerOp
 PlannedStep plan_megatron_hybrid(std::span<const int64_t>, const Cost&, const PlannerOptions&, const SolverSource&);
 PlannedStep plan_megatron_dynamic(std::span<const int64_t>, const Cost&, const PlannerOptions&, const SolverSource&);
 PlannedStep plan_wlb(std::span<const int64_t>, const Cost&, const PlannerOptions&, const SolverSource&);
+PlannedStep plan_skrull(std::span<const int64_t>, const Cost&, const PlannerOptions&, const SolverSource&);
 
 }  // namespace evenspan::batch

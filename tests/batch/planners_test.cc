@@ -126,5 +126,15 @@ TEST(Planners, WlbPacksByWorkThenByTokens) {
   EXPECT_EQ(planned("wlb", {11}, 3, 10), "0@0:4 0@1:4 0@2:3");
 }
 
+TEST(Planners, SkrullKeepsShortDocumentsLocal) {
+  EXPECT_EQ(planned("skrull", {12, 4, 3}, 2, 10), "0@0:6 0@1:6 1@1:4 2@0:3");
+  // Beside 5 there is no room for half of 12, and beside 3 none for half of 17: all are distributed, as 5, 3, 12.
+  EXPECT_EQ(planned("skrull", {12, 5, 3}, 2, 10), "0@0:6 0@1:6 1@0:3 1@1:2 2@0:1 2@1:2");
+  // 4 and 3 go where fewest tokens are; 10 is local beside 4.
+  EXPECT_EQ(planned("skrull", {12, 10, 4, 3}, 2, 10), "0@0:6 0@1:6 3@0:3 | 1@1:10 2@0:4");
+  // The group of two ranks with least work takes the next longest.
+  EXPECT_EQ(planned("skrull", {12, 9, 8}, 4, 10), "0@0:6 0@1:6 1@3:9 2@2:8");
+}
+
 }  // namespace
 }  // namespace evenspan::batch
