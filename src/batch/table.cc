@@ -9,7 +9,7 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr std::array<Planner, 8> kPlanners = {{
+constexpr std::array<Planner, 9> kPlanners = {{
     {"auto", "composition, number and placement of micro-batches together, documents cut where that evens ranks",
      plan_evenspan},
     {"flexsp", "FlexSP: groups of powers of two for each micro-batch, by a mixed-integer program", plan_flexsp,
@@ -23,6 +23,7 @@ constexpr std::array<Planner, 8> kPlanners = {{
      plan_megatron_dynamic},
     {"wlb", "WLB-LLM: packs of even work, every document cut over all ranks of a group of one size", plan_wlb},
     {"skrull", "Skrull: documents local or distributed in groups of one size, long and short mixed", plan_skrull},
+    {"bytescale", "ByteScale: documents on any number of ranks, work to the ranks that are behind", plan_bytescale},
 }};
 
 }  // namespace

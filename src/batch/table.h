@@ -13,5 +13,6 @@ PlannedStep plan_megatron_hybrid(std::span<const int64_t>, const Cost&, const Pl
 PlannedStep plan_megatron_dynamic(std::span<const int64_t>, const Cost&, const PlannerOptions&, const SolverSource&);
 PlannedStep plan_wlb(std::span<const int64_t>, const Cost&, const PlannerOptions&, const SolverSource&);
 PlannedStep plan_skrull(std::span<const int64_t>, const Cost&, const PlannerOptions&, const SolverSource&);
+PlannedStep plan_bytescale(std::span<const int64_t>, const Cost&, const PlannerOptions&, const SolverSource&);
 
 }  // namespace evenspan::batch

@@ -136,5 +136,14 @@ TEST(Planners, SkrullKeepsShortDocumentsLocal) {
   EXPECT_EQ(planned("skrull", {12, 9, 8}, 4, 10), "0@0:6 0@1:6 1@3:9 2@2:8");
 }
 
+TEST(Planners, ByteScaleGivesWorkToRanksBehind) {
+  // 25 needs three ranks; the fourth takes 9, and is the only one behind when there is no room for 2 on it.
+  EXPECT_EQ(planned("bytescale", {25, 9, 2}, 4, 10), "0@0:9 0@1:8 0@2:8 1@3:9 | 2@0:2");
+  // 10 and 9 are within a fifth, so 2 goes where it leaves least room.
+  EXPECT_EQ(planned("bytescale", {10, 9, 2}, 2, 12), "0@0:10 1@1:9 2@0:2");
+  // The two ranks of 12 are of one node.
+  EXPECT_EQ(planned("bytescale", {25, 12}, 6, 10, 2), "0@0:9 0@1:8 0@2:8 1@4:6 1@5:6");
+}
+
 }  // namespace
 }  // namespace evenspan::batch
