@@ -145,18 +145,33 @@ std::string lines_until(const std::string& path, int64_t step) {
   std::error_code error;
   if (!fs::exists(path, error)) return "";
   std::string kept;
-  std::string torn;  // what is wrong with the line before
+  std::string torn;   // what is wrong with the line before
+  int64_t last = -1;  // step that is kept
   for_each_line(path, [&](std::string_view line, const std::string& where) {
     if (!torn.empty()) fail_invalid(torn, "; move the file away to go on without it");
+    bool is_step = false;
+    int64_t number = 0;
     try {
       const Json json = files::parse_json(line, "metrics", where);
       const Fields in(json, "metrics", where);
-      const bool end = in.has("final") || (in.has("step") && in.whole("step") > step);
-      if (!end) kept.append(line).push_back('\n');
+      is_step = in.has("step") && !in.has("evaluation");
+      if (in.has("step")) number = in.whole("step");
+      if (in.has("final") || number > step) return;
     } catch (const Error& problem) {
       torn = problem.what();
+      return;
     }
+    if (is_step && last >= 0 && number != last + 1) {
+      fail_invalid("[metrics] ", where, " is of step ", number, " and the step before it of ", last,
+                   "; the steps of a run follow each other, move the file away to go on without it");
+    }
+    if (is_step) last = number;
+    kept.append(line).push_back('\n');
   });
+  if (last >= 0 && last != step) {
+    fail_invalid("[metrics] ", path, " ends with step ", last, " and the checkpoint is of step ", step,
+                 "; give the run.folder that the checkpoint is of, or move the file away to go on without it");
+  }
   return kept;
 }
 

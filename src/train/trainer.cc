@@ -184,8 +184,9 @@ void Run::write_header() {
   companions_ = read_companions(config_);
   const Corpus& corpus = batches_.corpus();
   if (!config_.run.folder.empty()) {
-    nn::write_file((std::filesystem::path(config_.run.folder) / "config.toml").string(), to_toml(config_));
+    // Metrics that do not fit are refused before anything is written.
     metrics_ = MetricsFile((std::filesystem::path(config_.run.folder) / "metrics.jsonl").string(), first_step_ - 1);
+    nn::write_file((std::filesystem::path(config_.run.folder) / "config.toml").string(), to_toml(config_));
   }
   const MetricsFile::Header header{
       communicator_.size(),     config_.parallel.strategy, config_.model.dtype,   nn::num_elements(optimizer_.specs()),

@@ -21,6 +21,7 @@ using evenspan::testing::error_of;
 using evenspan::testing::kSizes;
 using evenspan::testing::Scratch;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 const std::string kModel = R"({"model_type": "llama", "vocab_size": 257, "hidden_size": 8, "intermediate_size": 8,
@@ -130,6 +131,50 @@ TEST_F(Broken, EveryFieldOfTheStateIsChecked) {
   EXPECT_THAT(set(json::json_pointer("/data/fingerprint"), -5), HasSubstr("fingerprint"));
   EXPECT_THAT(set(json::json_pointer("/more"), 1), HasSubstr("a field \"more\" that means nothing here"));
   EXPECT_EQ(refusal_of_state([](json&) {}), "");
+}
+
+TEST_F(Broken, MetricsThatDoNotFitTheCheckpointAreRefusedAndStay) {
+  const std::string file = scratch_.path("run/metrics.jsonl");
+  const std::string settings = bytes_of(scratch_.path("run/config.toml"));
+  const std::string was = bytes_of(file);
+  config_.optimizer.beta1 = 0.5;  // would be in config.toml
+  const auto refusal_of_metrics = [&](const std::string& lines) {
+    write(file, lines);
+    const std::string text = refusal();
+    EXPECT_EQ(bytes_of(file), lines);
+    EXPECT_EQ(bytes_of(scratch_.path("run/config.toml")), settings);
+    return text;
+  };
+  const size_t first = was.find("{\"step\":1"), second = was.find("{\"step\":2");
+  ASSERT_TRUE(first < second && second != was.npos) << was;
+  const std::string header = was.substr(0, first), one = was.substr(first, second - first),
+                    two = was.substr(second, was.find('\n', second) + 1 - second);
+  const auto with_step = [&](int number) { return "{\"step\":" + std::to_string(number) + two.substr(9); };
+  EXPECT_THAT(refusal_of_metrics(header + one), HasSubstr("metrics.jsonl ends with step 1 and the checkpoint is of "
+                                                          "step 2; give the run.folder that the checkpoint is of"));
+  EXPECT_THAT(refusal_of_metrics(header + one + one + two),
+              HasSubstr("metrics.jsonl:3 is of step 1 and the step before it of 1; the steps of a run follow"));
+  EXPECT_THAT(refusal_of_metrics(header + with_step(0) + two),
+              HasSubstr("metrics.jsonl:3 is of step 2 and the step before it of 0"));
+  EXPECT_THAT(refusal_of_metrics(header + one.substr(0, one.size() / 2) + "\n" + two),
+              AllOf(HasSubstr("metrics.jsonl:2 is no JSON"), HasSubstr("move the file away to go on without it")));
+  EXPECT_THAT(refusal_of_metrics(header + "{\"step\":\"1\"}\n" + two), HasSubstr("metrics.jsonl:2"));
+
+  const auto steps_after = [&](const std::string& lines) {
+    write(file, lines);
+    EXPECT_EQ(refusal(), "");
+    std::vector<int64_t> steps;
+    for (const auto& step : read_run(scratch_.path("run")).steps) steps.push_back(step.step);
+    std::filesystem::remove_all(path(3));
+    return steps;
+  };
+  const std::string torn = with_step(3).substr(0, two.size() / 2);
+  EXPECT_THAT(steps_after(header + one + two + torn), ElementsAre(1, 2, 3));  // as after a crash
+  EXPECT_THAT(steps_after(header + one + two + with_step(3) + with_step(4)), ElementsAre(1, 2, 3));
+  EXPECT_THAT(steps_after(header + two), ElementsAre(2, 3));  // of a run that went on from another folder
+  EXPECT_THAT(steps_after(header), ElementsAre(3));
+  std::filesystem::remove(file);
+  EXPECT_EQ(refusal(), "");
 }
 
 TEST_F(Broken, CompareReadsNoBrokenWeights) {

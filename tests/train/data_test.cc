@@ -193,6 +193,40 @@ TEST(Megatron, BadFilesAreRefused) {
   EXPECT_THAT(error_of([&] { open_megatron(s.path("none")); }), HasSubstr("cannot be opened"));
 }
 
+// Of a call that reads a file which is open and has become shorter.
+template <class Call>
+void expect_shrunk(const std::string& path, size_t num_bytes, const Call& call) {
+  for (const size_t left : {num_bytes - 1, num_bytes / 2, size_t{0}}) {
+    std::filesystem::resize_file(path, left);
+    EXPECT_THAT(error_of(call),
+                HasSubstr(join_text(path, " had ", num_bytes, " bytes when it was opened first and has ", left,
+                                    " now; files must not change while a run reads them")));
+  }
+}
+
+TEST(Megatron, FilesThatShrinkAreNamed) {
+  const Scratch s;
+  s.write("d.idx", good_index().bytes());
+  for (size_t n = 0; n < kTokens.size(); ++n) {  // before they are opened
+    s.write("d.bin", kTokens.substr(0, n));
+    EXPECT_THAT(error_of([&] { open_megatron(s.path("d")); }),
+                ::testing::AllOf(HasSubstr(s.path("d.bin") + " is truncated: sequence "),
+                                 HasSubstr(join_text("the file has ", n, "; copy it again"))));
+  }
+  s.write("d.bin", kTokens);
+  const auto corpus = open_megatron(s.path("d"));
+  for (const int64_t document : {0, 1})
+    expect_shrunk(s.path("d.bin"), kTokens.size(), [&] { tokens_of(*corpus, document); });
+}
+
+TEST(Jsonl, FilesThatShrinkAreNamed) {
+  const Scratch s;
+  const std::string text = "{\"text\": \"ab\"}\n{\"text\": \"cde\"}\n";
+  const std::string path = s.write("d.jsonl", text);
+  const auto corpus = open_jsonl(path);
+  for (const int64_t document : {0, 1}) expect_shrunk(path, text.size(), [&] { tokens_of(*corpus, document); });
+}
+
 // Documents of given lengths whose tokens are 0, 1, 2, ... over all of them.
 class Counting : public Corpus {
  public:

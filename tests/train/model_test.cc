@@ -82,6 +82,22 @@ TEST(Safetensors, BadFilesAreRefused) {
   EXPECT_THAT(error_of([&] { SafetensorsFile{s.path("none")}; }), HasSubstr("cannot be opened"));
 }
 
+TEST(Safetensors, FilesThatShrinkAreNamed) {
+  const Scratch s;
+  write_safetensors(s.path("t"), {{"a", at::ones({3})}, {"b", at::ones({5})}}, {});
+  const auto num_bytes = std::filesystem::file_size(s.path("t"));
+  const SafetensorsFile open(s.path("t"));
+  for (auto left = num_bytes; left-- > 0;) {
+    std::filesystem::resize_file(s.path("t"), left);
+    EXPECT_THAT(error_of([&] { SafetensorsFile{s.path("t")}; }), HasSubstr(s.path("t") + " is malformed or truncated"));
+    for (const char* name : {"a", "b"}) {
+      EXPECT_THAT(error_of([&] { open.tensor(name); }),
+                  HasSubstr(join_text(s.path("t"), " had ", num_bytes, " bytes when it was opened first and has ", left,
+                                      " now; files must not change while a run reads them")));
+    }
+  }
+}
+
 NamedTensors items(const Parameters& p) { return p.items(); }
 
 TEST(ModelFiles, OneFileOrShards) {
