@@ -25,10 +25,11 @@ Data:
   before the run: a document begins as the tokenizer lets a text begin and ends with its end-of-text token. A model
   that starts from initial values and has no tokenizer reads bytes, 0 to 255, and 256 ends a document.
 
-Ctrl-C, SIGTERM or SIGHUP on any rank: the step at work is finished, all ranks keep it in a checkpoint, and the run says
-how to go on; a second Ctrl-C ends it at once. --run.resume latest then repeats and skips no document. torchrun waits
-30 s for that, or --shutdown-timeout seconds. Exit code: 0 done, 2 bad input, or what a file, the machine or another
-rank refuses, 3 a bug of Evenspan, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
+Ctrl-C, SIGTERM or SIGHUP on any rank: the step (or the batch of an evaluation) at work is finished, all ranks keep the
+step in a checkpoint, and the run says how to go on; a second Ctrl-C ends it at once. --run.resume latest then repeats
+and skips no document, and makes up for an evaluation that was cut. torchrun waits 30 s for that, or
+--shutdown-timeout seconds. Exit code: 0 done, 2 bad input, or what a file, the machine or another rank refuses, 3 a
+bug of Evenspan, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
 
 Keys:
 )" + describe_keys();

@@ -32,11 +32,12 @@ Json placement_json(const plan::Placement& placement) {
 }  // namespace
 
 MetricsFile::MetricsFile(const std::string& path, int64_t resumed_step) : path_(path) {
-  const std::string kept = resumed_step > 0 ? lines_until(path, resumed_step) : std::string();
+  const KeptLines kept = resumed_step > 0 ? lines_until(path, resumed_step) : KeptLines();
+  lacks_evaluation_ = kept.has_step && !kept.has_evaluation;
   // Under another name first: on a full disk the old lines stay.
   const std::string part = path + ".part";
   out_.open(part, std::ios::trunc);
-  write_line(kept);
+  write_line(kept.text);
   std::error_code error;
   std::filesystem::rename(part, path, error);
   if (error) fail(ErrorKind::resource, "[train] cannot write ", path, ": ", error.message());

@@ -19,6 +19,9 @@ class MetricsFile {
   // Keeps the lines of an earlier run up to `resumed_step` and drops the later ones, which will be written again.
   MetricsFile(const std::string& path, int64_t resumed_step);
 
+  // Whether the resumed step is in the lines that were kept, and no evaluation after it.
+  bool lacks_evaluation() const { return lacks_evaluation_; }
+
   // What the run is: at its beginning and again at every resume, perhaps on another number of ranks.
   struct Header {
     int32_t num_ranks = 0;
@@ -37,6 +40,7 @@ class MetricsFile {
 
   std::string path_;
   std::ofstream out_;
+  bool lacks_evaluation_ = false;
 };
 
 // The largest resident set of this process so far; 0 if unknown.

@@ -141,20 +141,21 @@ double sum(const std::vector<std::vector<int64_t>>& rows) {
 
 }  // namespace
 
-std::string lines_until(const std::string& path, int64_t step) {
+KeptLines lines_until(const std::string& path, int64_t step) {
   std::error_code error;
-  if (!fs::exists(path, error)) return "";
-  std::string kept;
+  KeptLines kept;
+  if (!fs::exists(path, error)) return kept;
   std::string torn;   // what is wrong with the line before
   int64_t last = -1;  // step that is kept
   for_each_line(path, [&](std::string_view line, const std::string& where) {
     if (!torn.empty()) fail_invalid(torn, "; move the file away to go on without it");
-    bool is_step = false;
+    bool is_step = false, is_evaluation = false;
     int64_t number = 0;
     try {
       const Json json = files::parse_json(line, "metrics", where);
       const Fields in(json, "metrics", where);
-      is_step = in.has("step") && !in.has("evaluation");
+      is_evaluation = in.has("evaluation");
+      is_step = in.has("step") && !is_evaluation;
       if (in.has("step")) number = in.whole("step");
       if (in.has("final") || number > step) return;
     } catch (const Error& problem) {
@@ -166,12 +167,14 @@ std::string lines_until(const std::string& path, int64_t step) {
                    "; the steps of a run follow each other, move the file away to go on without it");
     }
     if (is_step) last = number;
-    kept.append(line).push_back('\n');
+    kept.has_evaluation |= is_evaluation && number == step;
+    kept.text.append(line).push_back('\n');
   });
   if (last >= 0 && last != step) {
     fail_invalid("[metrics] ", path, " ends with step ", last, " and the checkpoint is of step ", step,
                  "; give the run.folder that the checkpoint is of, or move the file away to go on without it");
   }
+  kept.has_step = last == step;
   return kept;
 }
 

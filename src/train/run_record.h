@@ -6,9 +6,15 @@
 
 namespace evenspan::train {
 
-// The lines of a run's metrics up to a step, without its end: what a run that resumes there keeps. Empty without a
-// file. Throws invalid_argument for a line that is no line of metrics, but for the last one, which a crash may have
-// torn; and for steps that do not follow each other up to that one.
-std::string lines_until(const std::string& path, int64_t step);
+// The lines of a run's metrics up to a step, without its end: what a run that resumes there keeps.
+struct KeptLines {
+  std::string text;
+  bool has_step = false;        // the step itself
+  bool has_evaluation = false;  // after it
+};
+
+// No lines without a file. Throws invalid_argument for a line that is no line of metrics, but for the last one, which a
+// crash may have torn; and for steps that do not follow each other up to that one.
+KeptLines lines_until(const std::string& path, int64_t step);
 
 }  // namespace evenspan::train

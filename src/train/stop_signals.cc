@@ -60,7 +60,7 @@ extern "C" void handle_stop(int signal) {
   }
   if (first_signal.compare_exchange_strong(none, signal)) {
     first_seconds = now_seconds();
-    say(name, ": the run ends after the step at work; a second Ctrl-C ends it at once\n");
+    say(name, ": the run ends after the step or evaluation batch at work; a second Ctrl-C ends it at once\n");
   } else if (signal == SIGINT && now_seconds() - first_seconds >= kSecondSeconds) {
     say(name, " again: ended at once, without the step at work; the checkpoints written before are whole\n");
     _exit(128 + signal);

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -72,7 +73,10 @@ class Run {
   std::shared_ptr<const plan::Plan> get_plan(plan::PlanCache* plans, const plan::Request& request);
   StepReport step(int64_t number);
   void fill_traffic(StepReport* report, const run::Executable& executable, double local_loss);
-  double evaluate(int64_t step);
+  bool told_to_stop();
+  // The loss of the held-out documents, not a number if there are none; no value where a signal came before the end.
+  std::optional<double> evaluate(int64_t step);
+  void evaluate_before_first_step();
   void checkpoint(int64_t step);
 
   const Config& config_;
@@ -329,7 +333,17 @@ void Run::fill_traffic(StepReport* report, const run::Executable& executable, do
   report->peak_rss_bytes = peak_rss_bytes();
 }
 
-double Run::evaluate(int64_t step) {
+// Whether a rank has received a signal; all of them ask together.
+bool Run::told_to_stop() {
+  const at::Tensor own = at::full({1}, received(), at::kDouble);
+  for (const at::Tensor& signal : comm::all_gather(communicator_, own, "train: stop")) {
+    summary_.stopped_by = std::max(summary_.stopped_by, static_cast<int>(signal.item<double>()));
+  }
+  recorded_->sends.clear();
+  return summary_.stopped_by != 0;
+}
+
+std::optional<double> Run::evaluate(int64_t step) {
   const std::vector<Batch> batches = batches_.held_out(config_.run.eval_batches);
   if (batches.empty()) return std::numeric_limits<double>::quiet_NaN();
   const c10::AutoGradMode no_gradients(false);
@@ -342,6 +356,7 @@ double Run::evaluate(int64_t step) {
     const auto plan = get_plan(&evaluation_plans_, request(batches[i]));
     if (i + 1 < batches.size()) evaluation_plans_.prefetch(request(batches[i + 1]));
     sum.add_(loss(batches[i], run::Executable(plan, communicator_), labels));
+    if (told_to_stop() && i + 1 < batches.size()) return std::nullopt;
   }
   const double mean = comm::all_reduce(communicator_, sum, "train: evaluation").item<double>();
   recorded_->sends.clear();
@@ -352,6 +367,14 @@ double Run::evaluate(int64_t step) {
     std::fflush(stdout);
   }
   return mean;
+}
+
+// Where a signal ended the run before it, so that a run that goes on has the evaluations of one that was not stopped.
+void Run::evaluate_before_first_step() {
+  const at::Tensor lacks = at::full({1}, metrics_.lacks_evaluation() ? 1 : 0, at::kDouble);
+  const bool is_due = comm::all_reduce(communicator_, lacks, "train: evaluation").item<double>() > 0;
+  recorded_->sends.clear();
+  if (is_due) evaluate(first_step_ - 1);
 }
 
 void Run::checkpoint(int64_t step) {
@@ -378,22 +401,29 @@ void Run::checkpoint(int64_t step) {
 Summary Run::finish() {
   const auto start = Clock::now();
   const auto due = [](int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; };
+  const auto stopped = [this] { return summary_.stopped_by != 0; };
   const int64_t last = config_.run.steps;
   Console console(first_step_, last, config_.run.log_interval);
   summary_.steps = first_step_ - 1;
-  for (int64_t i = first_step_; i <= last; ++i) {
+  if (first_step_ > 1 && first_step_ <= last && due(first_step_ - 1, config_.run.eval_interval)) {
+    evaluate_before_first_step();
+    if (stopped() && !config_.run.folder.empty()) summary_.checkpoint = setup_.resume;
+  }
+  for (int64_t i = first_step_; i <= last && !stopped(); ++i) {
     const StepReport report = step(i);
     if (leads()) console.step(report);
     if (i == first_step_) summary_.first_loss = report.loss;
     summary_.last_loss = report.loss;
     summary_.steps = i;
-    const bool ends = i == last || summary_.stopped_by != 0;
-    if (!ends && due(i, config_.run.eval_interval)) evaluate(i);
+    if (i < last && !stopped() && due(i, config_.run.eval_interval)) evaluate(i);
+    const bool ends = i == last || stopped();
     if (!config_.run.folder.empty() && (ends || due(i, config_.run.checkpoint_interval))) checkpoint(i);
-    if (ends) break;
   }
-  const bool finished = summary_.stopped_by == 0;
-  summary_.held_out_loss = finished ? evaluate(summary_.steps) : std::numeric_limits<double>::quiet_NaN();
+  std::optional<double> held_out;
+  if (!stopped()) held_out = evaluate(summary_.steps);
+  const bool finished = held_out.has_value();
+  if (finished) summary_.stopped_by = 0;  // by a signal that came in the last batch of all
+  summary_.held_out_loss = held_out.value_or(std::numeric_limits<double>::quiet_NaN());
   summary_.seconds = seconds_since(start);
   summary_.plans = plans_.counts();
   summary_.evaluation_plans = evaluation_plans_.counts();

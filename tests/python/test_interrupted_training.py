@@ -53,7 +53,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
         running.send_signal(number)
         out, err = running.communicate(timeout=60)
     assert running.returncode == 128 + number, out + err
-    assert f"{number.name}: the run ends after the step at work" in err
+    assert f"{number.name}: the run ends after the step or evaluation batch at work" in err
     assert f"stopped by {number.name} after step" in out
     assert "the same command with --run.resume latest" in out
     done = steps_of(tmp_path / "stopped")[-1][0]
@@ -68,6 +68,39 @@ def test_interrupted_and_resumed_is_uninterrupted(
     name = f"checkpoints/step-{done + 2:08}/model.safetensors"
     ours, theirs = (load_file(tmp_path / run / name) for run in ("stopped", "straight"))
     assert all(ours[key].equal(theirs[key]) for key in theirs)
+
+
+def held_out_of(folder: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["evaluation"]["loss"]) for line in lines if "evaluation" in line]
+
+
+def test_a_signal_in_an_evaluation_ends_it(training_config: Path, tmp_path: Path) -> None:
+    """It once waited for all held-out documents and a step more."""
+    many = tmp_path / "many.jsonl"
+    many.write_text('{"text": "The quick brown fox jumps over the lazy dog."}\n' * 40000)
+    words = [PROGRAM, training_config, *OPTIONS, "--data.path", many, "--data.held_out_fraction", 0.9]
+    words += ["--run.eval_interval", 1, "--run.resume", "latest", "--run.folder"]
+    with subprocess.Popen(
+        [*map(str, words), str(tmp_path / "stopped"), "--run.eval_batches", "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stderr
+        next(line for line in running.stderr if "evaluating" in line)
+        running.send_signal(signal.SIGTERM)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM, out + err
+    assert "held-out loss" not in out
+    assert "stopped by SIGTERM after step 1 of 3" in out and "the same command with --run.resume latest" in out
+    assert [step for step, _, _ in steps_of(tmp_path / "stopped")] == [1]
+
+    for folder in ("stopped", "straight"):
+        done = call(*words, tmp_path / folder, "--run.eval_batches", 2)
+        assert done.returncode == 0, done.stderr
+    assert steps_of(tmp_path / "stopped") == steps_of(tmp_path / "straight")
+    assert held_out_of(tmp_path / "stopped") == held_out_of(tmp_path / "straight")
 
 
 def test_metrics_that_cannot_be_written_end_the_run(training_config: Path, tmp_path: Path) -> None:

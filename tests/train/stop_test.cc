@@ -1,10 +1,12 @@
 // Runs that are interrupted: they keep the step at work, say how to go on, and a resumed run is the uninterrupted one.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include <csignal>
 #include <cstdlib>
 #include <limits>
+#include <sstream>
 #include <thread>
 
 #include "evenspan/comm/communicator.h"
@@ -36,14 +38,15 @@ Config make_config(const Scratch& s, const std::string& run) {
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
-// One rank alone receives a signal, while it computes step `step`.
-Summary run(const Config& config, int32_t ranks, int32_t rank = 0, int64_t step = kNever) {
+// One rank alone receives a signal, before it is asked the `step`th time: once a step and once a batch of evaluations.
+Summary run(const Config& config, int32_t ranks, int32_t rank = 0, int64_t step = kNever, int64_t* times = nullptr) {
   Summary summary;
   comm::run_threads(ranks, [&](const comm::Communicator& communicator) {
     int64_t asked = 0;
     const Stop stop{{}, [&] { return ++asked >= step && communicator.rank() == rank ? SIGTERM : 0; }};
     const Summary own = train(config, communicator, stop);
     if (communicator.rank() == 0) summary = own;
+    if (communicator.rank() == rank && times != nullptr) *times = asked;
   });
   return summary;
 }
@@ -81,6 +84,72 @@ TEST(Stop, AllRanksEndAfterTheSameStepAndGoOnBitForBit) {
       EXPECT_EQ(record.steps[i].loss, whole.steps[i].loss);
     }
   }
+}
+
+// Of a run's metrics.
+std::vector<std::string> evaluations_of(const std::string& folder) {
+  std::vector<std::string> found;
+  std::istringstream lines(files::read_text(folder + "/metrics.jsonl", "test"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    if (json.contains("evaluation")) found.push_back(json["evaluation"].dump());
+  }
+  return found;
+}
+
+TEST(Stop, AnEvaluationEndsAfterTheBatchAtWorkAndIsMadeUpFor) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "straight");
+  config.data.held_out_fraction = 0.5;
+  config.data.batch_tokens = 60;
+  config.run.eval_interval = 2;
+  int64_t times = 0;
+  const Summary straight = run(config, 2, 0, kNever, &times);
+  const std::vector<std::string> evaluations = evaluations_of(config.run.folder);
+  ASSERT_EQ(evaluations.size(), 3u);
+  const int64_t batches = (times - 6) / 3;
+  ASSERT_GT(batches, 2);
+  config.run.resume = "latest";
+  for (const int64_t asked : {int64_t{2}, int64_t{3}, int64_t{4}, 2 + batches, 2 + batches + 1}) {
+    config.run.folder = s.path(join_text("stopped", asked));
+    const int64_t last = asked <= 2 + batches ? 2 : 3;
+    const Summary stopped = run(config, 2, 1, asked);
+    EXPECT_EQ(stopped.stopped_by, SIGTERM);
+    EXPECT_EQ(stopped.steps, last) << asked;
+    EXPECT_EQ(checkpoint_step(stopped.checkpoint), last);
+    EXPECT_EQ(evaluations_of(config.run.folder).size(), asked < 2 + batches ? 0u : 1u) << asked;
+    const Summary again = run(config, 2, 0, 1);  // at once, in the evaluation that is made up for or after a step
+    EXPECT_EQ(again.stopped_by, SIGTERM);
+    EXPECT_EQ(again.steps, asked < 2 + batches ? 2 : last + 1);
+    EXPECT_EQ(checkpoint_step(again.checkpoint), again.steps);
+    const Summary resumed = run(config, 2);
+    EXPECT_EQ(resumed.stopped_by, 0);
+    EXPECT_TRUE(bytes_of(resumed.checkpoint) == bytes_of(straight.checkpoint)) << asked;
+    EXPECT_EQ(evaluations_of(config.run.folder), evaluations) << asked;
+  }
+}
+
+TEST(Stop, TheLastEvaluationEndsTooAndComesAgain) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "run");
+  config.data.held_out_fraction = 0.5;
+  config.data.batch_tokens = 60;
+  config.run.resume = "latest";
+  const Summary stopped = run(config, 2, 1, 7);
+  EXPECT_EQ(stopped.stopped_by, SIGTERM);
+  EXPECT_EQ(stopped.steps, 6);
+  EXPECT_THAT(stopped.checkpoint, HasSubstr("step-00000006"));
+  EXPECT_THAT(closing_text(config, stopped), HasSubstr("stopped by SIGTERM after step 6 of 6"));
+  EXPECT_EQ(evaluations_of(config.run.folder).size(), 0u);
+  int64_t times = 0;
+  const Summary finished = run(config, 2, 1, kNever, &times);
+  EXPECT_EQ(finished.stopped_by, 0);
+  EXPECT_EQ(evaluations_of(config.run.folder).size(), 1u);
+  const Summary told_last = run(config, 2, 1, times);  // when there is nothing left to stop
+  EXPECT_EQ(told_last.stopped_by, 0);
+  EXPECT_EQ(told_last.held_out_loss, finished.held_out_loss);
 }
 
 TEST(Stop, WithoutAFolderNothingIsKeptAndTheRunSaysSo) {

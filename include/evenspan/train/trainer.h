@@ -45,10 +45,10 @@ struct Summary {
   plan::PlanCache::Counts plans, evaluation_plans;  // of this rank
 };
 
-// How the caller ends a run early, between two steps. Empty functions: never.
+// How the caller ends a run early, between two steps or two batches of an evaluation. Empty functions: never.
 struct Stop {
   std::function<void()> defer;    // called by every rank before its first step: from here on the run ends by `received`
-  std::function<int()> received;  // asked by every rank once a step: the number of a signal, or 0 to go on
+  std::function<int()> received;  // asked by every rank, in the same places: the number of a signal, or 0
 };
 
 // Throws what train() throws before it reads data or weights, and makes run.folder. For programs that prepare data; one
@@ -57,7 +57,8 @@ void check(const Config& config, int32_t num_ranks);
 
 // Trains as the configuration says. Every rank of the communicator calls it with the same configuration and reads the
 // same data; rank 0 prints to standard output and writes metrics.jsonl and checkpoints into run.folder. A signal that
-// any rank received ends the run on all ranks after the same step, with a checkpoint where there is a run.folder.
+// any rank received ends the run on all ranks after the same step, or the same batch of an evaluation, with a
+// checkpoint where there is a run.folder; a run that goes on from there makes up for the evaluation.
 // Before data and weights are read, all that the configuration says is checked.
 // Threads: one thread per rank; sets the number of at:: threads of the calling thread.
 // Throws invalid_argument, unsupported or resource for what the configuration and its files ask, communication when a
