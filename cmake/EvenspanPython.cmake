@@ -34,6 +34,7 @@ elseif(sources)
     target_link_libraries(_evenspan PRIVATE evenspan_train)
     target_compile_definitions(_evenspan PRIVATE EVENSPAN_WITH_TRAIN)
   endif()
+  target_include_directories(_evenspan PRIVATE ${PROJECT_SOURCE_DIR}/python)
   target_include_directories(_evenspan SYSTEM PRIVATE ${PYTHON_INCLUDE})
   target_compile_definitions(_evenspan PRIVATE TORCH_EXTENSION_NAME=_evenspan)
   set_target_properties(_evenspan PROPERTIES

@@ -1,4 +1,4 @@
-"""Types of the extension module (python/bindings/module.cc)."""
+"""Types of the extension module (python/bindings)."""
 
 from collections.abc import Callable, Sequence
 
