@@ -9,8 +9,8 @@
 // micro-batch ends where no rank behind has room for a document; ranks begin even again. Documents go longest first.
 // Left out: buckets of even FLOPs, which keep lengths of one level in a step as that order does (a micro-batch that
 // first used up its bucket was no better on recorded lengths), and selective offloading, which the cost model does not
-// have. Where the paper's summary leaves it open: the part is a fifth, the best of those tried on recorded lengths, and
-// the ranks of a document are consecutive ones of those behind, of as few nodes as that allows.
+// have. Where that leaves it open: the part is a fifth, the best of those tried on recorded lengths, and the ranks of a
+// document are consecutive ones of those behind, of as few nodes as that allows.
 #include <algorithm>
 #include <limits>
 

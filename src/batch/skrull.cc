@@ -1,17 +1,18 @@
 // Skrull (arXiv 2505.19609): groups of one size, in which a document is local, whole on one rank, or distributed over
 // all ranks of its group.
 //
-// As published: documents, longest first, go to the group with least work (GDS). Those of each group are cut into
-// micro-batches that mix long and short. In a micro-batch (DACP), the shortest first, a document is local on the rank
-// with least work if that has room, else on the rank with most room, else distributed if all ranks have room for their
-// shares, else a local document of the fullest rank is distributed and the document is tried again.
+// As published, by summaries of the paper: documents, longest first, go to the group with least work (GDS). Those of
+// each group are cut into micro-batches that mix long and short. In a micro-batch (DACP), the shortest first, a
+// document is local on the rank with least work if that has room, else on the rank with most room, else distributed if
+// all ranks have room for their shares, else a local document of the fullest rank is distributed and the document is
+// tried again.
 //
-// Where the paper's summary leaves it open: a document, longest first, goes to its group's micro-batch with fewest
-// tokens; the local document that is distributed is the longest of its rank. Changed: all groups have the same number
-// of micro-batches, since there is a barrier after each: the first tried with which each has a place for its documents.
-// The size of groups, which is configured there, is common_degree(). Left out: that work on local documents hides the
-// all-to-alls of distributed ones, since nothing overlaps in the cost model, and the cut of a document into heads and
-// tails, since shares have no place in a document here.
+// Where these leave it open: a document, longest first, goes to its group's micro-batch with fewest tokens; the local
+// document that is distributed is the longest of its rank. Changed: all groups have the same number of micro-batches,
+// since there is a barrier after each: the first tried with which each has a place for its documents. The size of
+// groups, which is configured there, is common_degree(). Left out: that work on local documents hides the all-to-alls
+// of distributed ones, since nothing overlaps in the cost model, and the cut of a document into heads and tails, since
+// shares have no place in a document here.
 #include <algorithm>
 
 #include "batch/groups.h"

@@ -1,8 +1,8 @@
 // WLB-LLM (arXiv 2503.17924): packs of even work in groups of one size, every document cut over all ranks of its group.
 //
-// As published: documents, longest first, go to the pack with least work, that of attention and that of all else; if it
-// has no room, to the shortest pack. A pack may be longer than a window and is held back only by memory. All-to-alls of
-// the group are counted as work.
+// As published, by summaries of the paper: documents, longest first, go to the pack with least work, that of attention
+// and that of all else; if it has no room, to the shortest pack. A pack may be longer than a window and is held back
+// only by memory. All-to-alls of the group are counted as work.
 //
 // Changed: where the shortest pack has no room either, the published planner keeps the document for a later batch; here
 // all are packed again for as many more micro-batches as such documents fill, at least one. The queues that delay
