@@ -23,10 +23,10 @@ check() {
   echo "lint: $1"
   "${@:2}" || status=1
 }
-# clang-tidy reads core, plan and simulate as the build without torch compiles them.
+# clang-tidy reads core, plan, simulate, batch and highs as the build without torch compiles them.
 tidy() {
   cmake --preset plan >/dev/null
-  find src/core src/plan src/simulate -name '*.cc' -print0 |
+  find src/core src/plan src/simulate src/batch src/highs -name '*.cc' -print0 |
     xargs -0 -P "$(nproc)" -n 4 "$bin/clang-tidy" -p build/plan --quiet --extra-arg=-Wno-unknown-warning-option
 }
 check "clang-format" "$bin/clang-format" --dry-run -Werror "${cxx[@]}"

@@ -37,9 +37,9 @@ struct Planner {
   std::string_view summary;
   PlannedStep (*plan)(std::span<const int64_t> lengths, const Cost& cost, const PlannerOptions& options,
                       const SolverSource& solver);
-  // The fields of PlannerOptions that it reads, with spaces between them. One that reads solver_seconds uses the
-  // solver.
-  std::string_view options = {};
+  // The fields of PlannerOptions that it reads, with spaces between them; empty: none. One that reads solver_seconds
+  // uses the solver.
+  std::string_view options;
 };
 
 // In the order in which they are listed to users.
