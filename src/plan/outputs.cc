@@ -1,6 +1,12 @@
 #include "plan/outputs.h"
 
+#include <algorithm>
+#include <functional>
+#include <iterator>
+#include <span>
 #include <tuple>
+
+#include "plan/sorting.h"
 
 namespace evenspan::plan {
 namespace {
@@ -12,7 +18,7 @@ struct Part {
   Rank rank;
   Span rows;
   int32_t first_stage, last_stage;
-  size_t first_tile, last_tile;  // among the sorted tiles
+  size_t first_tile, last_tile;  // among the document's sorted tiles
   bool is_shared = false;        // another rank computes some of it, too
 };
 
@@ -22,76 +28,82 @@ bool any_query_is_away(const Plan& plan) {
   });
 }
 
-// By document, heads, rank and rows.
-std::vector<const Task*> sorted_tiles(const std::vector<Task>& tasks) {
-  std::vector<const Task*> tiles;
-  tiles.reserve(tasks.size());
-  for (const Task& task : tasks) tiles.push_back(&task);
-  const auto key = [](const Task* task) {
-    return std::tie(task->tile.document, task->tile.heads, task->rank, task->tile.queries);
-  };
-  std::stable_sort(tiles.begin(), tiles.end(), [&](const Task* a, const Task* b) { return key(a) < key(b); });
-  return tiles;
+// Those of each document, sorted by heads, rank and rows.
+Buckets<const Task*> sorted_tiles(const Plan& plan) {
+  const auto key = [](const Task* task) { return std::tie(task->tile.heads, task->rank, task->tile.queries); };
+  return sorted_in_buckets(
+      std::span(&plan.tasks, 1), static_cast<size_t>(plan.request.documents.size()),
+      [](const Task& task) { return static_cast<size_t>(task.tile.document); },
+      [&](const Task* a, const Task* b) { return key(a) < key(b); }, [](const Task& task) { return &task; });
 }
 
-std::vector<Part> parts_of(const std::vector<const Task*>& tiles) {
-  std::vector<Part> parts;
+// `tiles` are of one document.
+void find_parts(std::span<const Task* const> tiles, std::vector<Part>* parts) {
+  parts->clear();
   for (size_t t = 0; t < tiles.size(); ++t) {
     const auto& [rank, stage, tile] = *tiles[t];
-    const bool joins = !parts.empty() && parts.back().document == tile.document && parts.back().heads == tile.heads &&
-                       parts.back().rank == rank && tile.queries.begin < parts.back().rows.end;
-    if (!joins) parts.push_back(Part{tile.document, tile.heads, rank, tile.queries, stage, stage, t, t});
-    Part& part = parts.back();
+    const bool joins = !parts->empty() && parts->back().heads == tile.heads && parts->back().rank == rank &&
+                       tile.queries.begin < parts->back().rows.end;
+    if (!joins) parts->push_back(Part{tile.document, tile.heads, rank, tile.queries, stage, stage, t, t});
+    Part& part = parts->back();
     part.rows.end = std::max(part.rows.end, tile.queries.end);
     part.first_stage = std::min(part.first_stage, stage);
     part.last_stage = std::max(part.last_stage, stage);
     part.last_tile = t + 1;
   }
-  return parts;
 }
 
-// Parts of one rank do not overlap, so of those that hang together each overlaps with one of another rank.
+// Sorts parts, which are sorted by heads, by rows, too. Parts of one rank do not overlap, so of those that hang
+// together each overlaps with one of another rank.
 void mark_shared(std::vector<Part>* parts) {
-  std::stable_sort(parts->begin(), parts->end(), [](const Part& a, const Part& b) {
-    return std::tie(a.document, a.heads, a.rows) < std::tie(b.document, b.heads, b.rows);
-  });
-  int64_t end = 0;  // of the rows so far
-  for (size_t i = 1; i < parts->size(); ++i) {
-    Part& before = (*parts)[i - 1];
-    Part& part = (*parts)[i];
-    const bool same = part.document == before.document && part.heads == before.heads;
-    end = same ? std::max(end, before.rows.end) : 0;
-    if (same && part.rows.begin < end) part.is_shared = before.is_shared = true;
+  for (auto first = parts->begin(), last = first; first != parts->end(); first = last) {
+    while (last != parts->end() && last->heads == first->heads) ++last;
+    sort_runs(first, last, [](const Part& a, const Part& b) { return a.rows < b.rows; });
+    int64_t end = first->rows.end;  // of the rows so far
+    for (auto part = first + 1; part != last; ++part) {
+      if (part->rows.begin < end) part->is_shared = std::prev(part)->is_shared = true;
+      end = std::max(end, part->rows.end);
+    }
+  }
+}
+
+// Appends what travels of a part's output. `tiles` are of its document.
+void append_outputs(const Part& part, std::span<const Task* const> tiles, Plan* plan, std::vector<Move>* outputs) {
+  if (plan->placement.row_of(part.rank, part.document, part.rows) >= 0) return;
+  for (const auto& [home, piece] : plan->placement.homes(part.document, part.rows)) {
+    if (!part.is_shared) {
+      if (home == part.rank) continue;
+      outputs->push_back(
+          Move{part.last_stage, part.rank, home, Operand::output, part.document, piece, part.heads, part.first_stage});
+      continue;
+    }
+    Partial partial{part.rank, home, part.document, piece, part.heads, part.first_stage, part.last_stage};
+    for (size_t t = part.first_tile; t < part.last_tile; ++t) {
+      partial.num_tiles += tiles[t]->tile.queries.overlaps(piece) ? 1 : 0;
+    }
+    plan->partials.push_back(partial);
   }
 }
 
 }  // namespace
 
-void add_outputs(Plan* plan) {
-  if (!any_query_is_away(*plan)) return;
-  const std::vector<const Task*> tiles = sorted_tiles(plan->tasks);
-  std::vector<Part> parts = parts_of(tiles);
-  mark_shared(&parts);
-  for (const Part& part : parts) {
-    if (plan->placement.row_of(part.rank, part.document, part.rows) >= 0) continue;
-    for (const auto& [home, piece] : plan->placement.homes(part.document, part.rows)) {
-      if (!part.is_shared) {
-        if (home == part.rank) continue;
-        plan->moves.push_back(Move{part.last_stage, part.rank, home, Operand::output, part.document, piece, part.heads,
-                                   part.first_stage});
-        continue;
-      }
-      Partial partial{part.rank, home, part.document, piece, part.heads, part.first_stage, part.last_stage};
-      for (size_t t = part.first_tile; t < part.last_tile; ++t) {
-        partial.num_tiles += tiles[t]->tile.queries.overlaps(piece) ? 1 : 0;
-      }
-      plan->partials.push_back(partial);
-    }
+std::vector<Move> find_outputs(Plan* plan) {
+  std::vector<Move> outputs;
+  if (!any_query_is_away(*plan)) return outputs;
+  const Buckets<const Task*> tiles = sorted_tiles(*plan);
+  std::vector<Part> parts;
+  for (size_t d = 0; d < tiles.ends.size(); ++d) {
+    find_parts(tiles[d], &parts);
+    mark_shared(&parts);
+    for (const Part& part : parts) append_outputs(part, tiles[d], plan, &outputs);
   }
-  std::sort(plan->partials.begin(), plan->partials.end(), [](const Partial& a, const Partial& b) {
-    const auto key = [](const Partial& p) { return std::tie(p.last_stage, p.document, p.heads, p.rows, p.to, p.from); };
-    return key(a) < key(b);
-  });
+  const auto key = [](const Partial& p) { return std::tie(p.document, p.heads, p.rows, p.to, p.from); };
+  plan->partials = sorted_in_buckets(
+                       std::span(&plan->partials, 1), static_cast<size_t>(plan->num_stages),
+                       [](const Partial& partial) { return static_cast<size_t>(partial.last_stage); },
+                       [&](const Partial& a, const Partial& b) { return key(a) < key(b); })
+                       .items;
+  return sorted_by_move(plan->num_stages, plan->request.num_ranks(), std::span(&outputs, 1), std::identity());
 }
 
 }  // namespace evenspan::plan

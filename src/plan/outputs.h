@@ -5,7 +5,7 @@
 
 namespace evenspan::plan {
 
-// Appends the moves of finished outputs to plan->moves, and fills plan->partials. REQUIRES: tasks are sorted by rank.
-void add_outputs(Plan* plan);
+// Returns the moves of finished outputs, sorted, and fills plan->partials. REQUIRES: tasks are sorted by rank.
+std::vector<Move> find_outputs(Plan* plan);
 
 }  // namespace evenspan::plan

@@ -1,15 +1,18 @@
 #include "evenspan/plan/plan.h"
 
-#include <map>
+#include <algorithm>
+#include <functional>
+#include <iterator>
+#include <ranges>
 #include <span>
 #include <tuple>
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/hash.h"
 #include "evenspan/plan/program.h"
-#include "plan/move_order.h"
 #include "plan/outputs.h"
 #include "plan/relays.h"
+#include "plan/sorting.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::plan {
@@ -17,72 +20,150 @@ namespace {
 
 // A tile's operand that is not at home on the tile's rank.
 struct OperandUse {
-  Operand operand;
   DocumentId document;
   HeadRange heads;
   int32_t stage;
   Span rows;
-  bool same_operand(const OperandUse& other) const {
-    return operand == other.operand && document == other.document && heads == other.heads;
-  }
+  bool same_operand(const OperandUse& other) const { return document == other.document && heads == other.heads; }
   friend auto operator<=>(const OperandUse&, const OperandUse&) = default;
 };
 
-// Of one rank, sorted. `tasks` are the rank's.
-void find_uses(const Plan& plan, Rank rank, std::span<const Task> tasks, std::vector<OperandUse>* uses) {
-  uses->clear();
-  for (const Task& task : tasks) {
-    const Tile& tile = task.tile;
-    if (plan.placement.row_of(rank, tile.document, tile.queries) < 0) {
-      uses->push_back({Operand::query, tile.document, tile.heads, task.stage, tile.queries});
-    }
-    if (plan.placement.row_of(rank, tile.document, tile.keys) < 0) {
-      uses->push_back(
-          {Operand::key_value, tile.document, plan.request.shape.kv_heads(tile.heads), task.stage, tile.keys});
-    }
-  }
-  std::sort(uses->begin(), uses->end());
-}
+// What the strategy's moves bring, by receiver and document. REQUIRES: the plan outlives this.
+class BroughtRows {
+ public:
+  explicit BroughtRows(const Plan& plan)
+      : plan_(plan), num_documents_(static_cast<size_t>(plan.request.documents.size())) {}
 
-// Fills in the needs' num_tiles and last_stage from the uses of their operand.
-void count_tiles(std::span<const OperandUse> uses, std::span<Need> needs) {
-  std::vector<Span> rows;
-  for (const OperandUse& use : uses) rows.push_back(use.rows);
-  for (const Need& need : needs) rows.push_back(need.move.rows);
-  for (const Span& whole : union_of(std::move(rows), Join::overlapping)) {
-    int32_t last_stage = 0;
-    for (const OperandUse& use : uses) {
-      if (use.rows.overlaps(whole)) last_stage = std::max(last_stage, use.stage);
+  // Appends direct moves of rows of `need` that no other brings in time.
+  void append_missing(const Move& need, std::vector<Move>* direct) {
+    if (moves_.ends.empty()) part_moves();
+    present_.clear();
+    for (const Brought& move : moves_[receiver_of(need)]) {
+      const bool in_time = move.operand == need.operand && move.stage <= need.stage;
+      if (in_time && move.heads.contains(need.heads)) present_.push_back(move.rows);
     }
-    for (Need& need : needs) {
-      if (!need.move.rows.overlaps(whole)) continue;
-      need.last_stage = last_stage;
-      for (const OperandUse& use : uses) need.num_tiles += use.rows.overlaps(need.move.rows) ? 1 : 0;
-    }
+    unite(&present_);
+    for_each_uncovered(need.rows, present_, [&](const Span& missing) {
+      direct->push_back(need);
+      direct->back().rows = missing;
+    });
   }
-}
 
-// What the uses of one operand need from elsewhere, once, at the first stage that reads it.
-void append_needs(const Plan& plan, Rank rank, std::span<const OperandUse> uses, std::vector<Need>* needs) {
-  const OperandUse& first = uses.front();
-  const size_t first_need = needs->size();
-  std::vector<Span> present = plan.placement.spans_of(rank, first.document);
-  for (size_t begin = 0; begin < uses.size();) {
-    const int32_t stage = uses[begin].stage;
-    std::vector<Span> rows;
-    for (; begin < uses.size() && uses[begin].stage == stage; ++begin) rows.push_back(uses[begin].rows);
-    for (const Span& whole : union_of(std::move(rows))) {
-      for (const Span& missing : subtract(whole, present)) {
-        for (const auto& [home, piece] : plan.placement.homes(first.document, missing)) {
-          needs->push_back(Need{Move{stage, home, rank, first.operand, first.document, piece, first.heads}, 0, stage});
-        }
+ private:
+  struct Brought {
+    Operand operand;
+    int32_t stage;
+    HeadRange heads;
+    Span rows;
+  };
+  size_t receiver_of(const Move& move) const {
+    return static_cast<size_t>(move.to) * num_documents_ + static_cast<size_t>(move.document);
+  }
+
+  // Not before the first need, after which direct moves are appended: of whole documents there is none, and moves are
+  // most of a plan.
+  void part_moves() {
+    moves_ = in_buckets(
+        std::span(&plan_.moves, 1), static_cast<size_t>(plan_.request.num_ranks()) * num_documents_,
+        [this](const Move& move) { return receiver_of(move); },
+        [](const Move& move) {
+          return Brought{move.operand, move.stage, move.heads, move.rows};
+        });
+  }
+
+  const Plan& plan_;
+  const size_t num_documents_;
+  Buckets<Brought> moves_;  // of the strategy, by receiver_of(), once there was a need
+  std::vector<Span> present_;
+};
+
+// What the tiles of one rank read that is not at home there.
+class NeedFinder {
+ public:
+  explicit NeedFinder(const Plan& plan) : plan_(plan) {}
+
+  // Appends the needs of a rank, whose tasks are `tasks`.
+  void append(Rank rank, std::span<const Task> tasks, std::vector<Need>* needs) {
+    for (const Operand operand : {Operand::query, Operand::key_value}) {
+      find_uses(rank, tasks, operand);
+      needs->reserve(needs->size() + uses_.size());
+      for (size_t first = 0, last = 0; first < uses_.size(); first = last) {
+        while (last < uses_.size() && uses_[last].same_operand(uses_[first])) ++last;
+        append_needs(rank, operand, std::span(uses_).subspan(first, last - first), needs);
       }
-      present.push_back(whole);
-      present = union_of(std::move(present));
     }
   }
-  count_tiles(uses, std::span(*needs).subspan(first_need));
-}
+
+ private:
+  // Sorted.
+  void find_uses(Rank rank, std::span<const Task> tasks, Operand operand) {
+    uses_.clear();
+    for (const auto& [task_rank, stage, tile] : tasks) {
+      const Span& rows = operand == Operand::query ? tile.queries : tile.keys;
+      if (plan_.placement.row_of(rank, tile.document, rows) >= 0) continue;
+      const HeadRange heads = operand == Operand::query ? tile.heads : plan_.request.shape.kv_heads(tile.heads);
+      uses_.push_back({tile.document, heads, stage, rows});
+    }
+    const auto num_documents = static_cast<size_t>(plan_.request.documents.size());
+    if (num_documents / 16 > uses_.size()) {
+      std::sort(uses_.begin(), uses_.end());
+    } else if (!uses_.empty()) {
+      uses_ = sorted_in_buckets(
+                  std::span(&uses_, 1), num_documents,
+                  [](const OperandUse& use) { return static_cast<size_t>(use.document); }, std::less<>())
+                  .items;
+    }
+  }
+
+  // What the uses of one operand need from elsewhere, once, at the first stage that reads it.
+  void append_needs(Rank rank, Operand operand, std::span<const OperandUse> uses, std::vector<Need>* needs) {
+    const auto& [document, heads, first_stage, first_rows] = uses.front();
+    const size_t first_need = needs->size();
+    const auto own = plan_.placement.spans_of(rank, document);
+    present_.assign(own.begin(), own.end());
+    for (size_t begin = 0; begin < uses.size();) {
+      const int32_t stage = uses[begin].stage;
+      rows_.clear();
+      for (; begin < uses.size() && uses[begin].stage == stage; ++begin) rows_.push_back(uses[begin].rows);
+      unite(&rows_);
+      for (const Span& whole : rows_) {
+        for_each_uncovered(whole, present_, [&](const Span& missing) {
+          for (const auto& [home, piece] : plan_.placement.homes(document, missing)) {
+            needs->push_back(Need{Move{stage, home, rank, operand, document, piece, heads}, 0, stage});
+          }
+        });
+      }
+      if (begin == uses.size()) break;
+      present_.insert(present_.end(), rows_.begin(), rows_.end());
+      unite(&present_);
+    }
+    count_tiles(uses, std::span(*needs).subspan(first_need));
+  }
+
+  // Fills in the needs' num_tiles and last_stage from the uses of their operand.
+  void count_tiles(std::span<const OperandUse> uses, std::span<Need> needs) {
+    rows_.clear();
+    for (const OperandUse& use : uses) rows_.push_back(use.rows);
+    for (const Need& need : needs) rows_.push_back(need.move.rows);
+    unite(&rows_, Join::overlapping);
+    for (const Span& whole : rows_) {
+      int32_t last_stage = 0;
+      for (const OperandUse& use : uses) {
+        if (use.rows.overlaps(whole)) last_stage = std::max(last_stage, use.stage);
+      }
+      for (Need& need : needs) {
+        if (!need.move.rows.overlaps(whole)) continue;
+        need.last_stage = last_stage;
+        for (const OperandUse& use : uses) need.num_tiles += use.rows.overlaps(need.move.rows) ? 1 : 0;
+      }
+    }
+  }
+
+  const Plan& plan_;
+  // Of one operand at a time; here, since most documents are short and memory for each of them takes longer than it.
+  std::vector<OperandUse> uses_;
+  std::vector<Span> present_, rows_;
+};
 
 // Tasks are sorted by rank: the range of one.
 std::pair<size_t, size_t> tasks_of(const std::vector<Task>& tasks, Rank rank) {
@@ -91,69 +172,62 @@ std::pair<size_t, size_t> tasks_of(const std::vector<Task>& tasks, Rank rank) {
   return {static_cast<size_t>(first - tasks.begin()), static_cast<size_t>(last - tasks.begin())};
 }
 
-// Strategies mostly write one rank after another: then only each rank's tasks are sorted.
-void sort_by_rank_and_stage(std::vector<Task>* tasks) {
-  const auto earlier_rank = [](const Task& a, const Task& b) { return a.rank < b.rank; };
-  const auto earlier_stage = [](const Task& a, const Task& b) { return a.stage < b.stage; };
-  if (!std::is_sorted(tasks->begin(), tasks->end(), earlier_rank)) {
-    std::stable_sort(tasks->begin(), tasks->end(), earlier_rank);
-  }
-  for (auto first = tasks->begin(); first != tasks->end();) {
-    const auto last = std::upper_bound(first, tasks->end(), *first, earlier_rank);
-    std::stable_sort(first, last, earlier_stage);
-    first = last;
-  }
+// Tasks of one rank and stage keep their order. REQUIRES: num_stages is set.
+void sort_by_rank_and_stage(Plan* plan) {
+  const auto earlier = [](const Task& a, const Task& b) {
+    return std::tie(a.rank, a.stage) < std::tie(b.rank, b.stage);
+  };
+  if (std::is_sorted(plan->tasks.begin(), plan->tasks.end(), earlier)) return;
+  const auto num_ranks = static_cast<size_t>(plan->request.num_ranks());
+  const auto num_stages = static_cast<size_t>(plan->num_stages);
+  plan->tasks = in_buckets(std::span(&plan->tasks, 1), num_ranks * num_stages, [num_stages](const Task& task) {
+                  return static_cast<size_t>(task.rank) * num_stages + static_cast<size_t>(task.stage);
+                }).items;
 }
 
-// What every rank's tiles read that is not at home there.
-std::vector<Need> find_needs(const Plan& plan) {
-  const int32_t num_ranks = plan.request.num_ranks();
+// Fills in plan->needs: what every rank's tiles read that is not at home there. Appends direct moves to the strategy's,
+// if there are any, where they do not bring it.
+void find_needs(Plan* plan) {
+  const int32_t num_ranks = plan->request.num_ranks();
   std::vector<std::vector<Need>> needs(static_cast<size_t>(num_ranks));
-  std::vector<OperandUse> uses;
+  NeedFinder finder(*plan);
+  BroughtRows brought(*plan);
   for (int32_t r = 0; r < num_ranks; ++r) {
-    const auto [first_task, last_task] = tasks_of(plan.tasks, Rank(r));
-    find_uses(plan, Rank(r), std::span(plan.tasks).subspan(first_task, last_task - first_task), &uses);
-    for (size_t first = 0; first < uses.size();) {
-      size_t last = first + 1;
-      while (last < uses.size() && uses[last].same_operand(uses[first])) ++last;
-      append_needs(plan, Rank(r), std::span(uses).subspan(first, last - first), &needs[static_cast<size_t>(r)]);
-      first = last;
-    }
+    const auto [first_task, last_task] = tasks_of(plan->tasks, Rank(r));
+    auto& of_rank = needs[static_cast<size_t>(r)];
+    finder.append(Rank(r), std::span(plan->tasks).subspan(first_task, last_task - first_task), &of_rank);
+    if (plan->direct) continue;
+    for (const Need& need : of_rank) brought.append_missing(need.move, &plan->moves);
   }
-  return sorted_by_move(plan.num_stages, num_ranks, needs, [](const Need& need) -> const Move& { return need.move; });
+  plan->needs =
+      sorted_by_move(plan->num_stages, num_ranks, needs, [](const Need& need) -> const Move& { return need.move; });
 }
 
-// The strategy's moves, and direct ones for needed rows that it does not bring.
-void complete_moves(Plan* plan) {
-  if (plan->moves.empty()) {
-    plan->moves.reserve(plan->needs.size());
+// Fills in plan->moves, sorted; those of a strategy that writes moves are there.
+void find_moves(Plan* plan) {
+  const auto sort = [plan](std::vector<Move>* moves) {
+    if (std::is_sorted(moves->begin(), moves->end())) return;
+    *moves = sorted_by_move(plan->num_stages, plan->request.num_ranks(), std::span(moves, 1), std::identity());
+  };
+  const std::vector<Move> outputs = find_outputs(plan);
+  std::vector<Move> operands;
+  if (plan->direct) {
+    operands.reserve(plan->needs.size());
     for (const Need& need : plan->needs) {
-      plan->moves.push_back(need.move);
-      if (need.via != Rank(-1)) plan->moves.back().from = need.via;
+      operands.push_back(need.move);
+      if (need.via != Rank(-1)) operands.back().from = need.via;
     }
+  } else {
+    operands = std::move(plan->moves);
+  }
+  if (!plan->direct || !plan->relay_stages.empty()) sort(&operands);
+  if (outputs.empty()) {
+    plan->moves = std::move(operands);
     return;
   }
-  std::map<std::tuple<Rank, Operand, DocumentId>, std::vector<Move>> brought;
-  for (const Move& move : plan->moves) brought[{move.to, move.operand, move.document}].push_back(move);
-  for (const Need& need : plan->needs) {
-    std::vector<Span> present;
-    for (const Move& move : brought[{need.move.to, need.move.operand, need.move.document}]) {
-      if (move.stage <= need.move.stage && move.heads.contains(need.move.heads)) present.push_back(move.rows);
-    }
-    for (const Span& missing : subtract(need.move.rows, union_of(std::move(present)))) {
-      Move direct = need.move;
-      direct.rows = missing;
-      plan->moves.push_back(direct);
-    }
-  }
-}
-
-// Needs are sorted, and so are direct moves that are not relayed.
-void sort_moves(Plan* plan) {
-  std::vector<Move>& moves = plan->moves;
-  const auto sorted = std::is_sorted_until(moves.begin(), moves.end());
-  std::sort(sorted, moves.end());
-  std::inplace_merge(moves.begin(), sorted, moves.end());
+  plan->moves.clear();
+  plan->moves.reserve(operands.size() + outputs.size());
+  std::merge(operands.begin(), operands.end(), outputs.begin(), outputs.end(), std::back_inserter(plan->moves));
 }
 
 // Received operands are kept for backward while they are no more than the largest rank's own: a strategy that relays,
@@ -294,18 +368,16 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   plan->tasks = std::move(draft.tasks);
   plan->moves = std::move(draft.moves);
   plan->direct = plan->moves.empty();
-  sort_by_rank_and_stage(&plan->tasks);
   for (const Task& task : plan->tasks) plan->num_stages = std::max(plan->num_stages, task.stage + 1);
   for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
-  plan->needs = find_needs(*plan);
+  sort_by_rank_and_stage(plan.get());
+  find_needs(plan.get());
   const std::vector<Relay> relays = draft.may_relay && plan->direct ? relay_in_nodes(plan.get()) : std::vector<Relay>{};
   if (!relays.empty()) {
-    plan->needs = find_needs(*plan);
+    find_needs(plan.get());
     name_relays(relays, plan.get());
   }
-  complete_moves(plan.get());
-  add_outputs(plan.get());
-  sort_moves(plan.get());
+  find_moves(plan.get());
   plan->prefetch_all = plan->direct && plan->partials.empty();
   plan->keep_operands = keeps_operands(*plan);
   keep_budget(plan.get());

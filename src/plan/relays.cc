@@ -6,7 +6,7 @@
 #include <span>
 #include <tuple>
 
-#include "plan/move_order.h"
+#include "plan/sorting.h"
 
 namespace evenspan::plan {
 namespace {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <compare>
 #include <cstdint>
+#include <span>
+#include <type_traits>
 #include <vector>
 
 namespace evenspan {
@@ -39,32 +41,46 @@ enum class Join : uint8_t { touching, overlapping };
 
 // Sorts the ranges and joins those that overlap, or also those that only touch; empty ones are dropped.
 template <class R>
-std::vector<R> union_of(std::vector<R> ranges, Join join = Join::touching) {
-  std::erase_if(ranges, [](const R& r) { return r.empty(); });
-  std::sort(ranges.begin(), ranges.end());
-  std::vector<R> joined;
-  for (const R& r : ranges) {
-    if (!joined.empty() && (join == Join::touching ? r.begin <= joined.back().end : r.begin < joined.back().end)) {
-      joined.back().end = std::max(joined.back().end, r.end);
+void unite(std::vector<R>* ranges, Join join = Join::touching) {
+  std::erase_if(*ranges, [](const R& r) { return r.empty(); });
+  if (!std::is_sorted(ranges->begin(), ranges->end())) std::sort(ranges->begin(), ranges->end());
+  size_t num_joined = 0;
+  for (const R& r : *ranges) {
+    R* last = num_joined > 0 ? &(*ranges)[num_joined - 1] : nullptr;
+    if (last != nullptr && (join == Join::touching ? r.begin <= last->end : r.begin < last->end)) {
+      last->end = std::max(last->end, r.end);
     } else {
-      joined.push_back(r);
+      (*ranges)[num_joined++] = r;
     }
   }
-  return joined;
+  ranges->resize(num_joined);
 }
 
-// The parts of `whole` that no range of `cover` (sorted, disjoint) contains, in ascending order.
+// The same, of a copy.
 template <class R>
-std::vector<R> subtract(const R& whole, const std::vector<R>& cover) {
-  std::vector<R> rest;
+std::vector<R> union_of(std::vector<R> ranges, Join join = Join::touching) {
+  unite(&ranges, join);
+  return ranges;
+}
+
+// Calls f(part) for the parts of `whole` that no range of `cover` (sorted, disjoint) contains, in ascending order.
+template <class R, class F>
+void for_each_uncovered(const R& whole, std::type_identity_t<std::span<const R>> cover, F&& f) {
   auto at = whole.begin;
   for (const R& c : cover) {
     if (c.end <= at) continue;
     if (c.begin >= whole.end) break;
-    if (c.begin > at) rest.push_back(R{at, c.begin});
+    if (c.begin > at) f(R{at, c.begin});
     at = std::max(at, c.end);
   }
-  if (at < whole.end) rest.push_back(R{at, whole.end});
+  if (at < whole.end) f(R{at, whole.end});
+}
+
+// These parts.
+template <class R>
+std::vector<R> subtract(const R& whole, std::type_identity_t<std::span<const R>> cover) {
+  std::vector<R> rest;
+  for_each_uncovered(whole, cover, [&rest](const R& part) { rest.push_back(part); });
   return rest;
 }
 

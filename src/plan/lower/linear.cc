@@ -40,7 +40,8 @@ ScanOptions scan_options(const Chain& chain, const Topology& topology, const Att
 }
 
 std::vector<Placement::Piece> pieces_of(const Plan& plan, DocumentId document) {
-  return plan.placement.homes(document, {0, plan.request.documents[document].length});
+  const auto homes = plan.placement.homes(document, {0, plan.request.documents[document].length});
+  return {homes.begin(), homes.end()};
 }
 
 StateTraffic traffic(const Plan& plan, const AttentionShape& shape, const StateOptions& options, bool backward) {

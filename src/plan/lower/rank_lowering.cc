@@ -262,7 +262,7 @@ std::vector<BlockPair> RankLowering::open_holdings(const OperandRows& rows, Join
           copies.push_back(BlockPair{sub_block(holding.first, part, heads, shape_), from.first});
           if (!query) copies.push_back(BlockPair{sub_block(holding.second, part, heads, shape_), from.second});
           if (at_home(document, part)) holding.filled.push_back(part);
-          for (const Span& remaining : subtract(rows, {part})) left.push_back(remaining);
+          for_each_uncovered(rows, std::span(&part, 1), [&left](const Span& remaining) { left.push_back(remaining); });
         }
         rest = std::move(left);
       };

@@ -33,18 +33,21 @@ class Nodes {
 Draft gather_draft(const Request& request, Placement placement, std::vector<Task> tasks) {
   const Nodes nodes(request);
   std::vector<Move> moves;
+  size_t num_spans = 0;
+  for (int32_t r = 0; r < request.num_ranks(); ++r) num_spans += placement.spans(Rank(r)).size();
+  moves.reserve(num_spans * static_cast<size_t>(request.num_ranks() - 1));
   for (int32_t from = 0; from < request.num_ranks(); ++from) {
-    for (const PlacedSpan& placed : placement.spans(Rank(from))) {
-      const auto send = [&](int32_t stage, int32_t via, int32_t to) {
-        if (to == via || to == from) return;
+    const auto send = [&](int32_t stage, int32_t via, int32_t to) {
+      if (to == via || to == from) return;
+      for (const PlacedSpan& placed : placement.spans(Rank(from))) {
         moves.push_back(
             Move{stage, Rank(via), Rank(to), Operand::key_value, placed.document, placed.span, all_kv_heads(request)});
-      };
-      for (int32_t node = 0; node < nodes.num_nodes(); ++node) {
-        const int32_t entry = nodes.entry(node, from);
-        send(1, from, entry);
-        for (int32_t to = nodes.first(node); to < nodes.end(node); ++to) send(entry == from ? 1 : 2, entry, to);
       }
+    };
+    for (int32_t node = 0; node < nodes.num_nodes(); ++node) {
+      const int32_t entry = nodes.entry(node, from);
+      send(1, from, entry);
+      for (int32_t to = nodes.first(node); to < nodes.end(node); ++to) send(entry == from ? 1 : 2, entry, to);
     }
   }
   return Draft{std::move(placement), std::move(tasks), std::move(moves)};
@@ -65,7 +68,7 @@ Draft write_all_gather(const Request& request) {
     for (const PlacedSpan& placed : placement.spans(Rank(r))) {
       std::vector<Span> in_node;
       for (int32_t other = nodes.first(node); other < nodes.end(node); ++other) {
-        const std::vector<Span> spans = placement.spans_of(Rank(other), placed.document);
+        const auto spans = placement.spans_of(Rank(other), placed.document);
         in_node.insert(in_node.end(), spans.begin(), spans.end());
       }
       in_node = union_of(std::move(in_node));
@@ -73,7 +76,7 @@ Draft write_all_gather(const Request& request) {
       const auto add = [&](int32_t stage, const Span& keys) {
         attend(request, Rank(r), stage, placed, keys, all_heads(request), &tasks);
       };
-      const std::vector<Span> own = placement.spans_of(Rank(r), placed.document);
+      const auto own = placement.spans_of(Rank(r), placed.document);
       for (const Span& keys : own) add(0, keys);
       for (const Span& near : in_node) {
         for (const Span& keys : subtract(near.intersect(needed), own)) add(1, keys);

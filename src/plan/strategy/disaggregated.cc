@@ -158,7 +158,10 @@ class Balancer {
   // Keys of a document at a rank: its home, and what came with queries before.
   const std::vector<Span>& present(DocumentId document, int32_t rank) {
     const auto [at, is_new] = present_.emplace(document, std::vector<Span>());
-    if (is_new) at->second = placement_.spans_of(Rank(rank), document);
+    if (is_new) {
+      const auto own = placement_.spans_of(Rank(rank), document);
+      at->second.assign(own.begin(), own.end());
+    }
     return at->second;
   }
 
@@ -202,7 +205,7 @@ Draft write_disaggregated(const Request& request) {
       Placement(request.documents, contiguous_spans(whole_documents(request.documents), request.num_ranks())), {}, {}};
   for (const auto& [queries, rank] : Balancer(request, draft.placement).run()) {
     const int32_t own_stage = draft.placement.row_of(rank, queries.document, queries.span) >= 0 ? 0 : 1;
-    const std::vector<Span> own = draft.placement.spans_of(rank, queries.document);
+    const auto own = draft.placement.spans_of(rank, queries.document);
     const Span needed = needed_keys(request.documents[queries.document], queries.span);
     for (const Span& keys : own) attend(request, rank, own_stage, queries, keys, all_heads(request), &draft.tasks);
     for (const Span& keys : subtract(needed, own)) {
@@ -221,7 +224,7 @@ Traffic disaggregated_traffic(const Request& request, const Placement& placement
     needed[{rank, queries.document}].push_back(needed_keys(request.documents[queries.document], queries.span));
   }
   for (auto& [at, keys] : needed) {
-    const std::vector<Span> own = placement.spans_of(at.first, at.second);
+    const auto own = placement.spans_of(at.first, at.second);
     for (const Span& whole : union_of(std::move(keys))) {
       for (const Span& remote : subtract(whole, own)) num_keys += remote.size();
     }

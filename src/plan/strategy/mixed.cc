@@ -56,7 +56,7 @@ class Writer {
       const bool late = !shared_[group].empty() && before >= pairs / 2;
       before += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span));
       const Document& document = request_.documents[placed.document];
-      const std::vector<Span> own = placement_.spans_of(rank, placed.document);
+      const auto own = placement_.spans_of(rank, placed.document);
       const std::vector<Span> remote = subtract(needed_keys(document, placed.span), own);
       const int32_t stage = late && remote.empty() ? last_stage : 0;
       for (const Span& keys : own) attend(request_, rank, stage, placed, keys, all_heads(request_), &tasks_);

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "evenspan/core/error.h"
+#include "plan/mask_tiles.h"
 #include "plan/solve/stages.h"
 
 namespace evenspan::plan {
@@ -41,9 +42,10 @@ std::vector<std::vector<PlacedSpan>> contiguous_spans(const std::vector<PlacedSp
 
 void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& queries, Span keys, HeadRange heads,
             std::vector<Task>* tasks) {
-  std::vector<Tile> tiles;
-  append_mask_tiles(request.documents[queries.document], queries.document, queries.span, keys, heads, &tiles);
-  for (const Tile& tile : tiles) tasks->push_back(Task{rank, stage, tile});
+  for_each_mask_tile(request.documents[queries.document], queries.document, queries.span, keys, heads,
+                     [&](const Tile& tile) {
+                       tasks->push_back(Task{rank, stage, tile});
+                     });
 }
 
 namespace {
@@ -115,14 +117,20 @@ std::vector<Task> tasks_with_queries_at_home(const Request& request, const Place
 Draft ring_draft(const Request& request, Placement placement) {
   const int32_t num_ranks = placement.num_ranks();
   Draft draft{std::move(placement), {}, {}};
+  size_t num_spans = 0;
+  for (int32_t r = 0; r < num_ranks; ++r) num_spans += draft.placement.spans(Rank(r)).size();
+  draft.moves.reserve(num_spans * static_cast<size_t>(num_ranks - 1));
+  for (int32_t stage = 1; stage < num_ranks; ++stage) {
+    for (int32_t from = 0; from < num_ranks; ++from) {
+      for (const PlacedSpan& keys : draft.placement.spans(Rank((from + 1 - stage + num_ranks) % num_ranks))) {
+        draft.moves.push_back(Move{stage, Rank(from), Rank((from + 1) % num_ranks), Operand::key_value, keys.document,
+                                   keys.span, all_kv_heads(request)});
+      }
+    }
+  }
   for (int32_t r = 0; r < num_ranks; ++r) {
     for (int32_t stage = 0; stage < num_ranks; ++stage) {
-      const Rank origin((r - stage + num_ranks) % num_ranks);
-      for (const PlacedSpan& keys : draft.placement.spans(origin)) {
-        if (stage > 0) {
-          draft.moves.push_back(Move{stage, Rank((r - 1 + num_ranks) % num_ranks), Rank(r), Operand::key_value,
-                                     keys.document, keys.span, all_kv_heads(request)});
-        }
+      for (const PlacedSpan& keys : draft.placement.spans(Rank((r - stage + num_ranks) % num_ranks))) {
         for (const Span& queries : draft.placement.spans_of(Rank(r), keys.document)) {
           attend(request, Rank(r), stage, PlacedSpan{keys.document, queries}, keys.span, all_heads(request),
                  &draft.tasks);
@@ -155,7 +163,7 @@ int64_t remote_key_tokens(const Request& request, const Placement& placement,
       if (!counts(Rank(r), document)) continue;
       needed.push_back(needed_keys(request.documents[document], spans[s].span));
       if (s + 1 < spans.size() && spans[s + 1].document == document) continue;
-      const std::vector<Span> own = placement.spans_of(Rank(r), document);
+      const auto own = placement.spans_of(Rank(r), document);
       for (const Span& keys : union_of(std::move(needed))) {
         for (const Span& remote : subtract(keys, own)) num_tokens += remote.size();
       }

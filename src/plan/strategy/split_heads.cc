@@ -22,6 +22,31 @@ Request group_request(const Request& request, int32_t ranks_per_group) {
   return outer;
 }
 
+namespace {
+
+// A member's part of a group's task.
+void split_task(const Request& request, const Placement& outer, const Task& task, int32_t group_size,
+                const HeadSplit& split, int32_t member, std::vector<Task>* tasks) {
+  const Rank rank(task.rank * group_size + member);
+  Tile tile = task.tile;
+  tile.heads = split.heads(member);
+  if (split.num_row_parts == 1) {
+    tasks->push_back(Task{rank, task.stage, tile});
+    return;
+  }
+  // Row parts are cut from the spans of the outer placement, the same for every tile of a row.
+  for (const Placement::Piece& home : outer.homes(tile.document, tile.queries)) {
+    for (const Span& whole : outer.spans_of(home.rank, tile.document)) {
+      for (const Span& rows : split.rows(member, whole)) {
+        attend(request, rank, task.stage, PlacedSpan{tile.document, rows.intersect(home.span)}, tile.keys, tile.heads,
+               tasks);
+      }
+    }
+  }
+}
+
+}  // namespace
+
 Draft split_heads(const Request& request, const Draft& outer, int32_t group_size) {
   const HeadSplit split = head_split(request, group_size);
   const int32_t num_groups = outer.placement.num_ranks();
@@ -30,24 +55,12 @@ Draft split_heads(const Request& request, const Draft& outer, int32_t group_size
     for (auto& part : contiguous_spans(outer.placement.spans(Rank(g)), group_size)) spans.push_back(std::move(part));
   }
   Draft draft{Placement(request.documents, std::move(spans)), {}, {}};
-  for (const Task& task : outer.tasks) {
-    const DocumentId document = task.tile.document;
+  if (split.num_row_parts == 1) draft.tasks.reserve(outer.tasks.size() * static_cast<size_t>(group_size));
+  for (auto first = outer.tasks.begin(), last = first; first != outer.tasks.end(); first = last) {
+    while (last != outer.tasks.end() && last->rank == first->rank) ++last;
     for (int32_t member = 0; member < group_size; ++member) {
-      const Rank rank(task.rank * group_size + member);
-      Tile tile = task.tile;
-      tile.heads = split.heads(member);
-      if (split.num_row_parts == 1) {
-        draft.tasks.push_back(Task{rank, task.stage, tile});
-        continue;
-      }
-      // Row parts are cut from the spans of the outer placement, the same for every tile of a row.
-      for (const Placement::Piece& home : outer.placement.homes(document, tile.queries)) {
-        for (const Span& whole : outer.placement.spans_of(home.rank, document)) {
-          for (const Span& rows : split.rows(member, whole)) {
-            attend(request, rank, task.stage, PlacedSpan{document, rows.intersect(home.span)}, tile.keys, tile.heads,
-                   &draft.tasks);
-          }
-        }
+      for (auto task = first; task != last; ++task) {
+        split_task(request, outer.placement, *task, group_size, split, member, &draft.tasks);
       }
     }
   }
@@ -89,7 +102,7 @@ Traffic split_heads_traffic(const Request& request, const Placement& placement, 
       const DocumentId document = of_group[i].document;
       std::vector<Span> spans;
       for (; i < of_group.size() && of_group[i].document == document; ++i) spans.push_back(of_group[i].span);
-      const std::vector<Span> own = placement.spans_of(Rank(r), document);
+      const auto own = placement.spans_of(Rank(r), document);
       std::vector<Span> needed;
       for (const Span& whole : union_of(std::move(spans))) {
         for (const Span& rows : split.rows(r % group_size, whole)) {

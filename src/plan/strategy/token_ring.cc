@@ -1,7 +1,7 @@
 // TokenRing (arXiv 2412.20501): keys and values stay at home. Queries go around the ring, one hop a stage, as far as
 // somebody's keys still wait for them, and each rank's partial outputs go straight back to their homes, under the tiles
 // of the next stage. Zigzag chunks make causal work even.
-#include <map>
+#include <span>
 
 #include "plan/strategy/parts.h"
 #include "plan/strategy/table.h"
@@ -9,7 +9,7 @@
 namespace evenspan::plan {
 namespace {
 
-using Rows = std::map<DocumentId, std::vector<Span>>;
+using Rows = std::vector<PlacedSpan>;  // sorted by document
 
 // The rows of `queries` that may see some of `keys`.
 Span seeing_rows(const Document& document, Span queries, Span keys) {
@@ -26,24 +26,54 @@ Span seeing_rows(const Document& document, Span queries, Span keys) {
   return {};
 }
 
+// Calls f(document, of_a, of_b) for each document of either, with its rows in both.
+template <class F>
+void for_each_document(std::span<const PlacedSpan> a, std::span<const PlacedSpan> b, F&& f) {
+  const auto take = [](std::span<const PlacedSpan>* rows, DocumentId document) {
+    size_t count = 0;
+    while (count < rows->size() && (*rows)[count].document == document) ++count;
+    const auto taken = rows->first(count);
+    *rows = rows->subspan(count);
+    return taken;
+  };
+  while (!a.empty() || !b.empty()) {
+    const DocumentId document =
+        b.empty() || (!a.empty() && a.front().document < b.front().document) ? a.front().document : b.front().document;
+    const auto of_a = take(&a, document);
+    f(document, of_a, take(&b, document));
+  }
+}
+
+// Rows of either, joined.
+Rows join(const Rows& a, const Rows& b) {
+  Rows joined;
+  joined.reserve(a.size() + b.size());
+  std::vector<Span> spans;
+  for_each_document(a, b, [&](DocumentId document, std::span<const PlacedSpan> of_a, std::span<const PlacedSpan> of_b) {
+    spans.clear();
+    for (const PlacedSpan& rows : of_a) spans.push_back(rows.span);
+    for (const PlacedSpan& rows : of_b) spans.push_back(rows.span);
+    unite(&spans);
+    for (const Span& span : spans) joined.push_back(PlacedSpan{document, span});
+  });
+  return joined;
+}
+
 // Rows that `home` holds and that may see keys of `other`.
 Rows rows_seeing(const Request& request, const Placement& placement, Rank home, Rank other) {
   Rows rows;
   for (const PlacedSpan& queries : placement.spans(home)) {
     for (const Span& keys : placement.spans_of(other, queries.document)) {
       const Span seeing = seeing_rows(request.documents[queries.document], queries.span, keys);
-      if (!seeing.empty()) rows[queries.document].push_back(seeing);
+      if (!seeing.empty()) rows.push_back(PlacedSpan{queries.document, seeing});
     }
   }
-  for (auto& [document, spans] : rows) spans = union_of(std::move(spans));
-  return rows;
+  return join(rows, {});
 }
 
 int64_t num_rows(const Rows& rows) {
   int64_t count = 0;
-  for (const auto& [document, spans] : rows) {
-    for (const Span& span : spans) count += span.size();
-  }
+  for (const PlacedSpan& placed : rows) count += placed.span.size();
   return count;
 }
 
@@ -55,11 +85,7 @@ void for_each_hop(const Request& request, const Placement& placement, int32_t ho
   Rows travelling;
   for (int32_t stage = num_ranks - 1; stage > 0; --stage) {
     const Rows here = rows_seeing(request, placement, Rank(home), Rank((home + stage) % num_ranks));
-    for (const auto& [document, spans] : here) {
-      auto& all = travelling[document];
-      all.insert(all.end(), spans.begin(), spans.end());
-      all = union_of(std::move(all));
-    }
+    travelling = join(travelling, here);
     f(stage, here, travelling);
   }
 }
@@ -80,10 +106,8 @@ Draft write_token_ring(const Request& request) {
     }
     for_each_hop(request, draft.placement, home, [&](int32_t stage, const Rows&, const Rows& travelling) {
       const Rank from((home + stage - 1) % num_ranks), to((home + stage) % num_ranks);
-      for (const auto& [document, spans] : travelling) {
-        for (const Span& rows : spans) {
-          draft.moves.push_back(Move{stage, from, to, Operand::query, document, rows, all_heads(request)});
-        }
+      for (const auto& [document, rows] : travelling) {
+        draft.moves.push_back(Move{stage, from, to, Operand::query, document, rows, all_heads(request)});
       }
     });
   }

@@ -32,7 +32,7 @@ Traffic usp_traffic(const Request& request, const Placement& placement) {
       for (int32_t member = first; member < first + group_size; ++member) {
         for (const Span& span : placement.spans_of(Rank(member), DocumentId(d))) group_spans.push_back(span);
       }
-      const std::vector<Span> own = placement.spans_of(Rank(r), DocumentId(d));
+      const auto own = placement.spans_of(Rank(r), DocumentId(d));
       for (const Span& whole : union_of(std::move(group_spans))) {
         for (const Span& rows : split.rows(r % group_size, whole)) {
           for (const Span& remote : subtract(rows, own)) elements += remote.size() * 2 * heads.size();
