@@ -68,7 +68,7 @@ def main() -> None:
         ratios = []
         for model in arguments.models.split(","):
             steps = run(arguments, path, model)["steps"]
-            bound = sum(step["lower_bound"] for step in steps) / len(steps)
+            bound = sum(step["lower_bound"]["seconds"] for step in steps) / len(steps)
             seconds = dict.fromkeys(planners, 0.0)
             for step in steps:
                 for plan in step["plans"]:
