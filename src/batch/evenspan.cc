@@ -12,10 +12,11 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr int64_t kBatchesTried = 2;  // numbers of micro-batches, from the least on
-constexpr int64_t kLeastPlaces = 64;  // where micro-batches may end, and how many more for each micro-batch
+constexpr int64_t kBatchesTried = 2;   // numbers of micro-batches, from the least on
+constexpr int64_t kLeastPlaces = 128;  // where micro-batches may end, and how many more for each micro-batch
 constexpr int64_t kPlacesOfBatch = 8;
-constexpr double kFills[] = {1, 0.99, 0.97, 0.94, 0.9, 0.85};  // of memory, that compositions are tried with
+// Of the memory that even micro-batches leave, how much the fullest may have: compositions are tried with each.
+constexpr double kFills[] = {1, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.03};
 
 struct Cuts {
   std::vector<size_t> ends;       // of the micro-batches, among the documents; empty: there are none
@@ -45,6 +46,8 @@ class Composition {
     const size_t m = places_.size();
     seconds_.assign(m * m, -1);
   }
+
+  double tokens() const { return static_cast<double>(tokens_.back()); }
 
   // `num_batches` micro-batches of at most `fill` of the memory, with the least sum of estimates.
   Cuts cut(int64_t num_batches, double fill) {
@@ -133,8 +136,9 @@ PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, co
   for (int64_t count = least; count <= most; ++count) {
     if (count >= least + kBatchesTried && !best.plan.micro_batches.empty()) break;
     std::vector<size_t> before;
-    for (const double fill : kFills) {
-      const Cuts cuts = composition.cut(count, fill);
+    const double even = composition.tokens() / static_cast<double>(count * cost.cluster_tokens());
+    for (const double part : kFills) {
+      const Cuts cuts = composition.cut(count, even + (1 - even) * part);
       if (cuts.ends.empty() || cuts.ends == before) continue;
       before = cuts.ends;
       StepPlan plan;
