@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evenspan._errors import Error
 
-COMMANDS = ("plan", "verify", "simulate", "explain", "strategies", "completion")
+COMMANDS = ("plan", "verify", "simulate", "explain", "batch", "strategies", "completion")
 
 
 def _folders() -> Iterator[Path]:
