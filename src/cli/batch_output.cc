@@ -14,9 +14,6 @@ namespace evenspan::cli {
 namespace {
 
 std::string gigabytes(double bytes) { return fixed(1e-9 * bytes, 1) + " GB"; }
-std::string counted(int64_t count, const std::string& what) {
-  return grouped(count) + " " + what + (count == 1 ? "" : "s");
-}
 
 // What the steps have of a planner, or of the bound.
 template <class Value>
@@ -71,6 +68,24 @@ std::vector<std::string> planner_row(const BatchReport& report, size_t p) {
     if (report.steps.size() > 1) row.push_back(fixed(most(planning), 1));
   }
   return row;
+}
+
+// Ranks, and how many documents are on so many; from most ranks on.
+using DocumentsOn = std::map<int64_t, int64_t, std::greater<>>;
+
+// "1 on 13, 2 on 4, 24 on 2"; of many sizes the largest and the smallest ones.
+std::string groups_text(const DocumentsOn& on) {
+  constexpr size_t kMostSizes = 6;
+  const size_t left_out = on.size() > kMostSizes + 1 ? on.size() - kMostSizes : 0;
+  std::string text;
+  size_t i = 0;
+  for (const auto& [ranks, count] : on) {
+    const size_t at = i++;
+    if (left_out > 0 && at == kMostSizes / 2) text += join_text(", ", left_out, " more sizes");
+    if (left_out > 0 && at >= kMostSizes / 2 && at < kMostSizes / 2 + left_out) continue;
+    text += (text.empty() ? "" : ", ") + join_text(count, " on ", ranks);
+  }
+  return text;
 }
 
 // "39 steps of 512 documents, 1,568,902 tokens a step in the mean; the last 32 documents fill no step".
@@ -130,10 +145,14 @@ std::vector<std::string> batch_heading(const BatchReport& report) {
   const auto bound = [&](auto&& part) {
     return fixed(mean(values_of(report, [&](const BatchStep& step) { return part(step.bound); })), 3);
   };
+  const double batches = mean(
+      values_of(report, [](const BatchStep& step) { return static_cast<double>(step.bound.least_micro_batches); }));
+  const bool several = report.steps.size() > 1;
   lines.push_back("No plan takes less than " + bound([](const auto& b) { return b.seconds; }) + " s" +
-                  (report.steps.size() > 1 ? " a step in the mean, " : ", ") +
-                  bound([](const auto& b) { return b.work_seconds; }) + " of work and " +
-                  bound([](const auto& b) { return b.exchange_seconds; }) + " of all-to-alls");
+                  (several ? " a step in the mean: " : ": ") + bound([](const auto& b) { return b.work_seconds; }) +
+                  " of work, " + bound([](const auto& b) { return b.exchange_seconds; }) + " of all-to-alls and " +
+                  fixed(batches * machine.cost.micro_batch_seconds, 3) + " of " +
+                  fixed(batches, several ? 1 : 0) + (batches == 1 ? " micro-batch" : " micro-batches"));
   return lines;
 }
 
@@ -177,7 +196,7 @@ std::vector<std::vector<std::string>> micro_batch_rows(const BatchOutcome& outco
   for (size_t b = 0; b < outcome.planned.plan.micro_batches.size(); ++b) {
     const std::vector<batch::Share>& shares = outcome.planned.plan.micro_batches[b].shares;
     const batch::MicroBatchCost& cost = outcome.cost.micro_batches[b];
-    std::map<int64_t, int64_t, std::greater<>> on;  // ranks: documents on so many
+    DocumentsOn on;
     int64_t documents = 0, tokens = 0, longest = 0;
     for (size_t begin = 0, end = 0; begin < shares.size(); begin = end) {
       while (end < shares.size() && shares[end].document == shares[begin].document) ++end;
@@ -187,12 +206,10 @@ std::vector<std::vector<std::string>> micro_batch_rows(const BatchOutcome& outco
       tokens += length;
       longest = std::max(longest, length);
     }
-    std::string groups;
-    for (const auto& [ranks, count] : on) groups += (groups.empty() ? "" : ", ") + join_text(count, " on ", ranks);
     const double busy = std::accumulate(cost.rank_seconds.begin(), cost.rank_seconds.end(), 0.0);
     const double idle = 1 - busy / (cost.seconds * static_cast<double>(cost.rank_seconds.size()));
     rows.push_back({join_text(b), grouped(documents), grouped(tokens), grouped(longest), fixed(cost.seconds, 3),
-                    fixed(100 * std::max(idle, 0.0), 1), groups});
+                    fixed(100 * std::max(idle, 0.0), 1), groups_text(on)});
   }
   return rows;
 }

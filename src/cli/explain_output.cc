@@ -24,9 +24,6 @@ constexpr size_t kMostGroups = 12;
 
 std::string milliseconds(double seconds) { return fixed(1e3 * std::max(seconds, 0.0), 3); }
 std::string megabytes(int64_t bytes) { return fixed(1e-6 * static_cast<double>(bytes), 1); }
-std::string counted(int64_t number, const std::string& what) {
-  return grouped(number) + " " + what + (number == 1 ? "" : "s");
-}
 // "2.5" or "1.0 to 2.5".
 std::string range(const std::string& from, const std::string& to) { return from == to ? from : from + " to " + to; }
 

@@ -6,9 +6,9 @@
 #include <charconv>
 #include <iostream>
 #include <limits>
-#include <sstream>
 #include <string_view>
 
+#include "cli/table.h"
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"
@@ -19,19 +19,7 @@ namespace {
 constexpr size_t kHelpColumn = 26;
 
 // Broken into lines that fit beside the names of the options.
-std::string wrapped(const std::string& text) {
-  constexpr size_t kWidth = 120 - kHelpColumn;
-  std::string lines;
-  size_t used = 0;
-  std::istringstream words(text);
-  for (std::string word; words >> word; used += word.size()) {
-    const bool fits = used + 1 + word.size() <= kWidth;
-    if (used > 0) lines += fits ? ' ' : '\n';
-    used = used > 0 && fits ? used + 1 : 0;
-    lines += word;
-  }
-  return lines;
-}
+std::string beside_names(const std::string& text) { return wrapped(text, 120 - kHelpColumn); }
 
 // The short forms of all commands.
 constexpr std::pair<std::string_view, std::string_view> kShort[] = {
@@ -96,7 +84,7 @@ void Options::add(const std::string& name, const std::string& value, const std::
                   const std::string& by_default, F&& set) {
   std::string note = by_default.empty() ? "" : " (default " + by_default + ")";
   if (std::find(required_.begin(), required_.end(), name) != required_.end()) note = " (required)";
-  app_->add_option_function<std::string>(with_short(name), std::forward<F>(set), wrapped(help + note))
+  app_->add_option_function<std::string>(with_short(name), std::forward<F>(set), beside_names(help + note))
       ->type_name(value);
 }
 
@@ -124,7 +112,7 @@ void Options::bytes(const std::string& name, const std::string& help, int64_t* v
 }
 
 void Options::flag(const std::string& name, const std::string& help, bool* variable) {
-  app_->add_flag(with_short(name), *variable, wrapped(help));
+  app_->add_flag(with_short(name), *variable, beside_names(help));
 }
 
 bool Options::parse(const Arguments& arguments) {

@@ -55,11 +55,13 @@ std::string plan_table(const plan::Plan& plan, const plan::Metrics& metrics, con
     beside_ring = join_text(fixed(percent, 2), " % of the ", grouped(metrics.ring_bytes_total), " bytes of a ring");
   }
   const plan::AttentionShape& shape = request.shape;
-  return join_text(request.options.strategy, ": ", grouped(request.documents.size()), " documents, ",
-                   grouped(num_tokens), " tokens on ", request.num_ranks(), " ranks (",
+  return join_text(request.options.strategy, ": ", counted(request.documents.size(), "document"), ", ",
+                   counted(num_tokens, "token"), " on ", counted(request.num_ranks(), "rank"), " (",
                    request.topology.ranks_per_node(), " a node), ", shape.num_heads, " heads, ", shape.num_kv_heads,
                    " kv heads of ", shape.head_dim, ", ", to_string(shape.element), ", ", to_string(mask), "\n\n",
                    aligned(rows), "\nThe last line has max / mean. One layer's forward sends ", beside_ring, ".\n",
+                   "work s: modelled seconds of all layers, forward and backward. sent bytes: keys and values, and "
+                   "queries and\noutputs too where they travel, as where ranks split heads.\n",
                    bound_line(metrics.bound), "\nPlanned in ", fixed(1e3 * planning_seconds, 2), " ms.\n");
 }
 

@@ -42,9 +42,10 @@ std::string choice_text(const simulate::Choice& choice) {
     const std::string item = join_text(name_of(c.strategy, c.ranks_per_group), " ", milliseconds(c.step_seconds));
     add(c.simulated ? &beaten : &bounded, item);
   }
-  return join_text("\nauto is ", name_of(choice.options.strategy, choice.options.ranks_per_group),
-                   ". Simulated, step ms: ", beaten,
-                   bounded.empty() ? "." : ". Not simulated, since at least: " + bounded + ".", "\n");
+  const std::string text = join_text("auto is ", name_of(choice.options.strategy, choice.options.ranks_per_group),
+                                     ". Simulated, step ms: ", beaten,
+                                     bounded.empty() ? "." : ". Not simulated, since at least: " + bounded + ".");
+  return "\n" + wrapped(text, 120) + "\n";
 }
 
 Json choice_json(const simulate::Choice& choice) {
@@ -147,9 +148,9 @@ std::string model_words(const simulate::Model& model) {
 
 std::string simulation_heading(const simulate::Scenario& scenario, const SimulationTitle& title) {
   const plan::Topology& topology = scenario.machine.topology;
-  return join_text(scenario.profile.name, ": ", grouped(title.num_documents), " documents, ", grouped(title.num_tokens),
-                   " tokens on ", topology.num_ranks, " ranks (", topology.ranks_per_node(), " a node), ",
-                   model_words(scenario.model), ", ", title.mask);
+  return join_text(scenario.profile.name, ": ", counted(title.num_documents, "document"), ", ",
+                   counted(title.num_tokens, "token"), " on ", counted(topology.num_ranks, "rank"), " (",
+                   topology.ranks_per_node(), " a node), ", model_words(scenario.model), ", ", title.mask);
 }
 
 std::string simulation_table(const simulate::Scenario& scenario, const SimulationTitle& title,

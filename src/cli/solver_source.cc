@@ -35,7 +35,8 @@ std::vector<std::string> usual_paths() {
 
 batch::SolverSource solver_source(const std::string& path) {
   return [path, solver = std::shared_ptr<batch::MilpSolver>()]() mutable -> batch::MilpSolver& {
-    if (!solver) solver = highs::open_solver(path.empty() ? usual_paths() : std::vector{path});
+    // Absolute, since a name without a slash would be looked for among the system's libraries.
+    if (!solver) solver = highs::open_solver(path.empty() ? usual_paths() : std::vector{fs::absolute(path).string()});
     return *solver;
   };
 }

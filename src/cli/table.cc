@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <sstream>
 
+#include "evenspan/core/grouped.h"
+
 namespace evenspan::cli {
 
 std::string fixed(double number, int digits) {
@@ -10,6 +12,23 @@ std::string fixed(double number, int digits) {
   out.precision(digits);
   out << std::fixed << number;
   return out.str();
+}
+
+std::string counted(int64_t number, const std::string& what) {
+  return grouped(number) + " " + what + (number == 1 ? "" : "s");
+}
+
+std::string wrapped(const std::string& text, size_t width) {
+  std::string lines;
+  size_t used = 0;
+  std::istringstream words(text);
+  for (std::string word; words >> word; used += word.size()) {
+    const bool fits = used + 1 + word.size() <= width;
+    if (used > 0) lines += fits ? ' ' : '\n';
+    used = used > 0 && fits ? used + 1 : 0;
+    lines += word;
+  }
+  return lines;
 }
 
 std::string aligned(const std::vector<std::vector<std::string>>& rows) {

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -138,11 +139,26 @@ def test_table(evenspan: Run) -> None:
     assert lines[heading].split()[:4] == ["planner", "step", "s", "of"]
     assert [line.split()[0] for line in lines[heading + 1 : heading + 4]] == ["auto", "homogeneous", "static"]
     assert max(map(len, lines)) <= 120
+    bound = re.search(
+        r"less than (\S+) s a step in the mean: (\S+) of work, (\S+) of all-to-alls and (\S+) of ", lines[4]
+    )
+    assert bound and float(bound[1]) == pytest.approx(sum(map(float, bound.groups()[1:])), abs=2e-3)
     assert "micro-batch  documents" not in "\n".join(lines)
     one = evenspan(*words, "--first-step", 1, "--num-steps", 1).stdout
     assert "\nStep 1 of steps 0 to 2, 30 documents a step; " in one
     assert one.count("micro-batch  documents  tokens  longest") == 3
     assert one.count("\nauto:\n") == 1
+
+
+def test_many_sizes_of_groups_are_short(evenspan: Run) -> None:
+    """Once a column of more than 230 characters."""
+    words = ["batch", "--lengths", ROOT / "bench" / "data" / "prolong_20000.txt", "--ranks", 64, "--planner", "auto"]
+    done = evenspan(*words, "--memory-bytes", "80GiB", "--global-batch-documents", 512, "--num-steps", 1)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r" \d+ on \d+, \d+ on \d+, \d+ on \d+, \d+ more sizes, \d+ on \d+, \d+ on \d+, \d+ on \d+\n", done.stdout
+    )
+    assert max(map(len, done.stdout.splitlines())) <= 140
 
 
 def test_the_same_input_gives_the_same_output(evenspan: Run, tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ def test_where_the_library_is_found(evenspan: Run, tmp_path: Path, monkeypatch: 
     folder = Path(highsbox.__file__).parent / "highs_dist" / "lib"
     assert evenspan("batch", *WORDS, stdin=LENGTHS).returncode == 0  # that of the interpreter of the build
     assert evenspan("batch", *WORDS, "--highs", folder / "libhighs.so", stdin=LENGTHS).returncode == 0
+    # A name without a slash is a file, too: once it was looked for among the system's libraries.
+    (tmp_path / "libother.so").symlink_to(folder / "libhighs.so")
+    assert evenspan("batch", *WORDS, "--highs", "libother.so", stdin=LENGTHS).returncode == 0
+    (tmp_path / "l.txt").write_text("5\n")
+    done = evenspan("batch", *WORDS, "--highs", "l.txt", stdin=LENGTHS)
+    assert done.returncode == 2 and f"{tmp_path}/l.txt: file too short" in done.stderr
     # A wheel has bin/ beside lib/python3.N/site-packages/, whatever the program was built with.
     (tmp_path / "bin").mkdir()
     binary = Path(shutil.copy(BINARY, tmp_path / "bin"))

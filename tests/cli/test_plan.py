@@ -249,6 +249,8 @@ def test_table(evenspan: Run) -> None:
     assert lines[2].split() == ["rank", "tokens", "/", "mean", "work", "s", "/", "mean", "sent", "bytes"]
     assert [line.split()[0] for line in lines[3:12]] == [*"01234567", "all"]
     assert "bytes of a ring" in done.stdout
+    assert "\nwork s: modelled seconds of all layers, " in done.stdout
+    assert "sent bytes: keys and values, and queries and\noutputs too" in done.stdout
 
 
 def test_lengths_from_plain_gzip_and_standard_input_are_the_same(evenspan: Run, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_text_goes_through_a_pipe(evenspan: Run, text: str) -> None:
     done = evenspan("plan", "--lengths", "-", "--ranks", 2, "--text", "-", stdin="40\n")
     assert done.returncode == 0, done.stderr
     assert done.stdout == text
-    assert done.stderr.startswith("mixed: 1 documents")
+    assert done.stderr.startswith("mixed: 1 document, 40 tokens on 2 ranks")
 
 
 def line_of(text: str, pattern: str) -> int:
