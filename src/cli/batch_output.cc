@@ -151,8 +151,8 @@ std::vector<std::string> batch_heading(const BatchReport& report) {
   lines.push_back("No plan takes less than " + bound([](const auto& b) { return b.seconds; }) + " s" +
                   (several ? " a step in the mean: " : ": ") + bound([](const auto& b) { return b.work_seconds; }) +
                   " of work, " + bound([](const auto& b) { return b.exchange_seconds; }) + " of all-to-alls and " +
-                  fixed(batches * machine.cost.micro_batch_seconds, 3) + " of " +
-                  fixed(batches, several ? 1 : 0) + (batches == 1 ? " micro-batch" : " micro-batches"));
+                  fixed(batches * machine.cost.micro_batch_seconds, 3) + " of " + fixed(batches, several ? 1 : 0) +
+                  (batches == 1 ? " micro-batch" : " micro-batches"));
   return lines;
 }
 
