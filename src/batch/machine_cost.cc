@@ -57,9 +57,11 @@ Cost machine_cost(const simulate::Scenario& scenario, int64_t memory_bytes, Stat
   if (memory_bytes < 1) fail_invalid("[batch] a rank has ", memory_bytes, " bytes of memory; give at least 1");
   const double room = std::floor((static_cast<double>(memory_bytes) - states) / token);
   if (room < 1) {
+    const double gibibytes = std::ceil((states + token) / static_cast<double>(int64_t{1} << 30));
     fail(ErrorKind::resource, "[batch] a rank has ", memory_bytes, " bytes of memory; the model's states take ",
          std::llround(states), " of them and a token ", std::llround(token), ": give at least ",
-         std::llround(states + token), " bytes, shard more of the states, or use more ranks");
+         std::llround(states + token), " bytes (", std::llround(gibibytes), "GiB), ",
+         layout == StateLayout::sharded_optimizer ? "shard the states as \"all\", " : "", "or use more ranks");
   }
   Cost cost;
   cost.num_ranks = topology.num_ranks;

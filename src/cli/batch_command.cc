@@ -1,6 +1,7 @@
 // evenspan batch: which documents of a global batch share a micro-batch, on which ranks, and what the step takes.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <iostream>
 
 #include "cli/batch_options.h"
@@ -78,6 +79,13 @@ BatchMachine read_batch_machine(const Options& options, BatchArguments* argument
   return out;
 }
 
+// Of a rank, so that all ranks together hold a document of so many tokens; rounded up.
+int64_t memory_gibibytes(int64_t tokens, const BatchMachine& machine) {
+  const auto share = static_cast<double>((tokens + machine.cost.num_ranks - 1) / machine.cost.num_ranks);
+  const double bytes = machine.state_bytes + share * machine.token_bytes;
+  return static_cast<int64_t>(std::ceil(bytes / static_cast<double>(int64_t{1} << 30)));
+}
+
 std::vector<int64_t> read_documents(const BatchArguments& arguments, BatchMachine* machine) {
   const std::string name = arguments.request.lengths == "-" ? "standard input" : arguments.request.lengths;
   std::vector<int64_t> lengths = read_lengths(arguments.request.lengths, name);
@@ -96,7 +104,13 @@ std::vector<int64_t> read_documents(const BatchArguments& arguments, BatchMachin
     lengths = batch::published_lengths(lengths, arguments.context_limit);
     machine->num_long_documents = static_cast<int64_t>(all - lengths.size());
   }
-  batch::check_documents(lengths, machine->cost);
+  try {
+    batch::check_documents(lengths, machine->cost);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::resource || !machine->model) throw;
+    fail(ErrorKind::resource, error.what(), "; the longest document needs --memory-bytes ",
+         memory_gibibytes(*std::max_element(lengths.begin(), lengths.end()), *machine), "GiB");
+  }
   return lengths;
 }
 

@@ -122,7 +122,7 @@ void declare_batch_options(Options* options, BatchArguments* arguments) {
   declare_machine(options, &arguments->request, &arguments->scenario, "Llama 3 8B");
   declare_dtype(options, &arguments->request);
   options->bytes("--memory-bytes", "Memory of a rank, such as 80GiB; required but with --constants",
-                 &arguments->memory_bytes);
+                 &arguments->memory_bytes, Default::hidden);
   options->text(
       "--states", "LAYOUT",
       "What is divided over all ranks: optimizer, the optimiser's states alone; or all, weights and gradients "

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <iostream>
 #include <limits>
@@ -47,8 +48,22 @@ T parse_number(const std::string& name, const std::string& text, const char* wha
   return value;
 }
 
+// "; did you mean '80GiB'?" for 80G, 80GB, 80gib and 80 GiB; else nothing.
+std::string bytes_hint(const std::string& text) {
+  const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+  std::string unit;
+  for (const char c : text.substr(digits)) {
+    if (c != ' ') unit += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  if (digits == 0 || unit.empty() || std::string_view("KMG").find(unit[0]) == std::string_view::npos) return "";
+  const std::string rest = unit.substr(1);
+  if (rest != "" && rest != "B" && rest != "IB") return "";
+  return "; did you mean '" + text.substr(0, digits) + unit[0] + "iB'?";
+}
+
 int64_t parse_bytes(const std::string& name, const std::string& text) {
-  constexpr const char* kWhat = "a number of bytes, such as 1000, 64KiB, 8MiB or 2GiB";
+  const std::string what =
+      "a whole number of bytes, KiB, MiB or GiB, such as 1000, 64KiB, 8MiB or 2GiB" + bytes_hint(text);
   int64_t unit = 1;
   std::string number = text;
   for (const auto& [suffix, bytes] : {std::pair<const char*, int64_t>{"KiB", int64_t{1} << 10},
@@ -58,7 +73,7 @@ int64_t parse_bytes(const std::string& name, const std::string& text) {
     unit = bytes;
     number.resize(text.size() - 3);
   }
-  const auto count = parse_number<int64_t>(name, number, kWhat);
+  const auto count = parse_number<int64_t>(name, number, what.c_str());
   if (count > std::numeric_limits<int64_t>::max() / unit) {
     fail_invalid("[options] ", name, " is ", quoted(text), ", beyond ", std::numeric_limits<int64_t>::max(), " bytes");
   }
@@ -88,12 +103,14 @@ void Options::add(const std::string& name, const std::string& value, const std::
       ->type_name(value);
 }
 
-void Options::text(const std::string& name, const std::string& value, const std::string& help, std::string* variable) {
-  add(name, value, help, *variable, [variable](const std::string& text) { *variable = text; });
+void Options::text(const std::string& name, const std::string& value, const std::string& help, std::string* variable,
+                   Default said) {
+  add(name, value, help, said == Default::shown ? *variable : "",
+      [variable](const std::string& text) { *variable = text; });
 }
 
-void Options::integer(const std::string& name, const std::string& help, int32_t* variable) {
-  add(name, "N", help, join_text(*variable),
+void Options::integer(const std::string& name, const std::string& help, int32_t* variable, Default said) {
+  add(name, "N", help, said == Default::shown ? join_text(*variable) : "",
       [=](const std::string& text) { *variable = parse_number<int32_t>(name, text, "a whole number"); });
 }
 
@@ -107,8 +124,9 @@ void Options::number(const std::string& name, const std::string& help, double* v
       [=](const std::string& text) { *variable = parse_number<double>(name, text, "a number"); });
 }
 
-void Options::bytes(const std::string& name, const std::string& help, int64_t* variable) {
-  add(name, "BYTES", help, join_text(*variable), [=](const std::string& text) { *variable = parse_bytes(name, text); });
+void Options::bytes(const std::string& name, const std::string& help, int64_t* variable, Default said) {
+  add(name, "BYTES", help, said == Default::shown ? join_text(*variable) : "",
+      [=](const std::string& text) { *variable = parse_bytes(name, text); });
 }
 
 void Options::flag(const std::string& name, const std::string& help, bool* variable) {

@@ -27,6 +27,12 @@ struct OptionList {
 // Declared one by one, each with the variable that it sets; what the variable holds before is the default, which the
 // help shows. A name is "--name" for an option or "NAME" for an argument without a dash; the common ones have a short
 // form as well, the same in every command. Variables outlive the object.
+// Whether the help says a variable's first value.
+enum class Default {
+  shown,
+  hidden,  // it only means that the option was not given
+};
+
 class Options {
  public:
   // `name` is "evenspan plan"; `examples` stands at the end of the help; the options named in `required` must be given.
@@ -36,11 +42,13 @@ class Options {
   Options(Options&&) noexcept;
 
   // `value` says in the help what a user writes after the name, `help` what it does.
-  void text(const std::string& name, const std::string& value, const std::string& help, std::string* variable);
-  void integer(const std::string& name, const std::string& help, int32_t* variable);
+  void text(const std::string& name, const std::string& value, const std::string& help, std::string* variable,
+            Default said = Default::shown);
+  void integer(const std::string& name, const std::string& help, int32_t* variable, Default said = Default::shown);
   void integer(const std::string& name, const std::string& help, int64_t* variable);
   void number(const std::string& name, const std::string& help, double* variable);
-  void bytes(const std::string& name, const std::string& help, int64_t* variable);  // 1000, 64KiB, 8MiB, 2GiB
+  // 1000, 64KiB, 8MiB, 2GiB
+  void bytes(const std::string& name, const std::string& help, int64_t* variable, Default said = Default::shown);
   void flag(const std::string& name, const std::string& help, bool* variable);
 
   // Sets the variables. False when help was asked for and printed. Throws invalid_argument for arguments that break the

@@ -54,9 +54,11 @@ void declare(Options* options, PlanArguments* arguments) {
                     ", auto; evenspan strategies describes them; auto takes the one with the shortest step simulated",
                 &arguments->request.knobs.strategy);
   options->text("--profile", "NAME|FILE",
-                "The machine's profile, shipped or as JSON, for auto, for the work of a pair and a token, and for the "
-                "modelled seconds of --json; where none is named, the work is FlexSP's",
-                &arguments->scenario.profile);
+                "A shipped profile (" + profile_names() +
+                    ") or one as JSON, by which work and the modelled seconds of auto and --json are; where none is "
+                    "given, work is that of FlexSP's 7B model, and auto and --json take " +
+                    machine::kDefaultProfile,
+                &arguments->scenario.profile, Default::hidden);
   declare_attention(options, &arguments->request);
   declare_knobs(options, &arguments->request);
   options->text("--json", "OUT", "Write the plan as JSON; - is standard output", &arguments->json);

@@ -11,7 +11,7 @@ namespace evenspan::cli {
 
 void declare_batch(Options* options, RequestArguments* arguments) {
   options->text("--lengths", "FILE", "Document lengths, one a line; .gz too; - is standard input", &arguments->lengths);
-  options->integer("--ranks", "Ranks to plan for", &arguments->ranks);
+  options->integer("--ranks", "Ranks to plan for", &arguments->ranks, Default::hidden);
 }
 
 void declare_dtype(Options* options, RequestArguments* arguments) {

@@ -29,9 +29,14 @@ std::string transport_names() {
 
 }  // namespace
 
+std::string profile_names() {
+  std::string names;
+  for (const auto& [name, text] : machine::shipped_profiles()) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
+
 void declare_profile(Options* options, std::string* profile) {
-  options->text("--profile", "NAME|FILE", "A shipped profile (a100-40gb-ib, flexsp-7b, h100-sxm) or one as JSON",
-                profile);
+  options->text("--profile", "NAME|FILE", "A shipped profile (" + profile_names() + ") or one as JSON", profile);
 }
 
 void declare_topology(Options* options, std::string* topology) {

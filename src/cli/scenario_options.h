@@ -15,6 +15,8 @@ struct ScenarioArguments {
   std::string topology, profile = machine::kDefaultProfile, model, transport = "all_gather";
 };
 
+// "a100-40gb-ib, ...", those that are shipped.
+std::string profile_names();
 // --profile.
 void declare_profile(Options* options, std::string* profile);
 // --topology.

@@ -172,6 +172,15 @@ def test_the_same_input_gives_the_same_output(evenspan: Run, tmp_path: Path) -> 
     assert "plan ms" in done.stdout and "planning_seconds" in (tmp_path / "a").read_text()
 
 
+def test_memory_for_the_longest_document(evenspan: Run) -> None:
+    words = ["--lengths", "-", "--ranks", 4, "--planner", "auto", "--memory-bytes"]
+    said = refused(evenspan, *words, "80GiB", stdin="60000\n90000\n")
+    needed = re.search(r"document 0 has 60000 .* the longest document needs --memory-bytes (\d+)GiB\n", said)
+    assert needed
+    assert batch(evenspan, *words[2:], f"{needed[1]}GiB", stdin="60000\n90000\n")["steps"]
+    assert "fits on no group" in refused(evenspan, *words, f"{int(needed[1]) - 1}GiB", stdin="60000\n90000\n")
+
+
 def test_a_document_of_one_token(evenspan: Run) -> None:
     """Once no plan was found: fewer tokens than ranks cannot be divided evenly."""
     for plan in batch(evenspan, *SETTINGS["constants"], stdin="1\n")["steps"][0]["plans"]:
@@ -189,8 +198,15 @@ CONSTANTS = ["--lengths", "-", "--ranks", 64, "--constants", "flexsp-7b"]
         (["--lengths", "-"], "--ranks or --topology is missing; see evenspan batch --help"),
         (["--lengths", "-", "--ranks", 4], "--memory-bytes is missing: the memory of a rank, such as 80GiB"),
         (["--lengths", "-", "--ranks", 4, "--memory-bytes", 0], "--memory-bytes is 0; a rank has 1 to "),
-        (["--lengths", "-", "--ranks", 4, "--memory-bytes", "32TiB"], 'is "32TiB"; give a number of bytes'),
-        (["--lengths", "-", "--ranks", 4, "--memory-bytes", "8GiB"], "the model's states take "),
+        (["--lengths", "-", "--ranks", 4, "--memory-bytes", "32TiB"], 'is "32TiB"; give a whole number of bytes, '),
+        (["--lengths", "-", "--ranks", 4, "--memory-bytes", "80GB"], "or 2GiB; did you mean '80GiB'?"),
+        (["--lengths", "-", "--ranks", 4, "--memory-bytes", "80G"], "or 2GiB; did you mean '80GiB'?"),
+        (["--lengths", "-", "--ranks", 4, "--memory-bytes", "80 gib"], "or 2GiB; did you mean '80GiB'?"),
+        (
+            ["--lengths", "-", "--ranks", 4, "--memory-bytes", "8GiB"],
+            'bytes (68GiB), shard the states as "all", or use ',
+        ),
+        (["--lengths", "-", "--ranks", 4, "--memory-bytes", "8GiB", "--states", "all"], "bytes (34GiB), or use more "),
         ([*MACHINE, "--topology", "x"], "--topology and --ranks say the same twice"),
         ([*MACHINE, "--states", "some"], 'states cannot be sharded as "some"; give optimizer or all'),
         ([*MACHINE, "--profile", "h100"], "did you mean 'h100-sxm'?"),

@@ -108,6 +108,15 @@ def test_help_of_a_command(evenspan: Run, command: str) -> None:
     assert evenspan("help", command).stdout == done.stdout
 
 
+def test_help_names_what_is_shipped_and_no_idle_defaults(evenspan: Run) -> None:
+    for command in ("plan", "simulate", "explain", "batch"):
+        words = " ".join(evenspan(command, "--help").stdout.split())
+        for profile in (ROOT / "profiles").glob("*.json"):
+            assert re.search(rf"[( ]{profile.stem}[,)]", words)
+        assert "Ranks to plan for -" in words  # once (default 0)
+    assert "required but with --constants --states" in words
+
+
 def test_there_is_one_version(evenspan: Run) -> None:
     of_build = re.search(r"^project\(evenspan VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text(), re.M)
     assert of_build

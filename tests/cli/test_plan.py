@@ -351,7 +351,10 @@ def test_bad_lengths(evenspan: Run, lengths: str | bytes, message: str) -> None:
         ),
         (["--lengths", "-", "--ranks", 4, "--stripe-tokens", 64], "--stripe-tokens has no effect"),
         (["--lengths", "-", "--ranks", 4, "--stripe-tokens", 0, "--strategy", "striped"], "stripes have 0 tokens"),
-        (["--lengths", "-", "--ranks", 2, "--memory-budget", "2GB"], "a number of bytes, such as 1000, 64KiB"),
+        (
+            ["--lengths", "-", "--ranks", 2, "--memory-budget", "2GB"],
+            "such as 1000, 64KiB, 8MiB or 2GiB; did you mean '2GiB'?",
+        ),
         (["--lengths", "-", "--ranks", 2, "--memory-budget", "9999999999GiB"], "beyond 9223372036854775807 bytes"),
         (["--lengths", "-", "--ranks", 2, "--strateg", "ring"], "did you mean '--strategy'?"),
         (["--lengths", "-", "--ranks", 2, "more"], 'the argument "more" is one too many'),
