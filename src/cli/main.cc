@@ -44,7 +44,9 @@ int start_program(const std::string& command, const Arguments& arguments) {
            program_of(name).string(), ", which is not built here; `make build` builds it where PyTorch is");
     }
   }
-  fail_invalid("[options] there is no command ", quoted(name), "; there are ", list, did_you_mean(name, names));
+  const bool is_of_train = name == "compare" || name == "probe";
+  fail_invalid("[options] there is no command ", quoted(name), "; there are ", list,
+               is_of_train ? "; did you mean 'train " + name + "'?" : did_you_mean(name, names));
 }
 
 int dispatch(const Arguments& words) {

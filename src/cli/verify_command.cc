@@ -1,4 +1,6 @@
 // evenspan verify: proves a plan that was written as text.
+#include <string_view>
+
 #include "cli/command_table.h"
 #include "cli/findings.h"
 #include "cli/input.h"
@@ -54,7 +56,9 @@ int verify_command(const Arguments& words) {
   try {
     plan = plan::parse([&text](std::string_view* line) { return text.next(line); }, &lines);
   } catch (const Error& error) {
-    fail(error.kind(), name, ": ", error.what());
+    const std::string_view said = error.what();
+    const bool is_other = said.find("expected \"evenspan") != std::string_view::npos;
+    fail(error.kind(), name, ": ", said, is_other ? "; a plan in text form is what evenspan plan --text writes" : "");
   }
   const std::vector<plan::Finding> findings = plan::verify(plan, watch.work().part(1, 2));
   watch.stop();

@@ -211,6 +211,7 @@ def test_an_unknown_command_gets_the_nearest(evenspan: Run) -> None:
     assert done.returncode == 2
     assert 'there is no command "paln"; there are ' in done.stderr
     assert done.stderr.endswith("did you mean 'plan'?\n")
+    assert evenspan("compare", "a", "b").stderr.endswith("did you mean 'train compare'?\n")
     done = evenspan("x/../plan")
     assert done.returncode == 2
     assert "there is no command" in done.stderr

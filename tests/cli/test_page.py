@@ -104,6 +104,14 @@ def test_pictures_can_be_read(evenspan: Run, tmp_path: Path, ranks: int, width: 
     assert seen["legend"].startswith("rank 0rank 1")
 
 
+def test_whole_documents_have_their_numbers(evenspan: Run, tmp_path: Path) -> None:
+    """Once they were pale bars without a word, which looked like room that is left."""
+    words = ("--lengths", "-", "--ranks", 2, "--strategy", "local", "--html", "page.html")
+    assert evenspan("simulate", *words, stdin="900\n" * 4).returncode == 0
+    words_there = in_browser(tmp_path / "page.html", READER, 1200)["said_placement"].split(" | ")
+    assert {"0", "1", "2", "3"} <= set(words_there)
+
+
 @pytest.mark.parametrize("width", [420, 1200])
 @pytest.mark.parametrize("setting", ["--ranks 2 --memory-bytes 160GiB", "--ranks 80 --memory-bytes 80GiB"])
 def test_page_of_global_batches(evenspan: Run, tmp_path: Path, setting: str, width: int) -> None:

@@ -81,13 +81,14 @@ def test_a_finding_names_the_line(evenspan: Run, text: str) -> None:
     [
         (
             lambda text: "",
-            '[parse] line 1, column 1: expected "evenspan plan" and a version, found the end of the text',
+            '[parse] line 1, column 1: expected "evenspan plan" and a version, found the end of the text; '
+            "a plan in text form is what evenspan plan --text writes\n",
         ),
         (lambda text: text[: len(text) // 2], "[parse] line "),
         (lambda text: text.replace("evenspan plan 3", "evenspan plan 7"), "has version 7 of the text form"),
         (lambda text: text.replace("rank 1 ", "rnak 1 "), 'found "rnak"'),
         (lambda text: "\x00\x01" + text, 'found "\\x00\\x01evenspan"'),
-        (lambda text: '{"documents": [5]}', 'found "{\\x22documents\\x22:"'),
+        (lambda text: '{"documents": [5]}', 'found "{\\x22documents\\x22:"; a plan in text form is '),
     ],
 )
 def test_what_is_no_plan_is_an_error_with_its_place(
