@@ -84,14 +84,13 @@ class Chooser {
       if (few_ranks) consider_planned(strategy, 0, work);
       return;
     }
-    Prediction by_formula = predict_by_formula(request, scenario_);
-    const double bound = by_formula.step_seconds * bound_of_formula(strategy);
+    const double bound = bound_by_formula(request, scenario_);
     if (bound >= choice_.prediction.step_seconds) {
       choice_.candidates.push_back({strategy, 0, false, bound});
     } else if (few_ranks) {
       consider_planned(strategy, 0, work);
     } else {
-      take(request.options, std::move(by_formula), nullptr);
+      take(request.options, predict_by_formula(request, scenario_), nullptr);
     }
   }
 
@@ -111,8 +110,6 @@ class Chooser {
 };
 
 }  // namespace
-
-double bound_of_formula(const std::string& strategy) { return strategy == "striped" ? 0.6 : 0.9; }
 
 Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline, const WorkPart& work) {
   return Chooser(request, scenario, timeline).run(work);

@@ -366,6 +366,31 @@ class Formula {
   Prediction prediction_;
 };
 
+// What the formula leaves out may be to a program's advantage.
+constexpr double kBoundOfFormula = 0.9;
+
+// How a strategy's formula becomes a bound.
+struct Evenness {
+  int64_t quantum = 1;     // tokens of a document of which every rank has equally many, in whole chunks
+  int64_t num_stages = 0;  // of a zigzag: the keys of the rank with the middle chunks come as one chunk; 0: all as said
+};
+
+Evenness evenness(const plan::Request& request) {
+  const std::string& strategy = request.options.strategy;
+  const int64_t ranks = request.num_ranks();
+  if (strategy == "ring") return {ranks, 0};
+  if (strategy == "striped") return {request.options.stripe_tokens * ranks, 0};
+  if (strategy == "zigzag" || strategy == "token_ring") return {2 * ranks, ranks};
+  if (strategy == "zigzag_all_gather") return {2 * ranks, 0};
+  if (strategy == "usp") {
+    const int64_t members = ranks / plan::ranks_per_group(request);
+    return {2 * members, members};
+  }
+  if (strategy != "ulysses") return {};
+  const int64_t num_parts = plan::head_split(request, static_cast<int32_t>(ranks)).num_row_parts;
+  return {num_parts > 1 ? 2 * num_parts : 1, 0};
+}
+
 }  // namespace
 
 bool has_formula(const std::string& strategy) {
@@ -378,6 +403,39 @@ Prediction predict_by_formula(const plan::Request& request, const Scenario& scen
   }
   plan::validate(request);
   return Formula(request, scenario).predict();
+}
+
+double bound_by_formula(const plan::Request& request, const Scenario& scenario) {
+  plan::validate(request);
+  const auto [quantum, num_stages] = evenness(request);
+  if (num_stages == 1) return 0;  // a rank's two chunks are one
+  plan::Request even = request;
+  if (quantum > 1) {
+    std::vector<plan::Document> documents;
+    for (plan::Document document : request.documents.all()) {
+      document.length -= document.length % quantum;
+      if (document.length > 0) documents.push_back(document);
+    }
+    if (documents.empty()) return 0;
+    even.documents = plan::Documents(std::move(documents));
+  }
+  if (even.documents.total_tokens() < even.num_ranks()) return 0;
+  double part = kBoundOfFormula;
+  if (num_stages > 1) part *= 1 - 0.5 / static_cast<double>(num_stages);  // half of a stage's tiles at the other ranks
+  const std::string& strategy = request.options.strategy;
+  if (!strategy.ends_with("all_gather")) return part * predict_by_formula(even, scenario).step_seconds;
+  const std::vector<plan::Document>& all = even.documents.all();
+  const bool has_full = std::any_of(all.begin(), all.end(), [](const plan::Document& document) {
+    return document.mask.kind == plan::MaskKind::full;
+  });
+  if (has_full) part *= 0.5;  // one segment of all keys starts and rounds up once, the formula's own and others twice
+  if (strategy == "zigzag_all_gather") return part * predict_by_formula(even, scenario).step_seconds;
+  Scenario without_starts = scenario;  // a rank may need keys of its own, its node or few others only
+  for (Link& link : without_starts.machine.links) link.latency_seconds = 0;
+  for (AttentionTimes& times : without_starts.profile.attention) {
+    times.forward.operation_seconds = times.backward.operation_seconds = 0;
+  }
+  return part * predict_by_formula(even, without_starts).step_seconds;
 }
 
 PlannedPrediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline,

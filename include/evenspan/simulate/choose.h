@@ -24,16 +24,12 @@ struct Choice {
   std::vector<Candidate> candidates;       // in the order in which they were looked at
 };
 
-// The part of a uniform strategy's formula that is a lower bound of its programs' time: the strategy is simulated only
-// if that beats the best plan so far. Formulas leave out packing, copies and the drift of ranks, but round up to whole
-// chunks, and `striped`'s to whole stripes of the fullest rank in every stage. Tests hold the bounds against programs.
-double bound_of_formula(const std::string& strategy);
-
 // Plans `mixed` and `hierarchical` with every number of ranks a group that divides the ranks and fits in a node,
 // `mixed` also with groups of 2, 4, 8, ... nodes, `sequence_aware`, `local` and `disaggregated`, and simulates each
-// whose busiest_rank_bound() beats the best so far; then each uniform strategy whose bound does. So the choice is never
-// worse, in the model, than any uniform strategy. Strategies without a formula for the masks or the model's
-// windows are simulated on at most kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as predict().
+// whose busiest_rank_bound() beats the best so far; then each uniform strategy whose bound_by_formula() does, too. So
+// the choice is never worse, in the model, than any uniform strategy. Strategies without a formula for the masks or the
+// model's windows are simulated on at most kMostUniformRanks ranks and left out beyond. Deterministic. REQUIRES: as
+// predict().
 Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip,
               const WorkPart& work = {});
 

@@ -21,6 +21,13 @@ bool has_formula(const std::string& strategy);
 // strategy without a formula. REQUIRES: as predict(); request.options.strategy is set.
 Prediction predict_by_formula(const plan::Request& request, const Scenario& scenario);
 
+// A lower bound of what the strategy's programs take: a part of the formula, of documents cut down to whole numbers of
+// chunks (`striped`: of rounds of stripes) over the ranks. Formulas round up to whole chunks, so to a row on each rank
+// for a document of a few tokens, where programs leave ranks and stages out; with less of each document no rank has
+// fewer rows in a program than there. 0 where no document has a chunk for each. Tests hold it against programs.
+// Throws and REQUIRES: as predict_by_formula().
+double bound_by_formula(const plan::Request& request, const Scenario& scenario);
+
 struct PlannedPrediction {
   Prediction prediction;
   std::shared_ptr<const plan::Plan> plan;  // null by formula
