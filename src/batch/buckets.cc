@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 namespace evenspan::batch {
 namespace {
@@ -41,9 +42,16 @@ std::vector<size_t> best_runs(size_t n, int64_t parts, Join&& join) {
   return ends;
 }
 
+std::vector<int64_t> lengths_of(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths) {
+  std::vector<int64_t> out;
+  out.reserve(documents.size());
+  for (const DocumentIndex document : documents) out.push_back(lengths[static_cast<size_t>(document)]);
+  return out;
+}
+
 std::vector<int64_t> sums(const std::vector<int64_t>& lengths) {
-  std::vector<int64_t> out{0};
-  for (const int64_t length : lengths) out.push_back(out.back() + length);
+  std::vector<int64_t> out(lengths.size() + 1, 0);
+  std::partial_sum(lengths.begin(), lengths.end(), out.begin() + 1);
   return out;
 }
 
@@ -52,8 +60,7 @@ std::vector<int64_t> sums(const std::vector<int64_t>& lengths) {
 std::vector<Bucket> make_buckets(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths,
                                  int64_t num_buckets) {
   const std::vector<DocumentIndex> ascending(documents.rbegin(), documents.rend());
-  std::vector<int64_t> own;
-  for (const DocumentIndex document : ascending) own.push_back(lengths[static_cast<size_t>(document)]);
+  const std::vector<int64_t> own = lengths_of(ascending, lengths);
   const std::vector<int64_t> before = sums(own);
   const std::vector<size_t> ends = best_runs(own.size(), num_buckets, [&](int64_t value, size_t begin, size_t end) {
     return value + own[end - 1] * static_cast<int64_t>(end - begin) - (before[end] - before[begin]);
@@ -85,8 +92,7 @@ std::vector<Bucket> make_buckets_for(std::span<const DocumentIndex> documents, s
 
 std::vector<size_t> cut_evenly(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths,
                                int64_t num_batches) {
-  std::vector<int64_t> own;
-  for (const DocumentIndex document : documents) own.push_back(lengths[static_cast<size_t>(document)]);
+  const std::vector<int64_t> own = lengths_of(documents, lengths);
   const std::vector<int64_t> before = sums(own);
   return best_runs(own.size(), num_batches, [&](int64_t value, size_t begin, size_t end) {
     return std::max(value, before[end] - before[begin]);

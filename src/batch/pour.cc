@@ -246,8 +246,9 @@ std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<c
   for (const DocumentIndex document : documents) {
     const int64_t length = lengths[static_cast<size_t>(document)];
     tokens += length;
-    const auto share = static_cast<double>((length + cost.num_ranks - 1) / cost.num_ranks);
-    longest_share = std::max(longest_share, cost.work(length) / static_cast<double>(length) * share);
+    const int64_t share = (length + cost.num_ranks - 1) / cost.num_ranks;
+    longest_share =
+        std::max(longest_share, cost.work(length) / static_cast<double>(length) * static_cast<double>(share));
     least += cost.work(length) + cost.exchange(cost.least_degree(length)) * static_cast<double>(length);
   }
   if (tokens > cost.cluster_tokens()) return std::nullopt;
