@@ -1,10 +1,8 @@
 #include "batch/pour.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <functional>
-#include <numeric>
 #include <queue>
 #include <utility>
 
@@ -96,8 +94,10 @@ class Filling {
            mix_ * static_cast<double>(room_[rank]) / static_cast<double>(cost_.capacity_tokens);
   }
 
-  // What ranks [first, last) can take of a document whose tokens cost so much, most first.
-  std::vector<Portion> portions(int64_t first, int64_t last, double token_seconds) const {
+  // What the node's ranks can take of a document whose tokens cost so much, most first.
+  std::vector<Portion> portions(size_t node, double token_seconds) const {
+    const int64_t first = static_cast<int64_t>(node) * cost_.ranks_per_node;
+    const int64_t last = std::min<int64_t>(first + cost_.ranks_per_node, cost_.num_ranks);
     std::vector<Portion> out;
     for (int64_t rank = first; rank < last; ++rank) {
       const auto at = static_cast<size_t>(rank);
@@ -147,9 +147,7 @@ class Filling {
       std::vector<Portion> best;
       int64_t best_spare = 0;
       for (const size_t node : nodes) {
-        const int64_t first = static_cast<int64_t>(node) * cost_.ranks_per_node;
-        const int64_t last = std::min<int64_t>(first + cost_.ranks_per_node, cost_.num_ranks);
-        std::vector<Portion> some = portions(first, last, token_seconds);
+        std::vector<Portion> some = portions(node, token_seconds);
         const size_t needed = num_needed(some, length);
         if (needed == 0 || needed > static_cast<size_t>(degree)) continue;
         some.resize(needed);
@@ -171,7 +169,7 @@ class Filling {
   bool add_over_nodes(DocumentIndex document) {
     const int64_t length = length_of(document);
     const double work = cost_.work(length) / static_cast<double>(length);
-    const auto num_nodes = static_cast<int32_t>((cost_.num_ranks + cost_.ranks_per_node - 1) / cost_.ranks_per_node);
+    const auto num_nodes = static_cast<int32_t>(node_time_.size());
     for (int32_t nodes = 2; nodes < 2 * num_nodes; nodes *= 2) {
       const int32_t most_nodes = std::min(nodes, num_nodes);
       const double token_seconds = work + cost_.exchange(cost_.paid_degree(1, most_nodes));
@@ -180,9 +178,8 @@ class Filling {
         std::vector<Portion> portions;
       };
       std::vector<Node> all;
-      for (int64_t first = 0; first < cost_.num_ranks; first += cost_.ranks_per_node) {
-        const int64_t last = std::min<int64_t>(first + cost_.ranks_per_node, cost_.num_ranks);
-        Node node{0, portions(first, last, token_seconds)};
+      for (size_t number = 0; number < node_time_.size(); ++number) {
+        Node node{0, portions(number, token_seconds)};
         for (const Portion& portion : node.portions) node.tokens += portion.tokens;
         if (node.tokens > 0) all.push_back(std::move(node));
       }
