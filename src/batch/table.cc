@@ -36,9 +36,7 @@ const Planner& find_planner(std::string_view name) {
     if (planner.name == name) return planner;
     names.emplace_back(planner.name);
   }
-  std::string list;
-  for (const std::string& known : names) list += (list.empty() ? "" : ", ") + known;
-  fail_invalid("[batch] there is no planner \"", name, "\"; there are ", list, did_you_mean(name, names));
+  fail_invalid("[batch] there is no planner \"", name, "\"", there_are(name, names));
 }
 
 PlannedStep plan_step(const Planner& planner, std::span<const int64_t> lengths, const Cost& cost,

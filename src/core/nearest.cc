@@ -61,4 +61,10 @@ std::string did_you_mean(std::string_view name, const std::vector<std::string>& 
   return nearest.empty() ? std::string() : "; did you mean '" + nearest + "'?";
 }
 
+std::string there_are(std::string_view name, const std::vector<std::string>& candidates) {
+  std::string text = "; there are ";
+  for (const std::string& known : candidates) text += (&known == &candidates.front() ? "" : ", ") + known;
+  return text + did_you_mean(name, candidates);
+}
+
 }  // namespace evenspan

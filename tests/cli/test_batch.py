@@ -6,21 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from program import ROOT, Run
+from program import LLAMA_8B, ROOT, Run
 
 PROLONG = ROOT / "tests" / "data" / "prolong_100.txt"
 LENGTHS = list(map(int, PROLONG.read_text().split()))
 SETTINGS = {  # a profile with a model and a memory, and published constants
     "machine": ["--ranks", 16, "--memory-bytes", "80GiB"],
     "constants": ["--ranks", 64, "--constants", "flexsp-7b"],
-}
-LLAMA_8B = {
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "num_hidden_layers": 32,
-    "vocab_size": 128256,
 }
 
 

@@ -9,18 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from program import ROOT, Run
+from program import LLAMA_8B, ROOT, Run
 
 PROLONG = ROOT / "tests" / "data" / "prolong_100.txt"
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.json"))
-LLAMA_8B = {
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "num_hidden_layers": 32,
-    "vocab_size": 128256,
-}
 
 
 def simulate(evenspan: Run, tmp_path: Path, *words: object) -> dict:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import evenspan
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -164,7 +165,6 @@ def test_what_a_plan_cannot_be_made_of(change: dict[str, Any], text: str) -> Non
 
 
 def test_numbers_of_other_libraries() -> None:
-    np = pytest.importorskip("numpy")
     for slack in (np.float32(0.25), torch.tensor(0.25), 0.25):
         plan = evenspan.plan([3], 1, heads=2, head_dim=4, token_slack=slack, model=[np.int64(1), 8, 8, 8])
         assert plan.ranks == 1

@@ -19,4 +19,7 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
 // For the end of a message: "; did you mean 'ring'?", or "" when no candidate is near.
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates);
 
+// For the end of a message about a name that a table lacks: "; there are ring, usp", and did_you_mean().
+std::string there_are(std::string_view name, const std::vector<std::string>& candidates);
+
 }  // namespace evenspan

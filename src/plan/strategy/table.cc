@@ -52,9 +52,7 @@ const Strategy& find_strategy(std::string_view name) {
     if (strategy.name == name) return strategy;
     names.emplace_back(strategy.name);
   }
-  std::string list;
-  for (const std::string& known : names) list += (list.empty() ? "" : ", ") + known;
-  fail_invalid("[plan] there is no strategy \"", name, "\"; there are ", list, did_you_mean(name, names));
+  fail_invalid("[plan] there is no strategy \"", name, "\"", there_are(name, names));
 }
 
 }  // namespace evenspan::plan

@@ -46,10 +46,7 @@ const Transport& find_transport(std::string_view name) {
     if (transport.info.name == name) return transport;
     names.emplace_back(transport.info.name);
   }
-  std::string list;
-  for (const std::string& known : names) list += (list.empty() ? "" : ", ") + known;
-  fail_invalid("[linear] there is no transport \"", name, "\"; there are ", list,
-               did_you_mean(std::string(name), names));
+  fail_invalid("[linear] there is no transport \"", name, "\"", there_are(name, names));
 }
 
 std::vector<Rank> distinct_ranks(const Chain& chain, int32_t first, int32_t last, Rank without) {
