@@ -23,9 +23,9 @@ bool is_rate(double rate) { return rate >= kLeastRate && rate <= kMostRate; }
 
 // Ends a refusal.
 const std::string& bounds() {
-  static const std::string text = join_text("a time is 0 or from ", kLeastTime, " to ", kMostSeconds,
-                                            " s, a rate from ", kLeastRate, " to ", kMostRate, " a second");
-  return text;
+  static const std::string kText = join_text("a time is 0 or from ", kLeastTime, " to ", kMostSeconds,
+                                             " s, a rate from ", kLeastRate, " to ", kMostRate, " a second");
+  return kText;
 }
 
 // Where a value lies on an axis: between point `low` and the next; point 0 is 0, point i is points[i - 1].
