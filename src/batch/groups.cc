@@ -76,6 +76,7 @@ int32_t degree_within(int64_t length, double seconds, const Cost& cost) {
 
 std::vector<DocumentIndex> longest_first(std::span<const int64_t> lengths) {
   std::vector<DocumentIndex> out;
+  out.reserve(lengths.size());
   for (size_t i = 0; i < lengths.size(); ++i) out.push_back(DocumentIndex(static_cast<int64_t>(i)));
   std::stable_sort(out.begin(), out.end(), [&](DocumentIndex a, DocumentIndex b) {
     return lengths[static_cast<size_t>(a)] > lengths[static_cast<size_t>(b)];

@@ -124,6 +124,7 @@ class Filling {
   // Those that can take most tokens that cost so much, kNodesTried at most.
   std::vector<size_t> emptiest_nodes(double token_seconds) const {
     std::vector<std::pair<double, int64_t>> nodes;  // tokens, and the number below 0
+    nodes.reserve(node_time_.size());
     for (size_t node = 0; node < node_time_.size(); ++node) {
       nodes.push_back({std::min(node_time_[node] / token_seconds, static_cast<double>(node_room_[node])),
                        -static_cast<int64_t>(node)});
@@ -131,6 +132,7 @@ class Filling {
     const size_t count = std::min(nodes.size(), kNodesTried);
     std::partial_sort(nodes.begin(), nodes.begin() + static_cast<std::ptrdiff_t>(count), nodes.end(), std::greater<>());
     std::vector<size_t> out;
+    out.reserve(count);
     for (size_t i = 0; i < count; ++i) out.push_back(static_cast<size_t>(-nodes[i].second));
     return out;
   }

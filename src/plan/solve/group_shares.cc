@@ -133,6 +133,7 @@ class Groups {
     }
     const RemoteKeys remote(request_, spans);
     std::vector<double> seconds;
+    seconds.reserve(parts.size());
     for (size_t g = 0; g < parts.size(); ++g) seconds.push_back(remote.attention_seconds(g));
     return seconds;
   }
@@ -178,6 +179,7 @@ class Groups {
     for (int32_t round = 0; round < kMostRounds && num_groups_ > 1; ++round) {
       const Shares poured = pour(cut, *held);
       std::vector<double> tokens;
+      tokens.reserve(poured.size());
       for (size_t g = 0; g < poured.size(); ++g) tokens.push_back((*held)[g].tokens + sum_of(poured[g]).tokens);
       std::sort(order.begin(), order.end(),
                 [&tokens](size_t a, size_t b) { return tokens[a] != tokens[b] ? tokens[a] > tokens[b] : a < b; });

@@ -98,9 +98,7 @@ class Search {
 
   void run(int64_t moves) {
     for (int64_t move = 0; move < moves; ++move) {
-      if (move % kStep == 0) {
-        if (start_step(static_cast<double>(move) / static_cast<double>(moves))) return;
-      }
+      if (move % kStep == 0 && start_step(static_cast<double>(move) / static_cast<double>(moves))) return;
       const size_t a = worst_excess_ > 0 && random_.unit() < kFromWorst ? worst_ : random_.below(ranks_.num_ranks());
       if (ranks_.size(a) == 0) continue;
       const double kind = random_.unit();
@@ -127,6 +125,7 @@ class Search {
 
   std::vector<Spans> spans() const {
     std::vector<Spans> spans;
+    spans.reserve(ranks_.num_ranks());
     for (size_t r = 0; r < ranks_.num_ranks(); ++r) spans.push_back(ranks_.in_order(r));
     return spans;
   }

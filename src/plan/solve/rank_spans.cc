@@ -31,6 +31,7 @@ std::optional<RankSpans::Place> RankSpans::ending_at(DocumentId document, int64_
 
 std::vector<PlacedSpan> RankSpans::in_order(size_t rank) const {
   std::vector<PlacedSpan> spans;
+  spans.reserve(size(rank));
   for (size_t number = 0; number < size(rank); ++number) spans.push_back((*this)[place(rank, number)]);
   return spans;
 }

@@ -11,6 +11,7 @@ namespace evenspan::plan {
 
 std::vector<PlacedSpan> whole_documents(const Documents& documents) {
   std::vector<PlacedSpan> stream;
+  stream.reserve(static_cast<size_t>(documents.size()));
   for (int64_t d = 0; d < documents.size(); ++d) {
     stream.push_back(PlacedSpan{DocumentId(d), Span{0, documents[DocumentId(d)].length}});
   }

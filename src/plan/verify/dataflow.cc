@@ -253,10 +253,11 @@ class Prover {
       };
       apart(c.to);
       write_whole(rank, c.to, {});
-      if (!c.to_transition) continue;
-      apart(*c.to_transition);
-      check_apart({*c.to_transition, c.to});
-      write_whole(rank, *c.to_transition, {});
+      if (const std::optional<Block>& transition = c.to_transition) {
+        apart(*transition);
+        check_apart({*transition, c.to});
+        write_whole(rank, *transition, {});
+      }
     }
   }
 
