@@ -7,4 +7,4 @@ scripts/build.sh "$1"
 # The thread sanitizer of older compilers knows no kernel that randomises more address bits than 28.
 fixed=()
 [[ $1 == tsan ]] && setarch --addr-no-randomize true 2>/dev/null && fixed=(setarch --addr-no-randomize)
-"${fixed[@]}" ctest --preset "$1" --no-tests=error
+"${fixed[@]}" ctest --preset "$1" --no-tests=error --parallel "$(nproc)"

@@ -36,7 +36,9 @@ if [[ -n "${EVENSPAN_PYTHON:-}" ]]; then
   done
 fi
 if ((has_pytest)); then
-  "$python" -m pytest ${without[@]+"${without[@]}"} || status=1
+  spread=(-n "$(nproc)" --dist worksteal)
+  "$python" -c 'import xdist' 2>/dev/null || spread=()  # a given interpreter may lack it
+  "$python" -m pytest ${spread[@]+"${spread[@]}"} ${without[@]+"${without[@]}"} || status=1
 else
   echo "evenspan: $python has no pytest, so the Python tests are off"
 fi

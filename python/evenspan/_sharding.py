@@ -93,6 +93,20 @@ def planner(
     )
 
 
+# Beside those of torch itself: float32, float, double, ...
+_NAMES = {name: dtype for dtype, name in DTYPES.items()}
+
+
+def torch_type(dtype: Any, *, operation: str) -> torch.dtype:
+    """Return a torch type, given as such or by one of the names that `plan` takes."""
+    found = _NAMES.get(dtype, getattr(torch, dtype, None)) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype):
+        raise InvalidArgumentError(
+            f"[{operation}] dtype must be a torch.dtype, or its name, it is {described(dtype)}; give torch.bfloat16"
+        )
+    return found
+
+
 def _element_type(dtype: Any) -> str:
     """Return the name of an element type, given as such or as a torch type."""
     if isinstance(dtype, str):

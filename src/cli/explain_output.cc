@@ -110,7 +110,7 @@ std::string traffic_text(const Explanation& e) {
                           e.bound.binding == plan::Binding::work
                               ? "single documents have more work than a rank"
                               : "the ranks that hold long documents must have their share of tokens",
-                          ".\n");
+                          e.keeps_limits ? ".\n" : ".\nThis plan is less even than that, and may send less.\n");
 }
 
 constexpr std::string_view kMessages = "message_seconds";

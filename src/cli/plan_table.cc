@@ -11,22 +11,19 @@ namespace evenspan::cli {
 namespace {
 
 // Why keys and values have to travel at all.
-std::string bound_line(const plan::Bound& bound) {
+std::string bound_lines(const plan::Metrics& metrics) {
+  const plan::Bound& bound = metrics.bound;
   const std::string limits = join_text("work within ", fixed(bound.limits.work_max_over_mean, 2), " and tokens within ",
                                        fixed(bound.limits.tokens_max_over_mean, 2), " of the mean");
-  switch (bound.binding) {
-    case plan::Binding::nothing:
-      return join_text("With ", limits, " no single document is too much for a rank.");
-    case plan::Binding::work:
-      return join_text("With queries at home, ", limits, ", at least ", grouped(bound.key_value_bytes),
-                       " bytes of keys and values travel, since single documents have more work than a rank.");
-    case plan::Binding::tokens:
-      return join_text(
-          "With queries at home, ", limits, ", at least ", grouped(bound.key_value_bytes),
-          " bytes of keys and values travel, since the ranks that hold long documents must have their share of ",
-          "tokens.");
+  if (bound.binding == plan::Binding::nothing) {
+    return join_text("With ", limits, " no single document is too much for a rank.");
   }
-  return "";
+  return join_text("With queries at home, ", limits, ", at least ", grouped(bound.key_value_bytes),
+                   "\nbytes of keys and values travel, since ",
+                   bound.binding == plan::Binding::work
+                       ? "single documents have more work than a rank."
+                       : "the ranks that hold long documents must have their share of tokens.",
+                   metrics.keeps_limits() ? "" : "\nThis plan is less even than that, and may send less.");
 }
 
 }  // namespace
@@ -62,7 +59,7 @@ std::string plan_table(const plan::Plan& plan, const plan::Metrics& metrics, con
                    aligned(rows), "\nThe last line has max / mean. One layer's forward sends ", beside_ring, ".\n",
                    "work s: modelled seconds of all layers, forward and backward. sent bytes: keys and values, and "
                    "queries and\noutputs too where they travel, as where ranks split heads.\n",
-                   bound_line(metrics.bound), "\nPlanned in ", fixed(1e3 * planning_seconds, 2), " ms.\n");
+                   bound_lines(metrics), "\nPlanned in ", fixed(1e3 * planning_seconds, 2), " ms.\n");
 }
 
 }  // namespace evenspan::cli

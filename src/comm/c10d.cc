@@ -14,6 +14,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <exception>
 #include <map>
 
@@ -115,6 +116,7 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
                                  const std::string& operation) override;
 
   void abort(const std::string& operation, const std::string& reason) noexcept override {
+    told_ = true;
     watcher_.settle({rank_, operation, reason});
     board_.acknowledge(rank_, size_);
   }
@@ -143,6 +145,7 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
   std::vector<int64_t> num_sent_;      // by destination
   std::vector<int64_t> num_received_;  // by source
   Calls calls_;
+  std::atomic<bool> told_ = false;  // of the group's failure
   Board board_;
   const Canaries canaries_;
   Watcher watcher_;
@@ -279,7 +282,7 @@ void C10dBackend::throw_if_failed(const std::string& operation) {
 
 void C10dBackend::report(const Failure& failure, const std::string& operation) {
   board_.acknowledge(rank_, size_);
-  throw_failure(failure, operation);
+  throw_failure(failure, operation, &told_);
 }
 
 void C10dBackend::lose(const Watched& watched, const std::vector<Message>& messages, const std::string& error) {

@@ -50,9 +50,11 @@ std::set<Rank> peers_of(const Waiting& waiting) {
 
 }  // namespace
 
-void throw_failure(const Failure& failure, const std::string& operation) {
+void throw_failure(const Failure& failure, const std::string& operation, std::atomic<bool>* told) {
+  const char* remedy =
+      told->exchange(true) ? "; the group ended with that, before this call: end all ranks and start them anew" : "";
   fail(ErrorKind::communication, "[", operation, "] rank ", failure.rank, " failed in \"", failure.operation,
-       "\": ", failure.reason);
+       "\": ", failure.reason, remedy);
 }
 
 std::string describe_stall(Rank rank, const Waiting& waiting, std::chrono::milliseconds timeout,

@@ -2,6 +2,7 @@
 // say the same on every rank.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -27,8 +28,9 @@ struct Refusal {
 };
 
 // Throws communication with the text `[operation] rank 2 failed in "attention backward": reason`; `operation` is what
-// the calling rank does.
-[[noreturn]] void throw_failure(const Failure& failure, const std::string& operation);
+// the calling rank does. Sets `told`; where it was set, the caller goes on after an error, and the text says what to
+// do.
+[[noreturn]] void throw_failure(const Failure& failure, const std::string& operation, std::atomic<bool>* told);
 
 // One transfer as seen from one of its ends. Messages of one direction between two ranks are numbered from 0.
 struct Message {

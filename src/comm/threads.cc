@@ -2,6 +2,7 @@
 // tensor. Whoever waits takes everything that has arrived for its started receives, whichever exchange they belong to,
 // so a send is consumed once its receiver has started the receive and waits for anything at all.
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -79,7 +80,7 @@ class World {
     check_transfers(rank, size_, sends, receives, operation);
     Flight flight{operation, calls(rank).current(), {}, {}};
     const std::lock_guard lock(mutex_);
-    if (failure_) throw_failure(*failure_, operation);
+    if (failure_) throw_failure(*failure_, operation, &ranks_[rank].told);
     for (Transfer& transfer : receives) {
       if (transfer.data.numel() == 0) continue;
       auto slot = std::make_shared<Slot>();
@@ -116,7 +117,7 @@ class World {
     while (true) {
       if (failure_) {
         give_up(lock, rank, flight);
-        throw_failure(*failure_, flight.operation);
+        throw_failure(*failure_, flight.operation, &ranks_[rank].told);
       }
       if (take_one(lock, rank)) continue;
       const Waiting waiting = open_messages(flight);
@@ -141,6 +142,7 @@ class World {
 
   void fail(const Failure& failure) {
     const std::lock_guard lock(mutex_);
+    ranks_[failure.rank].told = true;
     fail_locked(failure);
   }
 
@@ -171,6 +173,7 @@ class World {
     std::list<std::shared_ptr<Slot>> open;  // started, not arrived
     std::optional<Waiting> waiting;
     bool ended = false;
+    std::atomic<bool> told = false;  // of the failure
     Calls calls;                     // guards itself
     size_t num_shared_refusals = 0;  // of calls that this rank refused too, at the front of all refusals
   };

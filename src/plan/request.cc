@@ -104,6 +104,8 @@ constexpr double kLeastWork = 1e-40;  // seconds of a pair or token that is not 
 constexpr double kMostRate = 1e21;    // bytes per second
 constexpr int64_t kMostTokens = int64_t{1} << 31;
 constexpr int32_t kMostDim = 1 << 20;
+// Plans in which every rank sends to every other have 10 GB at that number, and four times as much at twice it.
+constexpr int32_t kMostRanks = 8192;
 
 bool is_work(double seconds) { return seconds == 0 || (seconds >= kLeastWork && seconds <= kMostSeconds); }
 
@@ -181,9 +183,13 @@ void validate(const AttentionShape& shape) {
 void validate(const Request& request) {
   const AttentionShape& shape = request.shape;
   if (request.documents.size() == 0) fail_invalid("[plan] the batch has no documents; give at least one");
-  if (shape.num_heads > kMostDim || shape.head_dim > kMostDim || request.topology.num_ranks > kMostDim) {
-    fail_invalid("[plan] there are ", shape.num_heads, " heads of dimension ", shape.head_dim, " and ",
-                 request.topology.num_ranks, " ranks; each is at most ", kMostDim);
+  if (shape.num_heads > kMostDim || shape.head_dim > kMostDim) {
+    fail_invalid("[plan] there are ", shape.num_heads, " heads of dimension ", shape.head_dim, "; each is at most ",
+                 kMostDim);
+  }
+  if (request.topology.num_ranks > kMostRanks) {
+    fail_invalid("[plan] there are ", request.topology.num_ranks, " ranks; a batch is on at most ", kMostRanks,
+                 ", since plans grow with their square: give each group of ranks a batch of its own");
   }
   validate(shape);
   if (shape.is_linear()) check_recurrent(request.documents, "plan");

@@ -231,6 +231,7 @@ Explanation explain(const plan::Plan& plan, const Scenario& scenario, const Work
   out.prediction = predict(plan, scenario, Timeline::skip, work.part(0, 2));
   const plan::Metrics metrics = plan::measure(plan);
   out.bound = metrics.bound;
+  out.keeps_limits = metrics.keeps_limits();
   out.sent_bytes = metrics.sent_bytes_total;
   for (const plan::Move& move : plan.moves) {
     if (move.operand == plan::Operand::key_value) out.key_value_bytes += payload_bytes(move, shape);

@@ -15,7 +15,9 @@ std::string data_format(const DataConfig& config) {
   if (path.ends_with(".jsonl")) return "jsonl";
   if (path.ends_with(".bin") || path.ends_with(".idx") || fs::exists(path + ".idx", error)) return "megatron";
   fail_invalid("[data] data.path must be a folder, a .jsonl file or a .bin/.idx pair; ", path,
-               fs::exists(path, error) ? " is none of these, set data.format" : " does not exist");
+               fs::exists(path, error)
+                   ? " is none of these; put a file of text into a folder and give that, or set data.format"
+                   : " does not exist");
 }
 
 std::shared_ptr<const Corpus> open_corpus(const DataConfig& config, Progress* progress) {

@@ -1,7 +1,9 @@
 #include "train/setup.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "evenspan/core/error.h"
 #include "evenspan/machine/run_scenario.h"
@@ -74,13 +76,30 @@ std::string checkpoint_to_resume(const Config& config) {
     fail_invalid("[train] run.resume must be a checkpoint folder, such as run/checkpoints/step-00000100, or latest; ",
                  resume, fs::exists(resume, error) ? " is a file" : " does not exist");
   }
+  if (!resume.empty() && checkpoint_step(fs::path(resume).lexically_normal().string()) < 0) {
+    for (const fs::path& folder : {fs::path(resume) / "checkpoints", fs::path(resume)}) {
+      const std::string newest = latest_checkpoint(folder.string());
+      if (newest.empty()) continue;
+      fail_invalid("[train] run.resume must be a checkpoint folder, ", resume, " holds some; the newest is ", newest,
+                   ", give that, or set run.resume = \"latest\" with run.folder = the run's folder");
+    }
+  }
   return resume;
+}
+
+// Without a last slash.
+fs::path without_end(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
+
+// Whether they are the same or `inner` is below `outer`. REQUIRES: both are canonical.
+bool is_in(const fs::path& inner, const fs::path& outer) {
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
 }  // namespace
 
 Setup prepare(const Config& config, int32_t num_ranks) {
   validate(config);
+  check_run_folder(config);
   const plan::ElementType element = plan::parse_element_type(config.model.dtype);
   Setup setup;
   setup.type = compute_type(element);
@@ -110,6 +129,39 @@ void make_run_folders(const Config& config) {
     const fs::path tried = folder / ".evenspan-writes-here";
     nn::write_file(tried.string(), "\n");
     fs::remove(tried, error);
+  }
+}
+
+void try_run_folders(const Config& config) {
+  if (config.run.folder.empty()) return;
+  std::vector<fs::path> made;  // innermost first
+  std::error_code error;
+  for (fs::path path = fs::absolute(checkpoint_folder(config)); !path.empty() && !fs::exists(path, error);
+       path = path.parent_path()) {
+    made.push_back(path);
+  }
+  make_run_folders(config);
+  for (const fs::path& path : made) fs::remove(path, error);
+}
+
+void check_run_folder(const Config& config) {
+  std::error_code error;
+  if (config.run.folder.empty() || !fs::is_directory(config.data.path, error)) return;
+  const fs::path run = without_end(fs::weakly_canonical(config.run.folder));
+  const fs::path data = without_end(fs::weakly_canonical(config.data.path));
+  const fs::path inside = run.lexically_relative(data);
+  const auto& excluded = config.data.exclude;
+  const bool leaves = std::any_of(inside.begin(), inside.end(), [&](const fs::path& name) {
+    return std::find(excluded.begin(), excluded.end(), name.string()) != excluded.end();
+  });
+  if (leaves) return;
+  if (is_in(run, data)) {
+    fail_invalid("[train] run.folder must not be in data.path, whose files are the data: ", run.string(), " is in ",
+                 data.string(), "; give a run.folder elsewhere, or name it in data.exclude");
+  }
+  if (is_in(data, run)) {
+    fail_invalid("[train] data.path must not be in run.folder: ", data.string(), " is in ", run.string(),
+                 "; give a run.folder of its own");
   }
 }
 

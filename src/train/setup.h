@@ -29,6 +29,10 @@ Setup prepare(const Config& config, int32_t num_ranks);
 
 // Makes run.folder and the folder of its checkpoints. Throws resource where nothing can be written into one of them.
 void make_run_folders(const Config& config);
+// Throws as that does, and removes what it has made.
+void try_run_folders(const Config& config);
+// Throws invalid_argument where a folder of data holds the run's or is in it, so that one would spoil the other.
+void check_run_folder(const Config& config);
 std::string checkpoint_folder(const Config& config);
 
 }  // namespace evenspan::train

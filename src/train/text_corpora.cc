@@ -78,7 +78,10 @@ class TextFolder : public Corpus {
 
   static std::vector<fs::path> list(const std::string& folder, const TextFolderOptions& options) {
     std::error_code error;
-    if (!fs::is_directory(folder, error)) fail_invalid("[data] data.path must be a folder, ", folder, " is not");
+    if (!fs::is_directory(folder, error)) {
+      fail_invalid("[data] data.path must be a folder for data.format text, ", folder,
+                   fs::exists(folder, error) ? " is a file; put it into a folder, and give that" : " does not exist");
+    }
     const auto excluded = [&](const fs::path& path) {
       return std::find(options.exclude.begin(), options.exclude.end(), path.filename().string()) !=
              options.exclude.end();

@@ -115,7 +115,7 @@ Run::Run(const Config& config, const comm::Communicator& communicator, const Sto
 
 // Nothing is read before it is known that the run's files can be written.
 std::shared_ptr<const Corpus> Run::open() const {
-  if (leads()) make_run_folders(config_);
+  if (leads()) try_run_folders(config_);
   Progress shown("reading data", progress());
   std::shared_ptr<const Corpus> corpus = open_corpus(with_tokens(config_), &shown);
   if (corpus->vocabulary() > model_.vocab_size) {
@@ -188,6 +188,7 @@ void Run::write_header() {
   companions_ = read_companions(config_);
   const Corpus& corpus = batches_.corpus();
   if (!config_.run.folder.empty()) {
+    make_run_folders(config_);
     // Metrics that do not fit are refused before anything is written.
     metrics_ = MetricsFile((std::filesystem::path(config_.run.folder) / "metrics.jsonl").string(), first_step_ - 1);
     nn::write_file((std::filesystem::path(config_.run.folder) / "config.toml").string(), to_toml(config_));

@@ -16,6 +16,9 @@ namespace evenspan::comm {
 
 using Body = std::function<void(const Communicator&)>;
 
+// The end of what a rank is told that goes on after its group has failed.
+constexpr const char* kEnded = "; the group ended with that, before this call: end all ranks and start them anew";
+
 // The text of what `call` throws; empty if it returns.
 inline std::string error_of(const std::function<void()>& call) {
   try {

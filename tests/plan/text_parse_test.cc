@@ -120,7 +120,7 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"kv_heads=2", "kv_heads=0", "each is at least 1"},
         Damage{"kv_heads=2", "kv_heads=", "line 3, column 25: expected kv_heads, an integer"},
         Damage{"element=f32", "element=int8", "line 3, column 1: [plan] element type is \"int8\""},
-        Damage{"topology ranks=2", "topology ranks=2000000000", "2000000000 ranks; each is at most"},
+        Damage{"topology ranks=2", "topology ranks=2000000000", "2000000000 ranks; a batch is on at most"},
         Damage{"latency_seconds=0", "latency_seconds=-5", "a topology level has a latency of -5 s"},
         Damage{"token_slack=0.1", "token_slack=1e300", "token slack is 1e+300; it is from 0 to"},
         Damage{"pair_seconds=1.0256e-08", "pair_seconds=5e-324", "s per pair and"},

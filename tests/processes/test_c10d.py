@@ -186,8 +186,10 @@ def abort(communicator: Communicator) -> None:
 
 
 def test_an_abort_reaches_all(library: str) -> None:
-    for outcome in run_ranks(library, 3, abort):
-        assert outcome.error == '[exchange 3] rank 2 failed in "attention backward": out of memory'
+    for rank, outcome in enumerate(run_ranks(library, 3, abort)):
+        error, _, remedy = outcome.error.partition("; ")
+        assert error == '[exchange 3] rank 2 failed in "attention backward": out of memory'
+        assert ("start them anew" in remedy) == (rank == 2)
         assert outcome.seconds < PROMPT_SECONDS
 
 

@@ -163,7 +163,7 @@ def test_errors_of_the_next_batch_come_in_its_turn(bad: str) -> None:
     [
         ({"strategy": "zigzg"}, "zigzg"), ({"strategy": 3}, "it is 3"), ({"token_slack": -1.0}, "-1"),
         ({"ranks_per_group": 3}, "groups of 3"), ({"ranks_per_node": -1}, "-1"), ({"profile": "nope"}, "nope"),
-        ({"dtype": "bfloat16"}, "'bfloat16'"), ({"dtype": torch.int8}, "int8"), ({"timeout": "20"}, "it is '20'"),
+        ({"dtype": "bfloat8"}, "'bfloat8'"), ({"dtype": torch.int8}, "int8"), ({"timeout": "20"}, "it is '20'"),
         ({"timeout": float("inf")}, "it is inf"), ({"timeout": 0}, "it is 0"), ({"timeout": True}, "it is True"),
     ],
     ids=str,
@@ -173,6 +173,11 @@ def test_options_are_checked_by_attach(options: dict[str, Any], text: str) -> No
     with pytest.raises(evenspan.InvalidArgumentError, match=text):
         evenspan.attach(model, **options)
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "bfloat16", "float32", torch.float16])
+def test_attach_takes_a_type_or_its_name(dtype: Any) -> None:
+    evenspan.attach(llama(), dtype=dtype).detach()
 
 
 @pytest.mark.parametrize(

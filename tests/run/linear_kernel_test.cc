@@ -8,6 +8,7 @@
 
 #include "evenspan/core/error.h"
 #include "gtest/gtest.h"
+#include "support/sweep.h"
 #include "support/torch/naive_recurrence.h"
 
 namespace evenspan::run {
@@ -277,10 +278,12 @@ const std::vector<std::vector<int64_t>> kLengths = {
     {1}, {2}, {63}, {64}, {65}, {200}, {3, 70, 1, 17, 130, 5, 16, 2, 33}};
 
 TEST_F(LinearKernelTest, IsTheRecurrence) {
+  test::Sweep sweep;
   const auto kernel = make_chunked_kernel();
   for (const Variant& variant : kVariants) {
     for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
       for (const auto& lengths : kLengths) {
+        if (!sweep.takes_next()) continue;
         check(problem(variant, lengths, type), *kernel,
               join_text(variant.name, " ", type, " ", lengths.size(), " of ", lengths[0]));
       }
@@ -329,6 +332,7 @@ TEST_F(LinearKernelTest, ManyShortSegments) {
 
 // Neither exponentials of sums that overflow nor differences of sums that have lost their digits.
 TEST_F(LinearKernelTest, GatesMayBeExtreme) {
+  test::Sweep sweep;
   const auto kernel = make_chunked_kernel();
   const std::vector<int64_t> lengths = {150, 20};
   const int64_t rows = 172;
@@ -347,6 +351,7 @@ TEST_F(LinearKernelTest, GatesMayBeExtreme) {
                                                         {"mixed", mixed}};
     for (const auto& [name, gate] : cases) {
       for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+        if (!sweep.takes_next()) continue;
         check(problem(variant, lengths, type, gate), *kernel, join_text(variant.name, " ", type, " gates ", name));
       }
     }

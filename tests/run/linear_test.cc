@@ -11,6 +11,7 @@
 #include "evenspan/core/error.h"
 #include "evenspan/plan/linear.h"
 #include "gtest/gtest.h"
+#include "support/sweep.h"
 #include "support/torch/documents_on_ranks.h"
 #include "support/torch/naive_recurrence.h"
 
@@ -210,8 +211,10 @@ TEST(LinearAttention, EveryVariantTransportAndNumberOfRanks) {
 }
 
 TEST(LinearAttention, EveryPlacement) {
+  test::Sweep sweep;
   for (const char* strategy : {"zigzag", "striped", "all_gather", "sequence_aware", "mixed", "ulysses"}) {
     for (const auto& transport : plan::transports()) {
+      if (!sweep.takes_next()) continue;
       How how;
       how.transport = std::string(transport.name);
       how.strategy = strategy;
@@ -226,9 +229,11 @@ TEST(LinearAttention, EveryPlacement) {
 // 1e-4 of the largest element: sums of 300 terms of size 1 in float32 have errors near sqrt(300) 2^-24 = 1e-6 of their
 // size, and a chunk's inverse multiplies them by its condition, below 100.
 TEST(LinearAttention, Float32) {
+  test::Sweep sweep;
   for (const Variant& variant : kVariants) {
     for (const auto& transport : plan::transports()) {
       for (const int32_t ranks : kRanks) {
+        if (!sweep.takes_next()) continue;
         How how;
         how.type = at::kFloat;
         how.tolerance = 1e-4;
@@ -367,9 +372,11 @@ std::pair<at::Tensor, at::Tensor> sequential_segment(const run::LinearOperands& 
 }
 
 TEST(LinearAttention, AKernelOfTheUsers) {
+  test::Sweep sweep;
   for (const Variant& variant : kVariants) {
     for (const auto& transport : plan::transports()) {
       for (const bool states : {false, true}) {
+        if (!sweep.takes_next()) continue;
         How how;
         how.transport = std::string(transport.name);
         how.strategy = "zigzag";

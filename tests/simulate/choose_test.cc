@@ -9,6 +9,7 @@
 #include "evenspan/simulate/formula.h"
 #include "plan/strategy/strategy.h"
 #include "scenarios.h"
+#include "support/sweep.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -63,6 +64,7 @@ TEST(Choose, IsNeverWorseThanAnyStrategy) {
 // Also with documents of a few tokens, which give most ranks nothing, beside long ones and alone; with rows and keys in
 // whole tiles, and starts of operations and segments.
 TEST(Choose, BoundsAreBelowThePrograms) {
+  test::Sweep sweep;
   for (const int32_t ranks : {2, 4, 8, 12, 16}) {
     for (uint64_t seed = 1; seed <= 2; ++seed) {
       for (const double between_nodes : {1e8, 4e9}) {
@@ -87,6 +89,7 @@ TEST(Choose, BoundsAreBelowThePrograms) {
         batches.push_back({6000, 2, 9});
         for (const std::vector<int64_t>& lengths : batches) {
           for (const plan::MaskKind mask : {plan::MaskKind::causal, plan::MaskKind::full}) {
+            if (!sweep.takes_next()) continue;
             request.documents = plan::Documents(lengths, plan::Mask{mask, 0});
             for (const plan::Strategy& strategy : plan::strategies()) {
               request.options.strategy = std::string(strategy.name);

@@ -54,6 +54,11 @@ TEST(TextFolder, BadFoldersAreRefused) {
   EXPECT_THAT(error_of([&] { open_text_folder(s.path("none"), {}); }), HasSubstr("must be a folder"));
   EXPECT_THAT(error_of([&] { open_text_folder(s.path(), {}); }), HasSubstr("must hold a text file"));
   s.write("a.txt", "abc");
+  DataConfig file;
+  file.path = s.path("a.txt");
+  EXPECT_THAT(error_of([&] { open_corpus(file); }), HasSubstr("put a file of text into a folder and give that"));
+  file.format = "text";
+  EXPECT_THAT(error_of([&] { open_corpus(file); }), HasSubstr("a.txt is a file; put it into a folder, and give that"));
   const auto corpus = open_text_folder(s.path(), {});
   s.write("a.txt", "abcd");
   EXPECT_THAT(error_of([&] { tokens_of(*corpus, 0); }),

@@ -177,7 +177,10 @@ TEST(Stop, ResumingAFinishedRunSaysThatNothingIsLeft) {
 
 class Signals : public ::testing::Test {
  protected:
-  void SetUp() override { ::testing::GTEST_FLAG(death_test_style) = "threadsafe"; }
+  void SetUp() override {
+    ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+    for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_DFL);  // a job in the background ignores SIGINT
+  }
 };
 
 void wait_a_second_press() { std::this_thread::sleep_for(std::chrono::milliseconds(600)); }

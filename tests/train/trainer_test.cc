@@ -352,7 +352,8 @@ TEST(Trainer, WhatCannotBeTrainedIsRefused) {
   config.run.steps = 0;
   EXPECT_THAT(refusal(config), HasSubstr("run.steps must be at least 1, it is 0"));
   EXPECT_FALSE(std::filesystem::exists(s.path("run")));
-  config = make_config(s, "text/101/run");  // below a file
+  config = make_config(s, "file/run");  // below a file
+  s.write("file", "");
   EXPECT_THAT(refusal(config), HasSubstr("cannot make the folder"));
   config = make_config(s, "run");
   config.model.config = s.write("tiny.json", model_json(2).replace(model_json(2).find("257"), 3, "256"));
@@ -360,6 +361,57 @@ TEST(Trainer, WhatCannotBeTrainedIsRefused) {
   config = make_config(s, "run");
   config.data.path = s.path("nowhere");
   EXPECT_THAT(refusal(config), HasSubstr("does not exist"));
+}
+
+// Once a run wrote its checkpoints among the texts, and no later run could read them.
+TEST(Trainer, RunsAndDataDoNotShareAFolder) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  const auto refusal = [&](const std::string& folder) {
+    Config config = make_config(s, folder);
+    return error_of([&] { run(config, 2); });
+  };
+  std::filesystem::create_directory_symlink(s.path("text"), s.path("link"));
+  for (const char* folder : {"text", "text/", "text/run", "./text/../text/a/b", "link/run", "link"}) {
+    EXPECT_THAT(refusal(folder), HasSubstr("run.folder must not be in data.path")) << folder;
+  }
+  EXPECT_THAT(refusal(""), HasSubstr("data.path must not be in run.folder"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(s.path("text")), {}),
+            static_cast<std::ptrdiff_t>(kSizes.size()));
+  EXPECT_FALSE(std::filesystem::exists(s.path("checkpoints")));
+  Config config = make_config(s, "text/run");
+  config.run.steps = 1;
+  config.data.exclude = {"run"};
+  EXPECT_EQ(run(config, 2).steps, 1);
+  std::filesystem::remove_all(s.path("text/run"));
+  config = make_config(s, "texts");  // no part of a name
+  config.run.steps = 1;
+  EXPECT_EQ(run(config, 2).steps, 1);
+}
+
+TEST(Trainer, ARefusedRunLeavesNothing) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "new/run");
+  config.data.path = s.path("nowhere");
+  EXPECT_THAT(error_of([&] { run(config, 2); }), HasSubstr("does not exist"));
+  EXPECT_FALSE(std::filesystem::exists(s.path("new")));
+  config = make_config(s, "new/run");
+  config.run.resume = s.path("text");
+  EXPECT_THAT(error_of([&] { run(config, 2); }), HasSubstr("must be a checkpoint folder"));
+  EXPECT_FALSE(std::filesystem::exists(s.path("new")));
+}
+
+TEST(Resume, ARunsFolderNamesItsNewestCheckpoint) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = make_config(s, "run");
+  config.run.steps = 2;
+  const std::string checkpoint = run(config, 2).checkpoint;
+  for (const char* resume : {"run", "run/", "run/checkpoints"}) {
+    config.run.resume = s.path(resume);
+    EXPECT_THAT(error_of([&] { run(config, 2); }), HasSubstr("the newest is " + checkpoint)) << resume;
+  }
 }
 
 TEST(LearningRate, WarmsUpAndDecays) {

@@ -105,6 +105,12 @@ std::shared_ptr<const Plan> make_plan(Request request);
 // other lengths, and resource as make_plan() does.
 std::shared_ptr<const Plan> make_plan_on(const Plan& base, const Documents& documents);
 
+// The plan of documents that each lie, in equal parts in the order given, on `groups[document]`, whose ranks split its
+// heads, and its rows where there are more ranks than heads: Ulysses (arXiv 2309.14509) in a group for each document,
+// as planners of global batches place them. The request's strategy is a name alone. Throws invalid_argument unless
+// every document has one or more different ranks, and as make_plan() does.
+std::shared_ptr<const Plan> make_plan_of_groups(Request request, const std::vector<std::vector<Rank>>& groups);
+
 // Calls f(what, bytes) for each move and partial that leaves its rank: `what` has from, to, document, rows and heads.
 template <class F>
 void for_each_transfer(const Plan& plan, F&& f) {
@@ -127,6 +133,12 @@ struct Metrics {
   int64_t sent_bytes_total = 0;
   int64_t ring_bytes_total = 0;  // (ranks - 1) x tokens x 2 x kv heads x head dim x bytes per element
   Bound bound;                   // with work at most 1.01 and tokens at most 1 + token_slack of the mean
+
+  // Whether the plan is as even as the bound asks; one that is not may send less.
+  bool keeps_limits() const {
+    return work_max_over_mean <= bound.limits.work_max_over_mean &&
+           tokens_max_over_mean <= bound.limits.tokens_max_over_mean;
+  }
 };
 Metrics measure(const Plan& plan);
 

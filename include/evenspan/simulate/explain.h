@@ -71,6 +71,7 @@ struct BusiestRank {
 struct Explanation {
   std::vector<DocumentGroup> groups;  // those on most ranks first
   plan::Bound bound;                  // as plan::Metrics has it
+  bool keeps_limits = true;           // as plan::Metrics::keeps_limits
   int64_t key_value_bytes = 0;        // keys and values that travel in one layer's forward
   int64_t sent_bytes = 0;             // all that travels there
   StepParts step;

@@ -34,7 +34,7 @@ def attach(
     ranks_per_group: int = 0,
     token_slack: float = 0.1,
     profile: str | os.PathLike[str] | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Context:
     """Make a Hugging Face causal language model train on packed documents that are spread over a group of ranks.
 
@@ -58,7 +58,7 @@ def attach(
         token_slack: As in `evenspan.plan`.
         profile: As in `evenspan.plan`; without one, work is weighed by this model's operations.
         dtype: Type of queries, keys and values that the first batch is planned for, by default the one that they have
-            outside of autocast. From the second batch on plans follow what autocast makes of them.
+            outside of autocast; or its name. From the second batch on plans follow what autocast makes of them.
 
     Raises:
         UnsupportedError: The model has dropout in attention, soft caps, sinks, rotary embeddings that depend on the

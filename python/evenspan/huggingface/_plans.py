@@ -11,8 +11,6 @@ import torch
 import torch.distributed as dist
 
 from evenspan import _evenspan, _sharding
-from evenspan._arguments import described
-from evenspan._errors import InvalidArgumentError
 from evenspan._groups import communicator_of
 from evenspan.huggingface._attention import Step
 from evenspan.huggingface._masks import CAUSAL
@@ -30,7 +28,7 @@ class Plans:
         shape: Shape,
         sizes: tuple[int, int, int, int] | None,
         options: dict[str, Any],
-        dtype: torch.dtype | None,
+        dtype: torch.dtype | str | None,
         prove: Callable[[], Shape] | None = None,
     ) -> None:
         """Plan a batch at once, so that options which no plan has are refused here.
@@ -40,16 +38,13 @@ class Plans:
             shape: Of the model's attention.
             sizes: Of the model, for a profile.
             options: Of `evenspan.plan`.
-            dtype: Of queries, keys and values, until autocast makes others of them; by default the shape's.
+            dtype: Of queries, keys and values, until autocast makes others of them; or its name; by default the shape's.
             prove: Returns the shape when the first batch is planned, where `shape` is what the configuration says.
 
         Raises:
             Error: As `evenspan.plan`.
         """
-        if dtype is not None and not isinstance(dtype, torch.dtype):
-            raise InvalidArgumentError(
-                f"[attach] dtype must be a torch.dtype, it is {described(dtype)}; give torch.bfloat16"
-            )
+        dtype = None if dtype is None else _sharding.torch_type(dtype, operation="attach")
         self._group = group
         self._shape = shape
         self._sizes = None if sizes is None else (len(shape.windows), *sizes[1:])
