@@ -38,7 +38,7 @@ class Plans:
             shape: Of the model's attention.
             sizes: Of the model, for a profile.
             options: Of `evenspan.plan`.
-            dtype: Of queries, keys and values, until autocast makes others of them, or its name; the shape's by default.
+            dtype: Of queries, keys and values, until autocast makes others of them; a name too. By default the shape's.
             prove: Returns the shape when the first batch is planned, where `shape` is what the configuration says.
 
         Raises:
