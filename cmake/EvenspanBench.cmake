@@ -12,6 +12,19 @@ foreach(layer plan simulate run)
   endif()
 endforeach()
 
+# bench/batch/<name>.cc becomes evenspan_batch_<name>: programs that print tables, of what is counted and not timed.
+file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/batch/*.cc)
+foreach(source IN LISTS sources)
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(evenspan_batch_${name} ${source})
+  target_link_libraries(evenspan_batch_${name} PRIVATE evenspan_highs)
+  target_compile_definitions(evenspan_batch_${name} PRIVATE EVENSPAN_HIGHS="${EVENSPAN_HIGHS}")
+  evenspan_finish(evenspan_batch_${name})
+endforeach()
+if(TARGET evenspan_batch_oracle_report)
+  target_sources(evenspan_batch_oracle_report PRIVATE ${PROJECT_SOURCE_DIR}/tests/batch/oracle.cc)
+endif()
+
 # bench/peers/kernel/ becomes the Python module evenspan_peers_kernel in build/bench/: what the peers compute with. It
 # takes the kernels alone from evenspan_run, whose operators the package's own module registers.
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/peers/kernel/*.cc)

@@ -1,9 +1,12 @@
 // Evenspan's own planner. Documents of like length make up a micro-batch, since they even each other in time and in
 // tokens at once, and since the longest ones then have the longest micro-batch, in which they need the fewest ranks.
 // How many micro-batches and where they end is chosen by an estimate; ranks get their documents by pouring (pour.h).
+// Where documents are few, evening is a matter of which of them go together, and all ways to divide them are looked at
+// (divide.h).
 #include <algorithm>
 #include <limits>
 
+#include "batch/divide.h"
 #include "batch/groups.h"
 #include "batch/pour.h"
 #include "batch/table.h"
@@ -159,6 +162,10 @@ PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, co
     }
   }
   EVENSPAN_CHECK_EQ(best.plan.micro_batches.empty(), false);  // a document alone always fits
+  if (documents.size() <= kFewDocuments) {
+    StepPlan divided = divide_few(documents, lengths, cost, best_seconds);
+    if (!divided.micro_batches.empty()) best.plan = std::move(divided);
+  }
   return best;
 }
 

@@ -13,16 +13,25 @@ namespace {
 constexpr size_t kRanksTried = 64;
 constexpr size_t kNodesTried = 8;
 
-// One try: ranks that have so much time each. Where memory is short, a rank that spends all of its time on tokens of
-// long documents leaves room that no rank has time for; `mix` in [0, 1] says how far ranks keep to the portion of a
-// long document beside which the documents after it fill time and room together.
+// How ranks are chosen. Where memory is short, a rank that spends all of its time on tokens of long documents leaves
+// room that no rank has time for; `mix` in [0, 1] says how far ranks keep to the portion of a long document beside
+// which the documents after it fill time and room together.
+struct Way {
+  double mix = 0;
+  bool is_tight = false;  // a whole document goes where the least time is left that it needs, not the most
+};
+constexpr Way kWays[] = {{0, false}, {0.5, false}, {1, false}, {0, true}};
+constexpr size_t kWaysOfMany = 3;  // the first ones, where documents are many
+
+// One try: ranks that have so much time each.
 class Filling {
  public:
-  Filling(std::span<const int64_t> lengths, const Cost& cost, double seconds, double mix)
+  Filling(std::span<const int64_t> lengths, const Cost& cost, double seconds, const Way& way)
       : lengths_(lengths),
         cost_(cost),
         seconds_(seconds),
-        mix_(mix),
+        mix_(way.mix),
+        is_tight_(way.is_tight),
         time_(static_cast<size_t>(cost.num_ranks), seconds),
         room_(static_cast<size_t>(cost.num_ranks), cost.capacity_tokens),
         node_time_(static_cast<size_t>((cost.num_ranks + cost.ranks_per_node - 1) / cost.ranks_per_node), 0),
@@ -65,11 +74,28 @@ class Filling {
 
   int64_t length_of(DocumentIndex document) const { return lengths_[static_cast<size_t>(document)]; }
 
-  // To the rank with the highest score of those that have time and room enough.
+  // To a rank that has time and room enough.
   bool add_whole(DocumentIndex document) {
     const int64_t length = length_of(document);
     const double work = cost_.work(length);
     if (length > cost_.capacity_tokens || work > seconds_) return false;
+    return is_tight_ ? add_to_fullest(document, length, work) : add_to_emptiest(document, length, work);
+  }
+
+  // Of these ranks, to the one with the least time left.
+  bool add_to_fullest(DocumentIndex document, int64_t length, double work) {
+    size_t best = time_.size();
+    for (size_t rank = 0; rank < time_.size(); ++rank) {
+      if (room_[rank] < length || time_[rank] < work) continue;
+      if (best == time_.size() || time_[rank] < time_[best]) best = rank;
+    }
+    if (best == time_.size()) return false;
+    take(document, Rank(static_cast<int32_t>(best)), length, work / static_cast<double>(length));
+    return true;
+  }
+
+  // Of these ranks, to the one with the highest score.
+  bool add_to_emptiest(DocumentIndex document, int64_t length, double work) {
     std::vector<std::pair<double, int32_t>> passed;
     bool added = false;
     while (!added && !emptiest_.empty() && passed.size() < kRanksTried) {
@@ -227,6 +253,7 @@ class Filling {
   const Cost& cost_;
   double seconds_;
   double mix_;
+  bool is_tight_;
   double rest_token_seconds_ = 0;   // of a token of the documents that are still to come, in the mean
   std::vector<double> time_;        // [rank], left
   std::vector<int64_t> room_;       // [rank], tokens left
@@ -235,6 +262,19 @@ class Filling {
   std::priority_queue<std::pair<double, int32_t>> emptiest_;  // score and -rank; also of earlier scores
   std::vector<Share> shares_;
 };
+
+// In which the documents are added: the longest first. Where they are few, also with any number of the longest ones at
+// the end, the longest last: they are cut to what time and memory the others leave.
+std::vector<std::vector<DocumentIndex>> orders_of(std::span<const DocumentIndex> documents) {
+  std::vector<std::vector<DocumentIndex>> out{{documents.begin(), documents.end()}};
+  if (documents.size() > kFewDocuments) return out;
+  for (size_t last = 1; last < documents.size(); ++last) {
+    std::vector<DocumentIndex>& order = out.emplace_back(out.front());
+    std::rotate(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(last), order.end());
+    std::reverse(order.end() - static_cast<std::ptrdiff_t>(last), order.end());
+  }
+  return out;
+}
 
 }  // namespace
 
@@ -254,13 +294,17 @@ std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<c
   least = std::max(least / cost.num_ranks, longest_share);
 
   std::optional<Poured> best;
+  const std::vector<std::vector<DocumentIndex>> orders = orders_of(documents);
+  const auto ways = std::span(kWays).first(documents.size() <= kFewDocuments ? std::size(kWays) : kWaysOfMany);
   const auto attempt = [&](double seconds) {
-    for (const double mix : {0.0, 0.5, 1.0}) {
-      Filling filling(lengths, cost, seconds, mix);
-      if (!filling.add(documents)) continue;
-      Poured poured = filling.result();
-      if (!best || poured.seconds < best->seconds) best = std::move(poured);
-      return true;
+    for (const std::vector<DocumentIndex>& order : orders) {
+      for (const Way& way : ways) {
+        Filling filling(lengths, cost, seconds, way);
+        if (!filling.add(order)) continue;
+        Poured poured = filling.result();
+        if (!best || poured.seconds < best->seconds) best = std::move(poured);
+        return true;
+      }
     }
     return false;
   };

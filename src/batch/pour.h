@@ -2,6 +2,7 @@
 // evens them.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <span>
 #include <vector>
@@ -14,6 +15,9 @@ struct Poured {
   MicroBatch batch;
   double seconds = 0;  // of the slowest rank, micro_batch_seconds left out
 };
+
+// Of no more documents, more ways are tried.
+constexpr size_t kFewDocuments = 12;
 
 // The least seconds found for these documents, longest first; nothing where no way tried kept memory and took less than
 // `most_seconds`.

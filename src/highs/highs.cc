@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 
 #include "evenspan/core/error.h"
 
@@ -15,7 +16,7 @@ using Int = int32_t;  // HighsInt of the published builds; make_library() makes 
 
 constexpr Int kRowwise = 2, kMinimize = 1, kContinuous = 0, kInteger = 1;  // constants of highs_c_api.h
 constexpr Int kError = -1;
-constexpr Int kOptimal = 7;
+constexpr Int kOptimal = 7, kInfeasible = 8;
 
 struct CloseLibrary {
   void operator()(void* library) const { dlclose(library); }
@@ -124,8 +125,10 @@ class Highs : public batch::MilpSolver {
 
   batch::MilpSolution result(const Model& model, const batch::Milp& milp) const {
     batch::MilpSolution out;
-    out.is_optimal = library_.status(model.get()) == kOptimal;
+    const Int status = library_.status(model.get());
+    out.is_optimal = status == kOptimal;
     library_.get_double(model.get(), "mip_dual_bound", &out.bound);
+    if (status == kInfeasible) out.bound = std::numeric_limits<double>::infinity();  // HiGHS may say less
     Int found = 0;
     library_.get_int(model.get(), "primal_solution_status", &found);
     constexpr Int kFeasible = 2;

@@ -27,7 +27,7 @@ struct Milp {
 
 struct MilpSolution {
   std::optional<std::vector<double>> values;  // [column], of the best point found; nothing: none was found
-  double bound = 0;                           // no point costs less
+  double bound = 0;                           // no point costs less; infinite: there is no point
   bool is_optimal = false;                    // within the solver's gap
 };
 
