@@ -14,6 +14,22 @@ double weights(const simulate::Model& model) {
   return model.layer_weights() + embeddings;
 }
 
+// The cost is of documents that attend to themselves in all layers, on ranks that compute on their own.
+void check_kind(const simulate::Scenario& scenario) {
+  const auto refuse = [](const std::string& what) {
+    fail(ErrorKind::unsupported, "[batch] ", what,
+         ", which the cost of micro-batches knows nothing of; give another, or take a batch as one micro-batch");
+  };
+  const simulate::Model& model = scenario.model;
+  const int32_t linear = model.num_layers - model.num_softmax_layers();
+  const int32_t windows = model.num_softmax_layers() - model.num_unwindowed_layers();
+  if (linear > 0) refuse(join_text("the model has ", linear, " layers of linear attention"));
+  if (windows > 0) refuse(join_text("the model has ", windows, " layers with windows"));
+  if (scenario.machine.shares_cores()) {
+    refuse(join_text("the topology has ", scenario.machine.num_cores, " cores for all ranks"));
+  }
+}
+
 }  // namespace
 
 StateLayout parse_state_layout(const std::string& text) {
@@ -48,25 +64,29 @@ double token_bytes(const simulate::Model& model) {
   return layers + mlp * element + output;
 }
 
-Cost machine_cost(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout) {
-  const simulate::Model& model = scenario.model;
-  const plan::Topology& topology = scenario.machine.topology;
-  const plan::CostModel of = simulate::cost_model(scenario.profile, model);
-  const double states = state_bytes(model, layout, topology.num_ranks);
-  const double token = token_bytes(model);
+int64_t capacity_tokens(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout) {
+  const double states = state_bytes(scenario.model, layout, scenario.machine.topology.num_ranks);
+  const double token = token_bytes(scenario.model);
   if (memory_bytes < 1) fail_invalid("[batch] a rank has ", memory_bytes, " bytes of memory; give at least 1");
   const double room = std::floor((static_cast<double>(memory_bytes) - states) / token);
   if (room < 1) {
     const double gibibytes = std::ceil((states + token) / static_cast<double>(int64_t{1} << 30));
     fail(ErrorKind::resource, "[batch] a rank has ", memory_bytes, " bytes of memory; the model's states take ",
          std::llround(states), " of them and a token ", std::llround(token), ": give at least ",
-         std::llround(states + token), " bytes (", std::llround(gibibytes), "GiB), ",
-         layout == StateLayout::sharded_optimizer ? "shard the states as \"all\", " : "", "or use more ranks");
+         std::llround(states + token), " bytes (", std::llround(gibibytes), "GiB), or use more ranks");
   }
+  return static_cast<int64_t>(std::min(room, 1e15));
+}
+
+Cost machine_cost(const simulate::Scenario& scenario, int64_t capacity_tokens) {
+  check_kind(scenario);
+  const simulate::Model& model = scenario.model;
+  const plan::Topology& topology = scenario.machine.topology;
+  const plan::CostModel of = simulate::cost_model(scenario.profile, model);
   Cost cost;
   cost.num_ranks = topology.num_ranks;
   cost.ranks_per_node = topology.ranks_per_node();
-  cost.capacity_tokens = static_cast<int64_t>(std::min(room, 1e15));
+  cost.capacity_tokens = capacity_tokens;
   cost.square_seconds = of.pair_seconds / 2;
   cost.token_seconds = of.token_seconds;
   cost.micro_batch_seconds = of.stage_seconds * of.num_layers;

@@ -37,20 +37,13 @@ Options declared(BatchArguments* arguments) {
   return options;
 }
 
-// The cost is of documents that attend to themselves in all layers, on ranks that compute on their own.
-void check_scenario_kind(const simulate::Scenario& scenario) {
-  const auto refuse = [](const std::string& what) {
-    fail(ErrorKind::unsupported, "[batch] ", what,
-         ", which the cost of micro-batches knows nothing of; give another, or compare plans of one micro-batch with "
-         "evenspan simulate");
-  };
-  const simulate::Model& model = scenario.model;
-  const int32_t linear = model.num_layers - model.num_softmax_layers();
-  const int32_t windows = model.num_softmax_layers() - model.num_unwindowed_layers();
-  if (linear > 0) refuse(join_text("the model has ", linear, " layers of linear attention"));
-  if (windows > 0) refuse(join_text("the model has ", windows, " layers with windows"));
-  if (scenario.machine.shares_cores()) {
-    refuse(join_text("the topology has ", scenario.machine.num_cores, " cores for all ranks"));
+// The tokens for which a rank has memory.
+int64_t capacity_of(const simulate::Scenario& scenario, int64_t memory_bytes, batch::StateLayout layout) {
+  try {
+    return batch::capacity_tokens(scenario, memory_bytes, layout);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::resource || layout == batch::StateLayout::sharded) throw;
+    fail(error.kind(), error.what(), "; --states all divides weights and gradients over the ranks too");
   }
 }
 
@@ -65,9 +58,8 @@ BatchMachine read_batch_machine(const Options& options, BatchArguments* argument
     const simulate::Scenario scenario = read_machine(options, arguments->scenario, &arguments->request);
     simulate::validate(scenario.machine);
     simulate::validate(scenario.model);
-    check_scenario_kind(scenario);
     const batch::StateLayout layout = batch::parse_state_layout(arguments->states);
-    out.cost = batch::machine_cost(scenario, arguments->memory_bytes, layout);
+    out.cost = batch::machine_cost(scenario, capacity_of(scenario, arguments->memory_bytes, layout));
     out.name = scenario.profile.name;
     out.model = scenario.model;
     out.states = arguments->states;

@@ -196,7 +196,7 @@ CONSTANTS = ["--lengths", "-", "--ranks", 64, "--constants", "flexsp-7b"]
         (["--lengths", "-", "--ranks", 4, "--memory-bytes", "80 gib"], "or 2GiB; did you mean '80GiB'?"),
         (
             ["--lengths", "-", "--ranks", 4, "--memory-bytes", "8GiB"],
-            'bytes (68GiB), shard the states as "all", or use ',
+            "bytes (68GiB), or use more ranks; --states all divides weights and gradients over the ranks too",
         ),
         (["--lengths", "-", "--ranks", 4, "--memory-bytes", "8GiB", "--states", "all"], "bytes (34GiB), or use more "),
         ([*MACHINE, "--topology", "x"], "--topology and --ranks say the same twice"),
