@@ -1,5 +1,6 @@
 #include "evenspan/plan/plan_cache.h"
 
+#include <algorithm>
 #include <bit>
 #include <condition_variable>
 #include <deque>
@@ -112,6 +113,11 @@ class PlanCache::State {
     return entry->plans;
   }
 
+  void reserve(size_t capacity) {
+    const std::lock_guard lock(mutex_);
+    capacity_ = std::max(capacity_, capacity);
+  }
+
   Counts counts() const {
     const std::lock_guard lock(mutex_);
     return counts_;
@@ -181,8 +187,8 @@ class PlanCache::State {
   }
 
   const Make make_;
-  const size_t capacity_;
   mutable std::mutex mutex_;
+  size_t capacity_;
   std::condition_variable changed_;
   std::list<std::shared_ptr<Entry>> entries_;   // the one used last first; few
   std::deque<std::shared_ptr<Entry>> waiting_;  // to be made in the background
@@ -195,6 +201,7 @@ PlanCache::PlanCache(Make make, size_t capacity) : state_(std::make_unique<State
 PlanCache::~PlanCache() = default;
 void PlanCache::prefetch(const Request& request) { state_->prefetch(request); }
 LayerPlans PlanCache::get(const Request& request) { return state_->get(request); }
+void PlanCache::reserve(size_t capacity) { state_->reserve(capacity); }
 PlanCache::Counts PlanCache::counts() const { return state_->counts(); }
 
 }  // namespace evenspan::plan

@@ -72,6 +72,18 @@ TEST(PlanCache, KeepsWhatWasUsedLast) {
   EXPECT_EQ(cache.counts().made, 4);
 }
 
+TEST(PlanCache, KeepsAsMuchAsIsAskedFor) {
+  PlanCache cache(make, 1);
+  cache.reserve(3);
+  cache.reserve(2);  // takes nothing back
+  const std::vector<Request> requests = {request_of({1}), request_of({2}), request_of({3})};
+  for (const Request& request : requests) cache.prefetch(request);
+  for (const Request& request : requests) cache.get(request);
+  EXPECT_EQ(cache.counts().made, 3);
+  for (const Request& request : requests) cache.get(request);
+  EXPECT_EQ(cache.counts().made, 3);
+}
+
 TEST(PlanCache, PlansAheadOnAThreadOfItsOwn) {
   std::latch begun(1), goes_on(1);
   std::atomic<int> num_made = 0;

@@ -43,6 +43,9 @@ class PlanCache {
   // threw; the next call for the input tries again.
   LayerPlans get(const Request& request);
 
+  // The plans of at least so many inputs are kept from here on.
+  void reserve(size_t capacity);
+
   Counts counts() const;
 
  private:
