@@ -24,5 +24,5 @@ const std::map<std::string, std::string>& shipped_profiles() {
 }  // namespace evenspan::machine
 ]])
 
-evenspan_library(machine LINK evenspan_simulate evenspan_files)
+evenspan_library(machine LINK evenspan_batch evenspan_files)
 target_sources(evenspan_machine PRIVATE ${source})

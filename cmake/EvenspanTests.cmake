@@ -49,6 +49,9 @@ evenspan_tests(simulate LINK evenspan_test_support evenspan_simulate NEEDS gtest
 evenspan_tests(batch LINK evenspan_test_support evenspan_highs NEEDS gtest)
 set_property(SOURCE ${PROJECT_SOURCE_DIR}/tests/batch/oracle_test.cc APPEND PROPERTY
              COMPILE_DEFINITIONS "EVENSPAN_HIGHS=\"${EVENSPAN_HIGHS}\"")
+if(TARGET evenspan_machine)
+  evenspan_tests(machine LINK evenspan_test_support evenspan_machine NEEDS gtest)
+endif()
 if(TARGET evenspan_comm)
   evenspan_support(evenspan_test_support_torch ${PROJECT_SOURCE_DIR}/tests/support/torch
                    evenspan_test_support evenspan_comm)

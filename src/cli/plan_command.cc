@@ -134,7 +134,7 @@ int plan_command(const Arguments& words) {
       read_request(wanted, described ? described->topology : plan::make_topology(wanted.ranks, wanted.ranks_per_node),
                    plan::CostModel());
   std::optional<simulate::Scenario> scenario;
-  if (is_auto && !has_profile) say(machine::note_of_default_profile());
+  if (is_auto && !has_profile) say(machine::note_of_default_profile("auto chooses"));
   if (has_profile || is_auto) scenario = make_scenario(profile, described, request);
 
   Watch watch("evenspan plan", wanted.quiet);

@@ -6,13 +6,16 @@
 
 namespace evenspan::machine {
 
-std::string note_of_default_profile() {
-  return join_text("auto chooses for the machine of the profile ", kDefaultProfile,
+std::string note_of_default_profile(std::string_view what) {
+  return join_text(what, " for the machine of the profile ", kDefaultProfile,
                    ", since none is named; name that of the machine at hand, which evenspan calibrate measures");
 }
 
 RunScenario scenario_of_run(const RunMachine& run, const simulate::Model& model) {
-  const bool by_default = run.profile.empty() && run.strategy == simulate::kAuto;
+  std::string needs;  // a machine
+  if (run.strategy == simulate::kAuto) needs = "auto chooses";
+  if (run.cuts_batches) needs += needs.empty() ? "batches are cut" : ", and batches are cut,";
+  const bool by_default = run.profile.empty() && !needs.empty();
   if (run.profile.empty() && !by_default) {
     if (run.topology.empty()) return {};
     fail_invalid("[plan] the topology ", run.topology, " has no effect with ", run.strategy,
@@ -22,10 +25,10 @@ RunScenario scenario_of_run(const RunMachine& run, const simulate::Model& model)
   try {
     return {simulate::scenario_of_run(profile, model,
                                       machine_of_run(run.topology, profile, run.num_ranks, run.ranks_per_node)),
-            by_default ? note_of_default_profile() : ""};
+            by_default ? note_of_default_profile(needs) : ""};
   } catch (const Error& error) {
     if (!by_default) throw;
-    fail(error.kind(), error.what(), " (", note_of_default_profile(), ")");
+    fail(error.kind(), error.what(), " (", note_of_default_profile(needs), ")");
   }
 }
 

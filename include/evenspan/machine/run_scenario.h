@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "evenspan/simulate/prediction.h"
 
@@ -11,8 +12,8 @@ namespace evenspan::machine {
 // The shipped profile that is simulated where nobody names one.
 constexpr const char* kDefaultProfile = "h100-sxm";
 
-// What a user should know when `auto` chose by kDefaultProfile; the same words everywhere.
-std::string note_of_default_profile();
+// What a user should know where `what` by kDefaultProfile, such as "auto chooses"; the same words everywhere.
+std::string note_of_default_profile(std::string_view what);
 
 struct RunMachine {
   std::string strategy;        // of the table, or simulate::kAuto
@@ -20,10 +21,11 @@ struct RunMachine {
   std::string topology;        // a file; empty: nodes of ranks_per_node
   int32_t num_ranks = 0;       // >= 1
   int32_t ranks_per_node = 0;  // 0: all ranks on one node, or as the topology says
+  bool cuts_batches = false;   // into micro-batches, by the times of the machine
 };
 
 struct RunScenario {
-  std::optional<simulate::Scenario> scenario;  // none where no profile is named and the strategy needs none
+  std::optional<simulate::Scenario> scenario;  // none where no profile is named and nothing needs one
   std::string note;                            // note_of_default_profile(), or empty
 };
 

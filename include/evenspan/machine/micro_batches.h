@@ -1,0 +1,60 @@
+// An optimiser step's documents cut into micro-batches, within what the user of a run allows one to hold.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "evenspan/batch/cost.h"
+#include "evenspan/batch/planner.h"
+#include "evenspan/simulate/prediction.h"
+
+namespace evenspan::machine {
+
+struct MicroBatchLimits {
+  std::string planner = "auto";    // of batch::planners()
+  int64_t micro_batch_tokens = 0;  // most of all ranks together; 0: no such limit
+  int64_t memory_budget =
+      0;  // bytes of a rank, for states as batch::StateLayout::sharded_optimizer and activations; 0: no limit
+
+  bool any() const { return micro_batch_tokens > 0 || memory_budget > 0; }
+};
+
+struct MicroBatches {
+  std::vector<std::vector<int64_t>>
+      documents;             // [micro-batch], as they run: indices of the step's documents, ascending
+  double seconds = 0;        // modelled, forward and backward of all; 0 without limits
+  double bound_seconds = 0;  // that no plan of these documents beats; 0 without limits
+};
+
+// The same documents give the same micro-batches on every rank. Threads: any number may call.
+class MicroBatchPlanner {
+ public:
+  // Without limits: every step is one micro-batch.
+  MicroBatchPlanner() = default;
+  // By the scenario's times, on its ranks. Throws invalid_argument for a planner that does not exist or takes no such
+  // number of ranks, and for limits that hold no token a rank; unsupported for a planner that a clock stops and for a
+  // scenario of which batch::machine_cost() knows nothing; resource for memory that the model's states fill.
+  // REQUIRES: limits.any(), and none is negative.
+  MicroBatchPlanner(const simulate::Scenario& scenario, MicroBatchLimits limits);
+
+  // Most tokens of a rank in a micro-batch; none without limits.
+  std::optional<int64_t> capacity_tokens() const;
+
+  // Throws resource where no micro-batch holds so many tokens of one document: `what`, such as "document 3", has them.
+  // The text says which limit to raise, and how far.
+  void check_length(int64_t tokens, const std::string& what) const;
+
+  // Throws as check_length() and batch::plan_step().
+  MicroBatches plan(std::span<const int64_t> lengths) const;
+
+ private:
+  MicroBatchLimits limits_;
+  const batch::Planner* planner_ = nullptr;  // none without limits, as with the cost
+  std::optional<batch::Cost> cost_;
+  double state_bytes_ = 0, token_bytes_ = 0;  // of a rank
+};
+
+}  // namespace evenspan::machine
