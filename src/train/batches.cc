@@ -43,11 +43,13 @@ std::vector<int64_t> lengths(const Batch& batch) {
   return out;
 }
 
-int64_t num_labels(const Batch& batch) {
+int64_t num_tokens(const Batch& batch) {
   int64_t n = 0;
-  for (const Piece& piece : batch) n += piece.length() - 1;
+  for (const Piece& piece : batch) n += piece.length();
   return n;
 }
+
+int64_t num_labels(const Batch& batch) { return num_tokens(batch) - static_cast<int64_t>(batch.size()); }
 
 Batches::Batches(std::shared_ptr<const Corpus> corpus, const DataConfig& config)
     : corpus_(std::move(corpus)), config_(config) {

@@ -220,6 +220,10 @@ std::string value_text(const Key& key) {
                     key.value);
 }
 
+machine::MicroBatchLimits micro_batch_limits(const ParallelConfig& config) {
+  return {config.batch_planner, config.micro_batch_tokens, config.memory_budget};
+}
+
 void validate(const Config& c) {
   const auto require = [](bool ok, const auto&... parts) {
     if (!ok) fail_invalid("[config] ", parts...);
@@ -230,6 +234,13 @@ void validate(const Config& c) {
   require(c.data.max_document_tokens <= c.data.batch_tokens,
           "data.max_document_tokens must be at most data.batch_tokens, they are ", c.data.max_document_tokens, " and ",
           c.data.batch_tokens);
+  require(c.parallel.micro_batch_tokens <= c.data.batch_tokens,
+          "parallel.micro_batch_tokens must be at most data.batch_tokens, of which a micro-batch is a part, they are ",
+          c.parallel.micro_batch_tokens, " and ", c.data.batch_tokens);
+  require(micro_batch_limits(c.parallel).any() || c.parallel.batch_planner == ParallelConfig().batch_planner,
+          "parallel.batch_planner is \"", c.parallel.batch_planner,
+          "\", which has no effect without parallel.micro_batch_tokens or parallel.memory_budget; give one of them, or "
+          "leave it out");
   require(c.optimizer.min_learning_rate <= c.optimizer.learning_rate,
           "optimizer.min_learning_rate must be at most optimizer.learning_rate, they are ",
           c.optimizer.min_learning_rate, " and ", c.optimizer.learning_rate);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <optional>
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/progress.h"
@@ -11,16 +12,46 @@
 
 namespace evenspan::train {
 
+namespace {
+
+// How the step was cut, and what it took beside what the model says; empty mostly.
+std::string micro_batches_text(const StepReport& r) {
+  std::string text;
+  if (r.micro_batches > 1) text = join_text("  ", r.micro_batches, " micro-batches");
+  if (r.modelled_seconds > 0) {
+    char seconds[64];
+    std::snprintf(seconds, sizeof seconds, "  %.3g s, modelled %.3g s", r.seconds, r.modelled_seconds);
+    text += seconds;
+  }
+  return text;
+}
+
+// What the tokens of the data are: bytes, or what made them.
+std::string tokens_text(const Config& config, const Corpus& corpus) {
+  if (corpus.vocabulary() == kByteVocabulary) return "bytes, and 256 at the end of a document";
+  const std::optional<Tokenization> t = tokenization(config);
+  return t ? "of the tokenizer in " + t->tokenizer : "as they are in " + config.data.path;
+}
+
+// What a micro-batch may hold: "at most 8192 tokens, 4096 on a rank, cut by auto".
+std::string limits_text(const Config& config, int64_t capacity_tokens, int32_t num_ranks) {
+  return join_text("at most ", capacity_tokens * num_ranks, " tokens, ", capacity_tokens, " on a rank, cut by ",
+                   config.parallel.batch_planner);
+}
+
+}  // namespace
+
 std::string progress_line(const StepReport& r, const StepLine& line) {
-  char text[320];
-  std::snprintf(text, sizeof text,
-                "step %4lld/%lld  loss %.4f  rate %.2e  norm %.3g  %.0f tokens/s  %s left  work %.3f of the mean  sent "
-                "%s + %s  memory %s",
-                static_cast<long long>(r.step), static_cast<long long>(line.last_step), r.loss, r.learning_rate,
-                r.gradient_norm, line.tokens_per_second, duration_text(line.seconds_left).c_str(), r.work_max_over_mean,
-                bytes_text(static_cast<double>(total(r.attention_bytes))).c_str(),
-                bytes_text(static_cast<double>(total(r.optimizer_bytes))).c_str(),
-                bytes_text(static_cast<double>(r.peak_rss_bytes)).c_str());
+  char text[400];
+  std::snprintf(
+      text, sizeof text,
+      "step %4lld/%lld  loss %.4f  rate %.2e  norm %.3g  %.0f tokens/s  %s left%s  work %.3f of the mean  sent "
+      "%s + %s  memory %s",
+      static_cast<long long>(r.step), static_cast<long long>(line.last_step), r.loss, r.learning_rate, r.gradient_norm,
+      line.tokens_per_second, duration_text(line.seconds_left).c_str(), micro_batches_text(r).c_str(),
+      r.work_max_over_mean, bytes_text(static_cast<double>(total(r.attention_bytes))).c_str(),
+      bytes_text(static_cast<double>(total(r.optimizer_bytes))).c_str(),
+      bytes_text(static_cast<double>(r.peak_rss_bytes)).c_str());
   return text;
 }
 
@@ -57,10 +88,20 @@ std::string schedule_text(const OptimizerConfig& c, int64_t num_steps) {
   return text + (last < num_steps ? ", which stays" : "");
 }
 
-std::string tokens_text(const Config& config, const Corpus& corpus) {
-  if (corpus.vocabulary() == kByteVocabulary) return "bytes, and 256 at the end of a document";
-  const std::optional<Tokenization> t = tokenization(config);
-  return t ? "of the tokenizer in " + t->tokenizer : "as they are in " + config.data.path;
+std::string opening_text(const Config& config, const Setup& setup, const MetricsFile::Header& h, const Corpus& corpus,
+                         int64_t state_bytes) {
+  char line[160];
+  std::snprintf(line, sizeof line, "%.2f million parameters", static_cast<double>(h.num_parameters) * 1e-6);
+  std::string text = join_text(
+      "model: ", setup.model.model_type, ", ", line, ", ", h.dtype, "\ndata: ", h.documents, " documents with ",
+      h.epoch_tokens, " tokens, ", h.held_out, " held out; dropped ", h.dropped_empty, " empty, ", h.dropped_invalid,
+      " not UTF-8\ntokens: ", tokens_text(config, corpus), "\nranks: ", h.num_ranks, ", ", h.strategy,
+      ", optimiser state ", bytes_text(static_cast<double>(state_bytes)), " each\n");
+  if (const std::optional<int64_t> capacity = setup.micro_batches.capacity_tokens()) {
+    text += "micro-batches: " + limits_text(config, *capacity, h.num_ranks) + "\n";
+  }
+  text += "learning rate: " + schedule_text(config.optimizer, config.run.steps) + "\n";
+  return text + (setup.note.empty() ? "" : "note: " + setup.note + "\n");
 }
 
 std::string closing_text(const Config& config, const Summary& s) {

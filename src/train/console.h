@@ -7,6 +7,8 @@
 
 #include "evenspan/train/corpus.h"
 #include "evenspan/train/trainer.h"
+#include "train/metrics.h"
+#include "train/setup.h"
 
 namespace evenspan::train {
 
@@ -37,8 +39,10 @@ class Console {
 // What the learning rate does: "0 to 0.001 in 10 steps, then a cosine to 0 at step 100".
 std::string schedule_text(const OptimizerConfig& config, int64_t num_steps);
 
-// What the tokens of the data are: bytes, or what made them.
-std::string tokens_text(const Config& config, const Corpus& corpus);
+// The first words of a run: what it trains, on what, and what a user should know. `state_bytes` are the optimiser's of
+// a rank.
+std::string opening_text(const Config& config, const Setup& setup, const MetricsFile::Header& header,
+                         const Corpus& corpus, int64_t state_bytes);
 
 // The last words of a run: what was done, where it is kept and, where it was stopped, how to go on.
 std::string closing_text(const Config& config, const Summary& summary);

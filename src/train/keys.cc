@@ -42,7 +42,8 @@ std::vector<Key> bind_keys(Config& c) {
   number("data.max_document_tokens", &c.data.max_document_tokens, 1, kMany,
          "longer documents continue as new documents");
   number("data.batch_tokens", &c.data.batch_tokens, 1, kMany,
-         "most tokens of a batch, over all ranks; the document that does not fit opens the next batch");
+         "most tokens of a batch, over all ranks: of the documents of an optimiser step, in all its micro-batches; the "
+         "document that does not fit opens the next batch");
   number("data.held_out_fraction", &c.data.held_out_fraction, 0, 0.9, "share of the documents kept for evaluation");
   number("data.seed", &c.data.seed, 0, kMany, "order of the documents, choice of the held-out ones");
   number("data.pack_order", &c.data.pack_order, 0, kMany,
@@ -69,17 +70,26 @@ std::vector<Key> bind_keys(Config& c) {
 
   add("parallel.strategy", &c.parallel.strategy,
       "how a batch is planned: a name of `evenspan plan --help`; auto: the plan whose step is simulated shortest");
-  path(
-      "parallel.profile", &c.parallel.profile,
-      "the machine's profile, a shipped name or a JSON file, by which work is weighed and auto chooses; empty: work is "
-      "counted in operations, and auto takes h100-sxm and says so");
+  path("parallel.profile", &c.parallel.profile,
+       "the machine's profile, a shipped name or a JSON file, by which work is weighed, auto chooses and batches are "
+       "cut; "
+       "empty: work is counted in operations, and what needs a machine takes h100-sxm and says so");
   path("parallel.topology", &c.parallel.topology,
-       "the machine's nodes and links as a JSON file, instead of ranks_per_node; needs a profile or auto");
+       "the machine's nodes and links as a JSON file, instead of ranks_per_node; needs a profile, auto or "
+       "a limit of micro-batches");
   number("parallel.ranks_per_node", &c.parallel.ranks_per_node, 0, 1e6, "ranks that share a fast link; 0: all of them");
   number("parallel.ranks_per_group", &c.parallel.ranks_per_group, 0, 1e6,
          "mixed, hierarchical, usp: ranks that split heads; 0: as many as divide the ranks and share a node");
   number("parallel.token_slack", &c.parallel.token_slack, 0, 1e6,
          "tokens of a rank stay below (1 + this) x the mean where possible");
+  number("parallel.micro_batch_tokens", &c.parallel.micro_batch_tokens, 0, kMany,
+         "most tokens of a micro-batch, over all ranks; a batch is cut into such, whose gradients are added; 0: no "
+         "such limit");
+  number("parallel.memory_budget", &c.parallel.memory_budget, 0, kMany,
+         "bytes of a rank for the model's states and the activations of a micro-batch, by which a batch is cut too; 0: "
+         "no limit");
+  add("parallel.batch_planner", &c.parallel.batch_planner,
+      "who cuts batches into micro-batches: a planner of `evenspan batch --help` that needs no solver");
   add("parallel.transport", &c.parallel.transport,
       "how states of linear layers travel: ring, all_gather, pipelined, logarithmic, two_level");
   number("parallel.threads_per_rank", &c.parallel.threads_per_rank, 0, 4096,

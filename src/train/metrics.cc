@@ -18,12 +18,16 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json placement_json(const plan::Placement& placement) {
+// Of each rank its spans in all micro-batches, one after another, by the documents of the whole batch.
+Json placement_json(const std::vector<PlannedMicroBatch>& micro_batches) {
   Json ranks = Json::array();
-  for (int32_t r = 0; r < placement.num_ranks(); ++r) {
+  for (Rank rank(0); rank < micro_batches.front().plan->request.num_ranks(); ++rank.value) {
     Json spans = Json::array();
-    for (const plan::PlacedSpan& s : placement.spans(Rank(r)))
-      spans.push_back({s.document.value, s.span.begin, s.span.end});
+    for (const PlannedMicroBatch& micro_batch : micro_batches) {
+      for (const plan::PlacedSpan& s : micro_batch.plan->placement.spans(rank)) {
+        spans.push_back({micro_batch.documents[static_cast<size_t>(s.document)], s.span.begin, s.span.end});
+      }
+    }
     ranks.push_back(std::move(spans));
   }
   return ranks;
@@ -68,14 +72,14 @@ void MetricsFile::write(const Header& h) {
   write_line(json.dump() + "\n");
 }
 
-void MetricsFile::write(const StepReport& r, const std::vector<int64_t>* batch_lengths,
-                        const plan::Placement* placement) {
+void MetricsFile::write(const StepReport& r, const Batch* batch, const std::vector<PlannedMicroBatch>& micro_batches) {
   if (!out_.is_open()) return;
   Json json = {{"step", r.step},
                {"loss", r.loss},
                {"tokens", r.tokens},
                {"labels", r.labels},
                {"documents", r.documents},
+               {"micro_batches", r.micro_batches},
                {"learning_rate", r.learning_rate},
                {"gradient_norm", r.gradient_norm},
                {"seconds", r.seconds},
@@ -93,8 +97,14 @@ void MetricsFile::write(const StepReport& r, const std::vector<int64_t>* batch_l
                {"ring_forward_sent_bytes", r.ring_bytes},
                {"arena_bytes", r.arena_bytes},
                {"peak_rss_bytes", r.peak_rss_bytes}};
-  if (batch_lengths != nullptr) json["lengths"] = *batch_lengths;
-  if (placement != nullptr) json["placement"] = placement_json(*placement);
+  if (r.modelled_seconds > 0) {
+    json["modelled_seconds"] = r.modelled_seconds;
+    json["bound_seconds"] = r.bound_seconds;
+  }
+  if (batch != nullptr) {
+    json["lengths"] = lengths(*batch);
+    json["placement"] = placement_json(micro_batches);
+  }
   write_line(json.dump() + "\n");
 }
 

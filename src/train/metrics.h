@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "evenspan/plan/placement.h"
 #include "evenspan/train/trainer.h"
+#include "train/batch_planner.h"
 
 namespace evenspan::train {
 
@@ -30,8 +30,8 @@ class MetricsFile {
     int64_t dropped_empty = 0, dropped_invalid = 0;
   };
   void write(const Header& header);
-  // `batch_lengths` and `placement` are written too where they are given.
-  void write(const StepReport& report, const std::vector<int64_t>* batch_lengths, const plan::Placement* placement);
+  // Where `batch` is given, its lengths and placement are written too. REQUIRES: `micro_batches` are the batch's.
+  void write(const StepReport& report, const Batch* batch, const std::vector<PlannedMicroBatch>& micro_batches);
   void write_evaluation(int64_t step, double loss, int64_t labels);
   void write(const Summary& summary);
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "evenspan/core/error.h"
 #include "evenspan/nn/decoder.h"
@@ -77,15 +78,22 @@ void ShardedAdamW::set_masters(const at::Tensor& values) {
   publish();
 }
 
-at::Tensor ShardedAdamW::flat_gradients() {
-  at::Tensor flat = at::zeros({flat_.numel()}, master_type_);
+// Backward adds in the type of the computation, in place: nothing is left to do where that is the master type.
+void ShardedAdamW::accumulate() {
+  if (flat_.scalar_type() != master_type_) take_gradients();
+}
+
+void ShardedAdamW::take_gradients() {
+  const c10::AutoGradMode no_gradients(false);
+  const bool is_first = !gradients_.defined();
+  if (is_first) gradients_ = at::zeros({flat_.numel()}, master_type_);
   for (size_t i = 0; i < specs_.size(); ++i) {
     const at::Tensor& parameter = parameters_.items()[i].second;
     if (!parameter.grad().defined()) continue;
-    slice(flat, i).copy_(parameter.grad());
+    const at::Tensor sum = slice(gradients_, i);
+    is_first ? sum.copy_(parameter.grad()) : sum.add_(parameter.grad());
     parameter.mutable_grad() = at::Tensor();
   }
-  return flat;
 }
 
 // The norm of all ranks' parts. In the same gather the ranks see that they made the same calls: where messages have no
@@ -113,8 +121,9 @@ double ShardedAdamW::gradient_norm(const at::Tensor& part) const {
 double ShardedAdamW::step(double learning_rate) {
   const c10::AutoGradMode no_gradients(false);
   at::Tensor gradient;
+  take_gradients();
   {
-    const at::Tensor flat = flat_gradients();
+    const at::Tensor flat = std::exchange(gradients_, at::Tensor());
     gradient =
         comm::reduce_scatter(communicator_, flat.split(shard_), "optimizer: sum gradients").narrow(0, 0, end_ - begin_);
   }

@@ -6,6 +6,7 @@
 #include "evenspan/core/grouped.h"
 #include "evenspan/train/report.h"
 #include "train/page_parts.h"
+#include "train/run_record.h"
 
 namespace evenspan::train {
 namespace {
@@ -117,10 +118,11 @@ std::string placement_section(const RunRecord& run) {
   const int64_t longest = *std::max_element(placed->lengths.begin(), placed->lengths.end());
   return section("Placement of the documents",
                  format("Step %s: %zu documents, %s tokens, the longest %s. Every bar is one rank's tokens in "
-                        "their order. Grey documents are whole on one rank; a coloured one "
+                        "their order%s. Grey documents are whole on one rank; a coloured one "
                         "is divided and has the same colour and number on every rank that holds a part.",
                         grouped(placed->step).c_str(), placed->lengths.size(), grouped(placed->tokens).c_str(),
-                        grouped(longest).c_str()),
+                        grouped(longest).c_str(),
+                        placed->micro_batches > 1 ? ", those of one micro-batch after those of the other" : ""),
                  page::placement_chart(*placed));
 }
 
@@ -183,6 +185,12 @@ std::string comparison_page(const Comparison& c) {
   out += card(format("%.3f", worst_work), "work, busiest rank over mean, worst step");
   out += card(format("%.1f %%", ring > 0 ? 100 * sent / ring : 0.0), "of the bytes that ring would send");
   out += card(grouped(tokens), "tokens trained on");
+  if (const MicroBatchTotals totals = micro_batch_totals(run); totals.most > 1) {
+    out += card(format("%.1f", totals.mean), totals.modelled_seconds > 0
+                                                 ? format("micro-batches of a step; steps took %.3g s, modelled %.3g s",
+                                                          totals.seconds, totals.modelled_seconds)
+                                                 : "micro-batches of a step");
+  }
   out += "</div>\n";
   return out + loss_section(c) + placement_section(run) + work_section(run) + bytes_section(run) + verdict_section(c) +
          "</main></body></html>\n";

@@ -5,6 +5,7 @@
 
 #include "evenspan/train/report.h"
 #include "train/amounts.h"
+#include "train/run_record.h"
 
 namespace evenspan::train {
 namespace {
@@ -27,6 +28,18 @@ std::string ring_line(const RunRecord& run) {
   }
   return text("forward bytes of attention, all steps: %s %s, ring would have sent %s (%.1f %%)\n", run.strategy.c_str(),
               bytes_text(sent).c_str(), bytes_text(ring).c_str(), ring > 0 ? 100 * sent / ring : 0.0);
+}
+
+// Empty where no batch was cut.
+std::string micro_batches_line(const RunRecord& run) {
+  const MicroBatchTotals totals = micro_batch_totals(run);
+  if (totals.most == 1) return "";
+  std::string line =
+      text("micro-batches: %.1f of a step in the mean, %lld at most", totals.mean, static_cast<long long>(totals.most));
+  if (totals.modelled_seconds > 0) {
+    line += text("; steps took %.3g s, modelled %.3g s", totals.seconds, totals.modelled_seconds);
+  }
+  return line + "\n";
 }
 
 }  // namespace
@@ -64,6 +77,7 @@ std::string comparison_table(const Comparison& c) {
     worst_tokens = std::max(worst_tokens, s.tokens_max_over_mean);
   }
   out += text("worst step: work max/mean %.3f, tokens max/mean %.3f\n", worst_work, worst_tokens);
+  out += micro_batches_line(c.run);
   out += ring_line(c.run);
   out += text("time: %.1f s on %d ranks, %.1f s on 1 rank (of the same machine)\n", c.run.seconds, c.run.num_ranks,
               c.reference.seconds);

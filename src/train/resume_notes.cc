@@ -14,6 +14,10 @@ namespace {
 const std::set<std::string> kSchedule = {"optimizer.learning_rate", "optimizer.min_learning_rate",
                                          "optimizer.warmup_steps", "optimizer.decay_steps", "run.steps"};
 
+// What is added up in another order.
+const std::set<std::string> kMicroBatches = {"parallel.micro_batch_tokens", "parallel.memory_budget",
+                                             "parallel.batch_planner"};
+
 bool is_mathematics(const Key& key) {
   return !key.is_path &&
          (key.name.starts_with("data.") || key.name.starts_with("model.") || key.name.starts_with("optimizer."));
@@ -52,7 +56,7 @@ std::vector<std::string> resume_notes(const Config& now, const std::string& befo
     const std::string change = keys[i].name + " was " + was + " and is " + is;
     if (kSchedule.contains(keys[i].name)) {
       schedule += (schedule.empty() ? "" : ", ") + change;
-    } else if (is_mathematics(keys[i])) {
+    } else if (is_mathematics(keys[i]) || kMicroBatches.contains(keys[i].name)) {
       others += (others.empty() ? "" : ", ") + change;
     }
   }

@@ -8,7 +8,6 @@
 
 #include "evenspan/core/error.h"
 #include "evenspan/train/checkpoint_files.h"
-#include "evenspan/train/report.h"
 #include "files/input_file.h"
 #include "files/json.h"
 #include "files/json_fields.h"
@@ -45,6 +44,8 @@ class StepReader {
     s.step = in_.whole_between("step", 1, kMostCount);
     s.tokens = in_.whole_between("tokens", 0, kMostCount);
     s.documents = in_.whole_between("documents", 0, kMostCount);
+    if (in_.has("micro_batches")) s.micro_batches = in_.whole_between("micro_batches", 1, kMostCount);
+    if (in_.has("modelled_seconds")) s.modelled_seconds = in_.number_between("modelled_seconds", 0, kMostSeconds);
     s.loss = in_.number_between("loss", 0, kMostRatio);
     s.seconds = in_.number_between("seconds", 0, kMostSeconds);
     s.work_max_over_mean = in_.number_between("work_max_over_mean", 0, kMostRatio);
@@ -176,6 +177,17 @@ KeptLines lines_until(const std::string& path, int64_t step) {
   }
   kept.has_step = last == step;
   return kept;
+}
+
+MicroBatchTotals micro_batch_totals(const RunRecord& run) {
+  MicroBatchTotals totals;
+  for (const RunRecord::Step& step : run.steps) {
+    totals.mean += static_cast<double>(step.micro_batches) / static_cast<double>(run.steps.size());
+    totals.most = std::max(totals.most, step.micro_batches);
+    totals.seconds += step.modelled_seconds > 0 ? step.seconds : 0;
+    totals.modelled_seconds += step.modelled_seconds;
+  }
+  return totals;
 }
 
 RunRecord read_run(const std::string& folder) {

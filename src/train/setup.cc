@@ -68,6 +68,15 @@ plan::Request request_of(const Config& config, const nn::ModelConfig& model, pla
   return request;
 }
 
+// That takes every document there may be.
+machine::MicroBatchPlanner micro_batch_planner(const simulate::Scenario& scenario,
+                                               const machine::MicroBatchLimits& limits, int64_t most_tokens) {
+  machine::MicroBatchPlanner planner(scenario, limits);
+  planner.check_length(most_tokens, "a document of data.max_document_tokens");
+  planner.plan(std::vector<int64_t>{most_tokens});
+  return planner;
+}
+
 std::string checkpoint_to_resume(const Config& config) {
   const std::string& resume = config.run.resume;
   if (resume == "latest") return latest_checkpoint(checkpoint_folder(config));
@@ -107,10 +116,12 @@ Setup prepare(const Config& config, int32_t num_ranks) {
   setup.request = request_of(config, setup.model, element, num_ranks);
   simulate::Model model = simulated_model(setup.model, element);
   model.states.transport = config.parallel.transport;
+  const machine::MicroBatchLimits limits = micro_batch_limits(config.parallel);
   machine::RunScenario run =
       machine::scenario_of_run({config.parallel.strategy, config.parallel.profile, config.parallel.topology, num_ranks,
-                                static_cast<int32_t>(config.parallel.ranks_per_node)},
+                                static_cast<int32_t>(config.parallel.ranks_per_node), limits.any()},
                                model);
+  if (limits.any()) setup.micro_batches = micro_batch_planner(*run.scenario, limits, config.data.max_document_tokens);
   setup.scenario = std::move(run.scenario);
   setup.note = std::move(run.note);
   setup.resume = checkpoint_to_resume(config);

@@ -14,25 +14,27 @@
 #include <limits>
 #include <optional>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "evenspan/core/error.h"
 #include "evenspan/core/progress.h"
 #include "evenspan/nn/decoder.h"
 #include "evenspan/nn/loss.h"
 #include "evenspan/nn/safetensors.h"
-#include "evenspan/plan/plan_cache.h"
 #include "evenspan/run/executable.h"
 #include "evenspan/simulate/planner.h"
 #include "evenspan/train/batches.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/optimizer.h"
 #include "evenspan/train/tokenization.h"
-#include "train/amounts.h"
+#include "train/batch_planner.h"
 #include "train/console.h"
 #include "train/metrics.h"
 #include "train/model_work.h"
 #include "train/resume_notes.h"
 #include "train/setup.h"
+#include "train/step_report.h"
 #include "train/waiting.h"
 
 namespace evenspan::train {
@@ -61,8 +63,7 @@ class Run {
   void load_weights();
   void resume();
   void write_header();
-  plan::PlanCache::Make planner() const;
-  plan::Request request(const Batch& batch) const;
+  plan::PlanCache::Make make_plan() const;
   // The batch at the cursor, and where the cursor stands after it.
   struct Upcoming {
     Batch batch;
@@ -70,9 +71,8 @@ class Run {
   };
   Upcoming upcoming() const;
   at::Tensor loss(const Batch& batch, const run::Executable& executable, int64_t labels) const;
-  std::shared_ptr<const plan::Plan> get_plan(plan::PlanCache* plans, const plan::Request& request);
+  OwnView accumulate_gradients(const PlannedBatch& planned, int64_t labels);
   StepReport step(int64_t number);
-  void fill_traffic(StepReport* report, const run::Executable& executable, double local_loss);
   bool told_to_stop();
   // The loss of the held-out documents, not a number if there are none; no value where a signal came before the end.
   std::optional<double> evaluate(int64_t step);
@@ -89,12 +89,12 @@ class Run {
   ShardedAdamW optimizer_;
   nn::Decoder decoder_;
   MetricsFile metrics_;
-  plan::PlanCache plans_, evaluation_plans_;
+  BatchPlanner planner_, evaluation_planner_;
   Cursor cursor_;
-  std::optional<Upcoming> next_;  // whose plan was asked for
+  std::optional<Upcoming> next_;  // whose plans were asked for
   int64_t first_step_ = 1;
   int64_t tokens_seen_ = 0;
-  double plan_seconds_ = 0, checkpoint_seconds_ = 0;  // that the last took
+  double checkpoint_seconds_ = 0;  // that the last took
   Companions companions_;
   std::vector<std::string> notes_;  // of a resume
   Summary summary_;
@@ -108,8 +108,8 @@ Run::Run(const Config& config, const comm::Communicator& communicator, const Sto
       batches_(open(), config.data),
       optimizer_(nn::parameter_specs(model_), setup_.type, config.optimizer, communicator_),
       decoder_(model_, optimizer_.parameters()),
-      plans_(planner(), kTrainingPlans),
-      evaluation_plans_(planner(), std::min(kMostEvaluationPlans, static_cast<size_t>(config.run.eval_batches))) {
+      planner_(setup_, make_plan(), kTrainingPlans, progress()),
+      evaluation_planner_(setup_, make_plan(), kMostEvaluationPlans, progress()) {
   start();
 }
 
@@ -198,17 +198,7 @@ void Run::write_header() {
       model_.num_hidden_layers, batches_.num_pieces(),     batches_.num_tokens(), batches_.num_held_out(),
       corpus.dropped().empty,   corpus.dropped().invalid};
   metrics_.write(header);
-  std::printf("model: %s, %.2f million parameters, %s\n", model_.model_type.c_str(),
-              static_cast<double>(header.num_parameters) * 1e-6, header.dtype.c_str());
-  std::printf("data: %lld documents with %lld tokens, %lld held out; dropped %lld empty, %lld not UTF-8\n",
-              static_cast<long long>(header.documents), static_cast<long long>(header.epoch_tokens),
-              static_cast<long long>(header.held_out), static_cast<long long>(header.dropped_empty),
-              static_cast<long long>(header.dropped_invalid));
-  std::printf("tokens: %s\n", tokens_text(config_, corpus).c_str());
-  std::printf("ranks: %d, %s, optimiser state %s each\n", header.num_ranks, header.strategy.c_str(),
-              bytes_text(static_cast<double>(optimizer_.state_bytes())).c_str());
-  std::printf("learning rate: %s\n", schedule_text(config_.optimizer, config_.run.steps).c_str());
-  if (!setup_.note.empty()) std::printf("note: %s\n", setup_.note.c_str());
+  std::printf("%s", opening_text(config_, setup_, header, corpus, optimizer_.state_bytes()).c_str());
   if (!setup_.resume.empty()) {
     std::printf("resumed after step %lld from %s\n", static_cast<long long>(first_step_ - 1), setup_.resume.c_str());
   } else if (!config_.run.resume.empty()) {
@@ -219,18 +209,12 @@ void Run::write_header() {
   std::fflush(stdout);
 }
 
-plan::PlanCache::Make Run::planner() const {
+plan::PlanCache::Make Run::make_plan() const {
   return [this](const plan::Request& request) -> plan::LayerPlans {
     simulate::RunnablePlan planned = simulate::plan_to_run(request, setup_.scenario ? &*setup_.scenario : nullptr);
     if (!planned.note.empty() && leads()) std::printf("note: %s\n", planned.note.c_str());
     return {std::move(planned.plan)};
   };
-}
-
-plan::Request Run::request(const Batch& batch) const {
-  plan::Request request = setup_.request;
-  request.documents = plan::Documents(lengths(batch), plan::Mask{});
-  return request;
 }
 
 Run::Upcoming Run::upcoming() const {
@@ -248,12 +232,23 @@ at::Tensor Run::loss(const Batch& batch, const run::Executable& executable, int6
                                  labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0);
 }
 
-std::shared_ptr<const plan::Plan> Run::get_plan(plan::PlanCache* plans, const plan::Request& request) {
-  const auto start = Clock::now();
-  const Waiting waiting(join_text("planning ", request.documents.size(), " documents"), plan_seconds_, progress());
-  auto plan = plans->get(request).front();
-  plan_seconds_ = std::max(plan_seconds_ / 2, seconds_since(start));
-  return plan;
+// Forward and backward of all micro-batches; every rank goes from one to the next by itself.
+OwnView Run::accumulate_gradients(const PlannedBatch& planned, int64_t labels) {
+  std::vector<run::Executable> executables;  // ranks compare their plans before the first, and not between two
+  for (const PlannedMicroBatch& micro_batch : planned.micro_batches) {
+    executables.emplace_back(micro_batch.plan, communicator_);
+  }
+  OwnView own;
+  for (size_t i = 0; i < executables.size(); ++i) {
+    if (i > 0) optimizer_.accumulate();
+    const run::Executable executable = std::exchange(executables[i], run::Executable());  // its arena ends with it
+    const at::Tensor local_loss = loss(planned.micro_batches[i].pieces, executable, labels);
+    torch::autograd::backward({local_loss}, {});
+    own.loss += local_loss.item<double>();
+    own.arena_bytes = std::max(own.arena_bytes, buffer_bytes(model_, executable.plan(), executable.program(),
+                                                             config_.parallel.transport, communicator_.rank()));
+  }
+  return own;
 }
 
 StepReport Run::step(int64_t number) {
@@ -264,74 +259,33 @@ StepReport Run::step(int64_t number) {
   const Batch batch = std::move(next_->batch);
   cursor_ = next_->after;
   next_.reset();
-  const std::vector<int64_t> batch_lengths = lengths(batch);
   const auto asked = Clock::now();
-  const auto plan = get_plan(&plans_, request(batch));
+  const PlannedBatch planned = planner_.get(batch);
   report.plan_seconds = seconds_since(asked);
-  report.plan_strategy = plan->request.options.strategy;
+  describe_plans(planned, &report);
+  if (config_.parallel.profile.empty()) report.modelled_seconds = report.bound_seconds = 0;  // of another machine
   if (number < config_.run.steps) {
     next_ = upcoming();
-    plans_.prefetch(request(next_->batch));
+    planner_.prefetch(next_->batch);
   }
-  const run::Executable executable(plan, communicator_);
   report.step = number;
   report.labels = num_labels(batch);
-  report.tokens = plan->request.documents.total_tokens();
+  report.tokens = num_tokens(batch);
   report.documents = static_cast<int64_t>(batch.size());
-  const at::Tensor local_loss = loss(batch, executable, report.labels);
-  torch::autograd::backward({local_loss}, {});
+  OwnView own = accumulate_gradients(planned, report.labels);
   report.learning_rate = learning_rate_at(config_.optimizer, number, config_.run.steps);
   report.gradient_norm = optimizer_.step(report.learning_rate);
-  fill_traffic(&report, executable, local_loss.item<double>());
+  own.signal = received();
+  summary_.stopped_by = std::max(summary_.stopped_by, gather_views(own, communicator_, recorded_.get(), &report));
+  if (leads()) {
+    measure_plans(planned, model_, config_.parallel.transport, &report);
+    report.peak_rss_bytes = peak_rss_bytes();
+  }
   tokens_seen_ += report.tokens;
   summary_.tokens += report.tokens;
   report.seconds = seconds_since(start);
-  if (leads())
-    metrics_.write(report, config_.run.record_placement ? &batch_lengths : nullptr,
-                   config_.run.record_placement ? &plan->placement : nullptr);
+  if (leads()) metrics_.write(report, config_.run.record_placement ? &batch : nullptr, planned.micro_batches);
   return report;
-}
-
-// What every rank saw, put together on every rank.
-void Run::fill_traffic(StepReport* report, const run::Executable& executable, double local_loss) {
-  const int64_t ranks = communicator_.size();
-  // loss, arena, signal, bytes of attention to each rank, bytes of the optimiser to each rank
-  constexpr int64_t kBytes = 3;
-  at::Tensor own = at::zeros({kBytes + 2 * ranks}, at::kDouble);
-  auto* row = own.mutable_data_ptr<double>();
-  row[0] = local_loss;
-  row[1] = static_cast<double>(
-      buffer_bytes(model_, executable.plan(), executable.program(), config_.parallel.transport, communicator_.rank()));
-  row[2] = static_cast<double>(received());
-  for (const comm::Recorded::Item& item : recorded_->sends) {
-    const int64_t group = item.operation.starts_with("optimizer") ? ranks : 0;
-    row[kBytes + group + item.peer.value] += static_cast<double>(item.num_bytes);
-  }
-  const std::vector<at::Tensor> rows = comm::all_gather(communicator_, own, "train: report");
-  recorded_->sends.clear();
-  for (const at::Tensor& tensor : rows) {
-    const auto* r = tensor.const_data_ptr<double>();
-    report->loss += r[0];
-    report->arena_bytes = std::max(report->arena_bytes, static_cast<int64_t>(r[1]));
-    summary_.stopped_by = std::max(summary_.stopped_by, static_cast<int>(r[2]));
-    const auto bytes = [&](int64_t from) {
-      std::vector<int64_t> to;
-      for (int64_t i = 0; i < ranks; ++i) to.push_back(static_cast<int64_t>(r[from + i]));
-      return to;
-    };
-    report->attention_bytes.push_back(bytes(kBytes));
-    report->optimizer_bytes.push_back(bytes(kBytes + ranks));
-  }
-  if (!leads()) return;
-  const plan::Metrics metrics = plan::measure(executable.plan());
-  report->tokens_max_over_mean = metrics.tokens_max_over_mean;
-  report->work_max_over_mean = metrics.work_max_over_mean;
-  report->rank_tokens = metrics.tokens;
-  report->rank_work = metrics.work_seconds;
-  const ForwardBytes sent = forward_bytes(model_, executable.plan(), metrics, config_.parallel.transport);
-  report->forward_bytes = sent.planned;
-  report->ring_bytes = sent.by_ring;
-  report->peak_rss_bytes = peak_rss_bytes();
 }
 
 // Whether a rank has received a signal; all of them ask together.
@@ -354,9 +308,11 @@ std::optional<double> Run::evaluate(int64_t step) {
   Progress shown("evaluating", progress());
   for (size_t i = 0; i < batches.size(); ++i) {
     shown.at(static_cast<double>(i), static_cast<double>(batches.size()));
-    const auto plan = get_plan(&evaluation_plans_, request(batches[i]));
-    if (i + 1 < batches.size()) evaluation_plans_.prefetch(request(batches[i + 1]));
-    sum.add_(loss(batches[i], run::Executable(plan, communicator_), labels));
+    const PlannedBatch planned = evaluation_planner_.get(batches[i]);
+    if (i + 1 < batches.size()) evaluation_planner_.prefetch(batches[i + 1]);
+    for (const PlannedMicroBatch& micro_batch : planned.micro_batches) {
+      sum.add_(loss(micro_batch.pieces, run::Executable(micro_batch.plan, communicator_), labels));
+    }
     if (told_to_stop() && i + 1 < batches.size()) return std::nullopt;
   }
   const double mean = comm::all_reduce(communicator_, sum, "train: evaluation").item<double>();
@@ -426,8 +382,8 @@ Summary Run::finish() {
   if (finished) summary_.stopped_by = 0;  // by a signal that came in the last batch of all
   summary_.held_out_loss = held_out.value_or(std::numeric_limits<double>::quiet_NaN());
   summary_.seconds = seconds_since(start);
-  summary_.plans = plans_.counts();
-  summary_.evaluation_plans = evaluation_plans_.counts();
+  summary_.plans = planner_.counts();
+  summary_.evaluation_plans = evaluation_planner_.counts();
   if (!leads()) return summary_;
   if (finished) metrics_.write(summary_);
   std::printf("%s", closing_text(config_, summary_).c_str());

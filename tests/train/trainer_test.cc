@@ -14,36 +14,26 @@
 #include "evenspan/nn/safetensors.h"
 #include "evenspan/train/checkpoint.h"
 #include "evenspan/train/report.h"
-#include "files/input_file.h"
 #include "train/small_run.h"
+#include "train/thread_run.h"
 
 namespace evenspan::train {
 namespace {
 
+using evenspan::testing::bytes_of;
 using evenspan::testing::error_of;
 using evenspan::testing::kSizes;
+using evenspan::testing::llama_json;
+using evenspan::testing::metrics_of;
+using evenspan::testing::profile_json;
+using evenspan::testing::run;
 using evenspan::testing::Scratch;
 using evenspan::testing::small_run;
 using evenspan::testing::write_texts;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-std::string model_json(int64_t layers) {
-  return R"({"model_type": "llama", "vocab_size": 257, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6,
-             "num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 4, "tie_word_embeddings": true, "num_hidden_layers": )" +
-         std::to_string(layers) + "}";
-}
-
-Config make_config(const Scratch& s, const std::string& run) { return small_run(s, model_json(2), run); }
-
-Summary run(const Config& config, int32_t ranks) {
-  Summary summary;
-  comm::run_threads(ranks, [&](const comm::Communicator& communicator) {
-    const Summary own = train(config, communicator);
-    if (communicator.rank() == 0) summary = own;
-  });
-  return summary;
-}
+Config make_config(const Scratch& s, const std::string& run) { return small_run(s, llama_json(2), run); }
 
 class Equality : public ::testing::TestWithParam<std::tuple<int32_t, const char*>> {};
 
@@ -71,23 +61,6 @@ INSTANTIATE_TEST_SUITE_P(Ranks, Equality,
                          ::testing::Values(std::tuple{2, "sequence_aware"}, std::tuple{3, "sequence_aware"},
                                            std::tuple{4, "sequence_aware"}, std::tuple{4, "hierarchical"},
                                            std::tuple{3, "ulysses"}, std::tuple{2, "zigzag"}));
-
-// A machine whose profile was measured for the model's heads: ranks that compute slowly beside fast or slow links.
-std::string profile_json(double bytes_per_second) {
-  const std::string pass = R"({"operation_seconds": 0, "segment_seconds": 0, "seconds": [[1e-3]]})";
-  return R"({"name": "test", "attention": [{"head_dim": 4, "dtypes": ["f64"], "tile": 1, "queries": [10], "keys": [10],
-             "forward": )" +
-         pass + R"(, "backward": )" + pass + R"(}], "memory_bytes_per_second": 1e12, "memory_operation_seconds": 0,
-             "forward_flops_per_second": 1e12, "backward_flops_per_second": 1e12, "ranks_per_node": 2, "links": [)" +
-         R"({"latency_seconds": 0, "bytes_per_second": )" + std::to_string(bytes_per_second) + "}]}";
-}
-
-std::vector<nlohmann::json> metrics_of(const Scratch& s, const std::string& run) {
-  std::vector<nlohmann::json> lines;
-  std::ifstream in(s.path(run) + "/metrics.jsonl");
-  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
-  return lines;
-}
 
 // Ranks choose for themselves: another choice on one of them would be refused before the first exchange.
 TEST(Trainer, AutoTrainsWhatOneRankTrains) {
@@ -166,11 +139,6 @@ TEST(Trainer, RepackedDocumentsAreTheSameMathematics) {
   EXPECT_LE(weight_distance(run(config, 1).checkpoint, one.checkpoint), 1e-8);
 }
 
-std::string bytes_of(const std::string& checkpoint) {
-  return files::read_text(checkpoint + "/model.safetensors", "test") +
-         files::read_text(checkpoint + "/optimizer.safetensors", "test");
-}
-
 TEST(Resume, IsBitIdenticalOnTheSameRanks) {
   for (const char* dtype : {"float32", "bfloat16"}) {
     const Scratch s;
@@ -238,7 +206,7 @@ TEST(Resume, OtherModelsAndDataAreRefused) {
   const auto refusal = [&](const Config& c) { return error_of([&] { run(c, 2); }); };
 
   Config other = config;
-  other.model.config = s.write("deeper.json", model_json(3));
+  other.model.config = s.write("deeper.json", llama_json(3));
   EXPECT_THAT(refusal(other), HasSubstr("is of another model than model.config: num_hidden_layers: 2 against 3"));
   other = config;
   other.data.seed = 9;
@@ -269,7 +237,7 @@ TEST(Trainer, StartsFromGivenWeights) {
   config.run.steps = 1;
   config.optimizer.learning_rate = 0;
   EXPECT_NEAR(run(config, 3).held_out_loss, first.held_out_loss, 1e-12);
-  config.model.config = s.write("deeper.json", model_json(3));
+  config.model.config = s.write("deeper.json", llama_json(3));
   EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("model.weights is of another model"));
 }
 
@@ -356,7 +324,7 @@ TEST(Trainer, WhatCannotBeTrainedIsRefused) {
   s.write("file", "");
   EXPECT_THAT(refusal(config), HasSubstr("cannot make the folder"));
   config = make_config(s, "run");
-  config.model.config = s.write("tiny.json", model_json(2).replace(model_json(2).find("257"), 3, "256"));
+  config.model.config = s.write("tiny.json", llama_json(2).replace(llama_json(2).find("257"), 3, "256"));
   EXPECT_THAT(refusal(config), HasSubstr("vocab_size must be at least 257"));
   config = make_config(s, "run");
   config.data.path = s.path("nowhere");

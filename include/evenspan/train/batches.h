@@ -26,6 +26,7 @@ struct Piece {
 using Batch = std::vector<Piece>;  // never empty
 
 std::vector<int64_t> lengths(const Batch& batch);
+int64_t num_tokens(const Batch& batch);
 // Tokens with a successor in their document: all but the last of each.
 int64_t num_labels(const Batch& batch);
 

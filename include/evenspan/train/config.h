@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "evenspan/machine/micro_batches.h"
 #include "evenspan/plan/request.h"
 
 namespace evenspan::train {
@@ -57,6 +58,9 @@ struct ParallelConfig {
   int64_t ranks_per_node = 0;
   int64_t ranks_per_group = 0;
   double token_slack = 0.1;
+  int64_t micro_batch_tokens = 0;
+  int64_t memory_budget = 0;
+  std::string batch_planner = "auto";
   std::string transport = "all_gather";
   int64_t threads_per_rank = 0;
 };
@@ -107,6 +111,9 @@ Config load_config(const std::string& path, const Overrides& overrides);
 // The same from text; relative paths in it start at `folder`.
 Config parse_config(const std::string& text, const std::string& source, const std::string& folder,
                     const Overrides& overrides);
+
+// What a micro-batch may hold.
+machine::MicroBatchLimits micro_batch_limits(const ParallelConfig& config);
 
 // Throws invalid_argument for the first rule that the values break.
 void validate(const Config& config);

@@ -35,9 +35,13 @@ class ShardedAdamW {
   // Sets this rank's masters from `values` [end - begin] and rewrites every rank's parameters. Collective.
   void set_masters(const at::Tensor& values);
 
+  // Takes the gradients that are there to those of the step, in the master type; backward adds to what it takes next.
+  // For a step of several micro-batches, between them; no rank waits for another here.
+  void accumulate();
+
   // Sums the gradients over the ranks in rank order, clips their global norm, updates, and gathers the parameters.
-  // A missing gradient counts as 0; gradients are cleared. Returns the norm before clipping. Collective.
-  // Throws resource when the norm is not finite: nothing is updated then.
+  // Those are what accumulate() took and what is there; a missing one counts as 0, and all are cleared. Returns the
+  // norm before clipping. Collective. Throws resource when the norm is not finite: nothing is updated then.
   double step(double learning_rate);
 
   // Flat state of all ranks, [elements], for checkpoints. Collective.
@@ -57,7 +61,7 @@ class ShardedAdamW {
   int64_t state_bytes() const;
 
  private:
-  at::Tensor flat_gradients();
+  void take_gradients();
   double gradient_norm(const at::Tensor& part) const;
   void publish();
 
@@ -71,6 +75,7 @@ class ShardedAdamW {
   int64_t begin_ = 0, end_ = 0;
   at::Tensor flat_;  // [shard * ranks], compute type
   nn::Parameters parameters_;
+  at::Tensor gradients_;  // as flat_, master type: what accumulate() took in this step; undefined if nothing
   at::Tensor masters_, first_, second_, decay_;  // [end - begin]
   int64_t num_updates_ = 0;
 };

@@ -10,7 +10,8 @@ namespace evenspan::train {
 // A run folder, read back.
 struct RunRecord {
   struct Step {
-    int64_t step = 0, tokens = 0, documents = 0;
+    int64_t step = 0, tokens = 0, documents = 0, micro_batches = 1;
+    double modelled_seconds = 0;  // 0 where the run has none
     double loss = 0, seconds = 0, work_max_over_mean = 1, tokens_max_over_mean = 1;
     std::vector<int64_t> rank_tokens;
     std::vector<double> rank_work;
