@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <iostream>
+#include <optional>
 
 #include "cli/batch_options.h"
 #include "cli/batch_output.h"
@@ -47,7 +48,9 @@ int64_t capacity_of(const simulate::Scenario& scenario, int64_t memory_bytes, ba
   }
 }
 
-BatchMachine read_batch_machine(const Options& options, BatchArguments* arguments) {
+// Fills in the scenario where the machine is none of published constants.
+BatchMachine read_batch_machine(const Options& options, BatchArguments* arguments,
+                                std::optional<simulate::Scenario>* given) {
   BatchMachine out;
   if (options.given("--constants")) {
     out.name = arguments->constants;
@@ -55,7 +58,8 @@ BatchMachine read_batch_machine(const Options& options, BatchArguments* argument
     out.cost = batch::published_cost(published_model_of(arguments->constants), arguments->request.ranks,
                                      static_cast<double>(arguments->context_limit));
   } else {
-    const simulate::Scenario scenario = read_machine(options, arguments->scenario, &arguments->request);
+    const simulate::Scenario& scenario =
+        given->emplace(read_machine(options, arguments->scenario, &arguments->request));
     simulate::validate(scenario.machine);
     simulate::validate(scenario.model);
     const batch::StateLayout layout = batch::parse_state_layout(arguments->states);
@@ -119,7 +123,8 @@ int batch_command(const Arguments& words) {
   if (!options.parse(words)) return kDone;
   BatchReport report;
   report.planners = check_batch_options(options, &arguments);
-  report.machine = read_batch_machine(options, &arguments);
+  std::optional<simulate::Scenario> scenario;
+  report.machine = read_batch_machine(options, &arguments, &scenario);
   report.has_times = !arguments.no_times;
   const batch::Cost& cost = report.machine.cost;
   const batch::SolverSource solver = solver_source(arguments.highs);
@@ -148,12 +153,16 @@ int batch_command(const Arguments& words) {
     step.batch = std::move(global);
     step.bound = batch::lower_bound(step.batch.lengths, cost);
     for (const batch::Planner* planner : report.planners) {
-      watch.work().tell(done * num_planners + static_cast<int64_t>(step.outcomes.size()), count * num_planners);
+      const auto number = done * num_planners + static_cast<int64_t>(step.outcomes.size());
+      watch.work().tell(number, count * num_planners);
       BatchOutcome& outcome = step.outcomes.emplace_back();
       const auto start = std::chrono::steady_clock::now();
       outcome.planned = batch::plan_step(*planner, step.batch.lengths, cost, arguments.knobs, solver);
       outcome.planning_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       outcome.cost = batch::price(outcome.planned.plan, step.batch.lengths, cost);
+      if (!arguments.simulates) continue;
+      outcome.simulated = simulate_step(outcome.planned.plan, step.batch.lengths, *scenario,
+                                        watch.work().part(number, count * num_planners));
     }
   }
   watch.stop();

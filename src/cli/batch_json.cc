@@ -26,6 +26,10 @@ Json plan_json(const BatchReport& report, size_t p, const BatchOutcome& outcome)
               {"programs", outcome.planned.num_programs},
               {"proven_programs", outcome.planned.num_proven}};
   if (report.has_times) out["planning_seconds"] = outcome.planning_seconds;
+  if (outcome.simulated) {
+    out["placed_seconds"] = outcome.simulated->placed_seconds;
+    out["mixed_seconds"] = outcome.simulated->mixed_seconds;
+  }
   Json& batches = out["micro_batches"] = Json::array();
   for (size_t b = 0; b < outcome.planned.plan.micro_batches.size(); ++b) {
     batches.push_back(micro_batch_json(outcome.planned.plan.micro_batches[b], outcome.cost.micro_batches[b]));

@@ -74,8 +74,8 @@ void check_constants(const Options& options, const BatchArguments& arguments) {
     }
     return;
   }
-  for (const char* name :
-       {"--profile", "--model", "--memory-bytes", "--states", "--dtype", "--topology", "--ranks-per-node"}) {
+  for (const char* name : {"--profile", "--model", "--memory-bytes", "--states", "--dtype", "--topology",
+                           "--ranks-per-node", "--simulate"}) {
     if (options.given(name)) {
       fail_invalid("[options] ", name, " has no effect with --constants, which are of one machine, model and memory; ",
                    "leave one of the two out");
@@ -152,6 +152,10 @@ void declare_batch_options(Options* options, BatchArguments* arguments) {
                 &arguments->highs);
   options->integer("--static-degree", "static: ranks of every group, a power of two; 0: the most that there is",
                    &arguments->knobs.static_degree);
+  options->flag("--simulate",
+                "Simulate the programs of every micro-batch too, as the planner places its documents and as the "
+                "strategy mixed does; seconds for each",
+                &arguments->simulates);
   options->text("--json", "OUT", "Write all plans and their costs as JSON; - is standard output", &arguments->json);
   options->text("--html", "OUT", "Write a page with pictures of every step; - is standard output", &arguments->html);
   options->flag("--no-times", "Leave planning times out, so that the same input gives the same output",

@@ -19,7 +19,7 @@ struct BatchArguments {
   std::string planners = "auto,homogeneous,static", states = "optimizer", constants, highs, json, html;
   int64_t memory_bytes = 0;     // of a rank
   int64_t context_limit = 192;  // thousands of tokens
-  bool published_lengths = false, paper_slots = false, no_times = false;
+  bool published_lengths = false, paper_slots = false, no_times = false, simulates = false;
 };
 
 void declare_batch_options(Options* options, BatchArguments* arguments);

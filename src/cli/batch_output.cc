@@ -33,6 +33,8 @@ double percentile(std::vector<double> values, int64_t percent) {
   return values[static_cast<size_t>((count * percent + 99) / 100 - 1)];
 }
 
+bool is_simulated(const BatchReport& report) { return report.steps.front().outcomes.front().simulated.has_value(); }
+
 std::vector<std::string> planner_row(const BatchReport& report, size_t p) {
   const auto of = [&](auto&& value) {
     return values_of(report, [&](const BatchStep& step) { return value(step.outcomes[p]); });
@@ -48,6 +50,10 @@ std::vector<std::string> planner_row(const BatchReport& report, size_t p) {
   const double peak = most(of([](const BatchOutcome& o) { return static_cast<double>(o.cost.peak_tokens); }));
   std::vector<std::string> row = {std::string(report.planners[p]->name), fixed(mean(seconds), 3),
                                   fixed(sum(seconds) / sum(bounds), 3)};
+  if (is_simulated(report)) {
+    row.push_back(fixed(mean(of([](const BatchOutcome& o) { return o.simulated->placed_seconds; })), 3));
+    row.push_back(fixed(mean(of([](const BatchOutcome& o) { return o.simulated->mixed_seconds; })), 3));
+  }
   if (report.steps.size() > 1) {
     row.push_back(fixed(percentile(ratios, 95), 3));
     row.push_back(fixed(most(ratios), 3));
@@ -159,6 +165,7 @@ std::vector<std::string> batch_heading(const BatchReport& report) {
 std::vector<std::vector<std::string>> batch_rows(const BatchReport& report) {
   const bool several = report.steps.size() > 1;
   std::vector<std::vector<std::string>> rows = {{"planner", "step s", "of bound"}};
+  if (is_simulated(report)) rows[0].insert(rows[0].end(), {"placed s", "mixed s"});
   if (several) rows[0].insert(rows[0].end(), {"p95", "worst", "spread"});
   rows[0].insert(rows[0].end(), {"batches", "memory %", "all-to-all %", "idle %", "proven"});
   if (report.has_times) rows[0].emplace_back("plan ms");
@@ -180,6 +187,12 @@ std::string batch_columns(const BatchReport& report) {
     text +=
         "step: forward and backward of the whole model; of bound: its seconds over the bound; batches: "
         "micro-batches.\n";
+  }
+  if (is_simulated(report)) {
+    text +=
+        "placed, mixed: the step as it is simulated, every document on the ranks that the planner gave it, and the "
+        "same\n"
+        "micro-batches with their documents placed by the strategy mixed.\n";
   }
   text +=
       "memory: the most tokens of a rank in a micro-batch, of those that fit. all-to-all, idle: shares of all ranks'\n"

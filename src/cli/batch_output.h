@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/batch_simulation.h"
 #include "cli/global_batches.h"
 #include "evenspan/batch/planner.h"
 #include "evenspan/simulate/model.h"
@@ -29,6 +30,7 @@ struct BatchOutcome {
   batch::PlannedStep planned;
   batch::StepCost cost;
   double planning_seconds = 0;
+  std::optional<SimulatedStep> simulated;  // where it was asked for
 };
 
 struct BatchStep {

@@ -100,6 +100,22 @@ def test_the_static_step_of_flexsp(evenspan: Run) -> None:
         assert all(len(of) == 1 for of in nodes.values())
 
 
+def test_simulated_steps(evenspan: Run) -> None:
+    """Of one document on all ranks they are the strategies' steps; of several micro-batches their sum."""
+    words = ["--ranks", 4, "--memory-bytes", "80GiB", "--states", "all", "--planner", "static", "--simulate"]
+    done = evenspan(
+        "simulate", "--lengths", "-", "--ranks", 4, "--strategy", "ulysses,mixed", "--json", "-", stdin="8000\n"
+    )
+    wanted = {row["strategy"]: row["step_seconds"] for row in json.loads(done.stdout)["strategies"]}
+    (plan,) = batch(evenspan, *words, stdin="8000\n")["steps"][0]["plans"]
+    assert (plan["placed_seconds"], plan["mixed_seconds"]) == (wanted["ulysses"], wanted["mixed"])
+    (plan,) = batch(evenspan, *words, stdin="24000\n" * 4)["steps"][0]["plans"]
+    (one,) = batch(evenspan, *words, stdin="24000\n")["steps"][0]["plans"]
+    assert len(plan["micro_batches"]) == 4
+    assert plan["placed_seconds"] == pytest.approx(4 * one["placed_seconds"], rel=1e-12)
+    assert "placed s  mixed s" in evenspan("batch", "--lengths", "-", *words, stdin="8000\n").stdout
+
+
 def test_memory_is_states_and_tokens(evenspan: Run) -> None:
     whole, divided = (batch(evenspan, *SETTINGS["machine"], "--states", states) for states in ("optimizer", "all"))
     weights = 32 * 4096 * (2 * (32 + 8) * 128 + 3 * 14336) + 2 * 128256 * 4096
@@ -234,6 +250,7 @@ CONSTANTS = ["--lengths", "-", "--ranks", 64, "--constants", "flexsp-7b"]
         ([*CONSTANTS, "--model", "x"], "--model has no effect with --constants"),
         ([*CONSTANTS, "--states", "all"], "--states has no effect with --constants"),
         ([*CONSTANTS, "--ranks-per-node", 4], "--ranks-per-node has no effect with --constants"),
+        ([*CONSTANTS, "--simulate"], "--simulate has no effect with --constants"),
         ([*CONSTANTS, "--context-limit", 0], "--context-limit is 0; it is in thousands of tokens, from 1"),
     ],
 )
