@@ -86,6 +86,8 @@ void bind_plan(py::module_& m) {
            py::arg("model"), py::arg("layers"), py::arg("capacity"))
       .def("prefetch", &Planner::prefetch, Unlocked(), py::arg("lengths"), py::arg("mask"))
       .def("plans", &Planner::plans, Unlocked(), py::arg("lengths"), py::arg("mask"))
+      .def("micro_batches", &Planner::micro_batches, Unlocked(), py::arg("lengths"), py::arg("tokens"),
+           py::arg("planner"))
       .def("take_note", &Planner::take_note)
       .def_property_readonly("counts", &Planner::counts);
 }

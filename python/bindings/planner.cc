@@ -8,6 +8,7 @@
 #include "evenspan/simulate/layers.h"
 #ifdef EVENSPAN_WITH_MACHINE
 #include "evenspan/machine/machine_files.h"
+#include "evenspan/machine/micro_batches.h"
 #include "evenspan/machine/run_scenario.h"
 #endif
 
@@ -113,6 +114,7 @@ Planner::Planner(PlannerOptions options)
       model_(make_model(options.model,
                         {options.heads, options.kv_heads, options.head_dim, plan::parse_element_type(options.dtype)},
                         layers_, &note_)),
+      ranks_per_node_(options.ranks_per_node),
       cache_([this](const plan::Request& request) { return make(request); },
              static_cast<size_t>(std::max<int64_t>(options.capacity, 1))) {
   request_.shape = model_.shape;
@@ -136,6 +138,28 @@ std::vector<std::shared_ptr<PlanHandle>> Planner::plans(const std::vector<int64_
     handles.push_back(known != handles.end() ? *known : std::make_shared<PlanHandle>(made));
   }
   return handles;
+}
+
+std::vector<std::vector<int64_t>> Planner::micro_batches([[maybe_unused]] const std::vector<int64_t>& lengths,
+                                                         [[maybe_unused]] int64_t tokens,
+                                                         [[maybe_unused]] const std::string& planner) {
+#ifdef EVENSPAN_WITH_MACHINE
+  std::call_once(once_, [this] {
+    machine::RunScenario run;
+    run.scenario = scenario_;
+    if (!run.scenario) {
+      machine::RunMachine machine{request_.options.strategy, "", "", request_.num_ranks(), ranks_per_node_};
+      machine.cuts_batches = true;
+      run = machine::scenario_of_run(machine, model_);
+    }
+    cut_scenario_ = std::move(run.scenario);
+    add_note(run.note);
+  });
+  return machine::MicroBatchPlanner(*cut_scenario_, {planner, tokens, 0}).plan(lengths).documents;
+#else
+  fail(ErrorKind::unsupported,
+       "[batch] this build reads no profiles, by which batches are cut; build evenspan with nlohmann-json");
+#endif
 }
 
 std::string Planner::take_note() {

@@ -56,6 +56,10 @@ class Planner {
   void prefetch(const std::vector<int64_t>& lengths, const MaskArgument& mask);
   // Of each kind of layers. Those that have the same plan have the same object.
   std::vector<std::shared_ptr<PlanHandle>> plans(const std::vector<int64_t>& lengths, const MaskArgument& mask);
+  // Which documents share a micro-batch of at most so many tokens on all ranks, by the scenario or the default
+  // profile's. Throws as machine::MicroBatchPlanner.
+  std::vector<std::vector<int64_t>> micro_batches(const std::vector<int64_t>& lengths, int64_t tokens,
+                                                  const std::string& planner);
   // What a user should know of the last choice and was not told; empty mostly.
   std::string take_note();
   std::map<std::string, int64_t> counts() const;
@@ -73,7 +77,10 @@ class Planner {
   const simulate::Model model_;
   plan::Request request_;                       // without documents
   std::optional<simulate::Scenario> scenario_;  // set by the constructor alone
-  plan::PlanCache cache_;                       // last: its thread uses the rest
+  const int32_t ranks_per_node_;
+  std::once_flag once_;                             // guards the next
+  std::optional<simulate::Scenario> cut_scenario_;  // by which batches are cut, once one was
+  plan::PlanCache cache_;                           // last: its thread uses the rest
 };
 
 }  // namespace evenspan::python

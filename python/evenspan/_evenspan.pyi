@@ -99,6 +99,11 @@ class Planner:
 
         `mask` is what a layer without a window sees: "causal" for a language model.
         """
+    def micro_batches(self, lengths: Sequence[int], tokens: int, planner: str) -> list[list[int]]:
+        """Return the documents of each micro-batch of a step, ascending; one has at most so many tokens on all ranks.
+
+        By the times of the planner's profile, or of h100-sxm, which is then noted, on its model.
+        """
     def take_note(self) -> str: ...
     @property
     def counts(self) -> dict[str, int]: ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import evenspan
@@ -86,6 +88,30 @@ def drop_in(strategy: str, average: bool) -> list[tuple[float, float, bool]]:
             same = same and torch.equal(first, p.grad)
         outcome.append((total.item(), worst, same))
     return outcome
+
+
+def in_micro_batches(profile: str) -> tuple[int, float]:
+    """How many micro-batches a step of all documents has, and its largest difference from one process."""
+    model = make_model()
+    context = evenspan.attach(model, dist.group.WORLD, profile=profile)
+    count = 0
+    for batch in context.shard(BATCHES, accumulate=3, micro_batch_tokens=18):
+        count += 1
+        context.loss(model(**batch)).backward()
+    context.reduce_gradients()
+    expected_loss, expected = one_process([document for batch in BATCHES for document in batch])
+    worst = abs(context.mean_loss() - expected_loss)
+    for p, e in zip(model.parameters(), expected, strict=True):
+        worst = max(worst, (p.grad - e).abs().max().item())
+    return count, worst
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_micro_batches_of_a_step_train_as_on_one_rank(num_ranks: int, write_profile: Callable[..., Path]) -> None:
+    profile = write_profile(6, "f64")
+    for count, worst in results(run_ranks(num_ranks, partial(in_micro_batches, str(profile)))):
+        assert count >= 2
+        assert worst < 2e-6  # transformers rounds norms and rotary angles to float32
 
 
 @pytest.mark.parametrize(

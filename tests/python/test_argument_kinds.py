@@ -32,16 +32,18 @@ FORM = re.compile(r"\[\w+\] .*(it is|item 0 is|is a|are a) .*; ", re.DOTALL)  # 
 
 # What an argument may be, of KINDS. Everything else must be refused, and the error must show what was given.
 FITS: dict[str, set[str]] = {
-    "accumulate": {"int"},
+    "accumulate": {"None", "int"},
     "average": {"bool"},
     "beta": {"None"},
     "bias": {"None"},
     "dtype of attach": {"None"},
     "gate": {"None"},
+    "global_batch_tokens": {"None", "int"},
     "group": {"None"},
     "initial_state": {"None"},
     "kernel": {"None"},
     "kv_heads": {"None"},
+    "micro_batch_tokens": {"None", "int"},
     "model of plan": {"None"},
     "normalize": {"bool"},
     "profile": {"None"},
@@ -97,6 +99,24 @@ def everything() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     context = evenspan.attach(llama())
     (batch,) = context.shard([[[1, 2, 3]]])
     tensors = {"query": x, "key": x, "value": x, "plan": plan}
+
+    def shard_all(
+        batches: Any,
+        accumulate: Any = None,
+        global_batch_tokens: Any = None,
+        micro_batch_tokens: Any = None,
+        batch_planner: Any = "auto",
+    ) -> list[Any]:
+        return list(
+            context.shard(
+                batches,
+                accumulate,
+                global_batch_tokens=global_batch_tokens,
+                micro_batch_tokens=micro_batch_tokens,
+                batch_planner=batch_planner,
+            )
+        )
+
     return {
         "attach": (evenspan.attach, {"model": llama()}),
         "attention": (evenspan.attention, tensors),
@@ -107,7 +127,7 @@ def everything() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "short_convolution": (evenspan.short_convolution, {"x": x[:, 0], "weight": x[:4, 0, :2], "plan": plan}),
         "unshard": (evenspan.unshard, {"local": x, "plan": plan}),
         "Plan.with_mask": (lambda mask: plan.with_mask(mask), {"mask": "causal"}),
-        "Context.shard": (lambda batches, accumulate=1: list(context.shard(batches, accumulate)), {"batches": []}),
+        "Context.shard": (shard_all, {"batches": []}),
         "Context.evaluate": (lambda batches: context.evaluate(batches), {"batches": [[[1, 2, 3]]]}),
         "Context.loss": (
             lambda outputs, batch=None: context.loss(outputs, batch),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import evenspan
@@ -26,6 +27,12 @@ def llama() -> Any:
     return transformers.AutoModelForCausalLM.from_config(config).double()
 
 
+@pytest.fixture
+def profile(write_profile: Callable[..., Path]) -> Path:
+    """A machine whose kernels were measured for the heads of llama()."""
+    return write_profile(8, "f64")
+
+
 def alone(model: Any, documents: list[list[int]]) -> tuple[torch.Tensor, int]:
     """The sum of the losses of documents one by one, and how many there are."""
     losses = [
@@ -41,9 +48,11 @@ def gradients(model: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-def train(context: evenspan.Context, model: Any, accumulate: int, batches: Any = BATCHES) -> Iterator[float]:
+def train(
+    context: evenspan.Context, model: Any, accumulate: int | None = None, batches: Any = BATCHES, **options: Any
+) -> Iterator[float]:
     """Trains, and yields the loss of each step, with its gradients in place."""
-    for batch in context.shard(batches, accumulate=accumulate):
+    for batch in context.shard(batches, accumulate, **options):
         context.loss(model(**batch)).backward()
         if context.step_ends:
             context.reduce_gradients()
@@ -66,6 +75,78 @@ def test_the_batches_of_a_step_have_one_loss(accumulate: int) -> None:
     for (loss, gradient), (right, right_gradient) in zip(found, expected, strict=True):
         assert loss == pytest.approx(right, rel=1e-6)  # transformers rounds norms and rotary angles to float32
         torch.testing.assert_close(gradient, right_gradient, rtol=0, atol=2e-6)
+
+
+def steps_of(model: Any, steps: list[list[list[list[int]]]]) -> list[tuple[float, torch.Tensor]]:
+    """The loss and gradients of steps of some batches each, document by document."""
+    expected = []
+    for step in steps:
+        model.zero_grad()
+        total, count = alone(model, [d for batch in step for d in batch])
+        (total / count).backward()
+        expected.append((float(total.detach()) / count, gradients(model)))
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"global_batch_tokens": 7}, [BATCHES[:1], BATCHES[1:3], BATCHES[3:]]),
+        ({"global_batch_tokens": 100}, [BATCHES]),
+        ({"accumulate": 3, "micro_batch_tokens": 5}, [BATCHES[:3], BATCHES[3:]]),
+        ({"accumulate": 4, "micro_batch_tokens": 6, "batch_planner": "wlb"}, [BATCHES]),
+        ({"global_batch_tokens": 9, "micro_batch_tokens": 8}, [BATCHES[:2], BATCHES[2:]]),
+        ({"micro_batch_tokens": 5}, [[batch] for batch in BATCHES]),
+    ],
+    ids=str,
+)
+def test_micro_batches_of_a_step_have_its_loss(options: dict[str, Any], steps: Any, profile: Path) -> None:
+    model = llama()
+    expected = steps_of(llama(), steps)
+    with evenspan.attach(model, profile=profile) as context:
+        most = options.get("micro_batch_tokens", 100)
+        assert all(batch["input_ids"].numel() <= most for batch in context.shard(BATCHES, **options))
+        found = [(loss, gradients(model)) for loss in train(context, model, **options)]
+    assert len(found) == len(expected)
+    for (loss, gradient), (right, right_gradient) in zip(found, expected, strict=True):
+        assert loss == pytest.approx(right, rel=1e-6)  # transformers rounds norms and rotary angles to float32
+        torch.testing.assert_close(gradient, right_gradient, rtol=0, atol=2e-6)
+
+
+def test_weights_go_with_their_documents(profile: Path) -> None:
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
+    weighed = {"input_ids": ids, "documents": [4, 3], "loss_weights": torch.tensor([[0.0, 2.0, 0, 0.5, 1, 3, 0.25]])}
+    plain = {"input_ids": [[8, 9, 10]]}
+    losses = []
+    for options in ({"accumulate": 2}, {"accumulate": 2, "micro_batch_tokens": 4}):
+        model = llama()
+        with evenspan.attach(model, profile=profile) as context:
+            (loss,) = train(context, model, batches=[weighed, plain], **options)
+            losses.append(loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"accumulate": 2, "global_batch_tokens": 9}, "give one of them"),
+        ({"global_batch_tokens": 5}, "it has 6, and global_batch_tokens is 5; raise that"),
+        ({"global_batch_tokens": 0}, "global_batch_tokens must be a whole number of tokens, at least 1"),
+        ({"accumulate": 2, "micro_batch_tokens": 3}, "document 0 has 4 tokens and a micro-batch holds 3"),
+        ({"micro_batch_tokens": 9, "batch_planner": "flexsp"}, "a solver that a clock stops"),
+        ({"micro_batch_tokens": 9, "batch_planner": "atuo"}, "auto"),
+        ({"batch_planner": "static"}, "must be left out without micro_batch_tokens"),
+    ],
+    ids=str,
+)
+def test_steps_that_cannot_be_are_refused(options: dict[str, Any], text: str, profile: Path) -> None:
+    with pytest.raises(evenspan.Error, match=text):
+        list(evenspan.attach(llama(), profile=profile).shard(BATCHES, **options))
+
+
+def test_micro_batches_need_times_of_the_machine() -> None:
+    with pytest.raises(REFUSED, match="batches are cut for the machine of the profile h100-sxm, since none is named"):
+        next(evenspan.attach(llama()).shard(BATCHES, micro_batch_tokens=9))
 
 
 def test_labels_weigh_what_they_are_given() -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,39 +39,26 @@ def test_a_plan_tells_what_it_is() -> None:
     assert "rank" in plan.text()
 
 
-def profile(tmp_path: Path, bytes_per_second: float) -> Path:
-    """A machine of one node whose kernels were measured for the heads of make_plan."""
-    times = {"operation_seconds": 0, "segment_seconds": 0, "seconds": [[1e-6]]}
-    attention = {"head_dim": 8, "dtypes": ["f32"], "tile": 1, "queries": [10], "keys": [10]}
-    text = {
-        "name": "test",
-        "attention": [{**attention, "forward": times, "backward": times}],
-        "memory_bytes_per_second": 1e12,
-        "memory_operation_seconds": 0,
-        "forward_flops_per_second": 1e15,
-        "backward_flops_per_second": 1e15,
-        "ranks_per_node": 4,
-        "links": [{"latency_seconds": 0, "bytes_per_second": bytes_per_second}],
-    }
-    path = tmp_path / f"{bytes_per_second:g}.json"
-    path.write_text(json.dumps(text))
-    return path
+@pytest.fixture
+def profile(write_profile: Callable[..., Path]) -> Callable[[float], Path]:
+    """A machine of given bytes per second whose kernels were measured for the heads of make_plan."""
+    return lambda bytes_per_second: write_profile(8, "f32", bytes_per_second)
 
 
-def test_auto_takes_the_shortest_step_and_the_plan_says_which(tmp_path: Path) -> None:
-    slow = make_plan([900, 30, 20], 4, strategy="auto", profile=profile(tmp_path, 1.0))
+def test_auto_takes_the_shortest_step_and_the_plan_says_which(profile: Callable[[float], Path]) -> None:
+    slow = make_plan([900, 30, 20], 4, strategy="auto", profile=profile(1.0))
     assert sum(slow.sent_bytes) == 0  # a byte a second: nothing may travel
-    fast = make_plan([900, 30, 20], 4, strategy="auto", profile=profile(tmp_path, 1e15))
+    fast = make_plan([900, 30, 20], 4, strategy="auto", profile=profile(1e15))
     assert fast.strategy not in ("auto", "local")
-    again = make_plan([900, 30, 20], 4, strategy="auto", profile=str(profile(tmp_path, 1e15)))
+    again = make_plan([900, 30, 20], 4, strategy="auto", profile=str(profile(1e15)))
     assert again.hash == fast.hash
     assert (
         evenspan.plan([3000] * 3, 4, heads=32, kv_heads=8, head_dim=128, strategy="auto", profile="h100-sxm").ranks == 4
     )
 
 
-def test_a_topology_is_planned_for(tmp_path: Path) -> None:
-    machine = profile(tmp_path, 1e15)
+def test_a_topology_is_planned_for(tmp_path: Path, profile: Callable[[float], Path]) -> None:
+    machine = profile(1e15)
     slow_between = {"ranks": 4, "levels": [{"group_size": 2}, {"group_size": 4, "bytes_per_second": 1.0}]}
     slow_between["levels"][1]["latency_seconds"] = 0
     cluster = tmp_path / "cluster.json"
@@ -151,17 +139,23 @@ def test_auto_has_a_default_profile_and_says_which() -> None:
         assert evenspan.plan([9000, 3000, 700], 2, profile="h100-sxm", **shape).hash == plan.hash
 
 
-def test_a_choice_without_a_plan_is_told(tmp_path: Path) -> None:
+def test_a_choice_without_a_plan_is_told(profile: Callable[[float], Path]) -> None:
     """Where links cost nothing ulysses is the shortest, and on 72 ranks a formula."""
     with pytest.warns(UserWarning, match="of which no plan is written on 72 ranks; this is the plan of"):
         plan = make_plan(
-            [5000, 100], 72, heads=72, kv_heads=72, ranks_per_node=0, strategy="auto", profile=profile(tmp_path, 1e15)
+            [5000, 100],
+            72,
+            heads=72,
+            kv_heads=72,
+            ranks_per_node=0,
+            strategy="auto",
+            profile=profile(1e15),
         )
     assert plan.ranks == 72
 
 
-def test_a_profile_weighs_work(tmp_path: Path) -> None:
-    by_profile = make_plan([900, 30], 2, profile=profile(tmp_path, 1e9))
+def test_a_profile_weighs_work(profile: Callable[[float], Path]) -> None:
+    by_profile = make_plan([900, 30], 2, profile=profile(1e9))
     assert by_profile.work != make_plan([900, 30], 2).work
 
 
@@ -175,9 +169,9 @@ def test_a_profile_weighs_work(tmp_path: Path) -> None:
         ({"strategy": "auto", "profile": "slow", "memory_budget": 1}, "no candidate of auto keeps the memory budget"),
     ],
 )
-def test_profiles_that_are_refused(tmp_path: Path, options: dict[str, Any], text: str) -> None:
+def test_profiles_that_are_refused(profile: Callable[[float], Path], options: dict[str, Any], text: str) -> None:
     if options.get("profile") == "slow":
-        options = {**options, "profile": profile(tmp_path, 1.0)}
+        options = {**options, "profile": profile(1.0)}
     with pytest.raises(evenspan.Error, match=re.escape(text)):
         make_plan([50, 20], 2, **options)
 

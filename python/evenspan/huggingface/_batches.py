@@ -59,6 +59,22 @@ class Batch:
         self.weight = float(self.num_labels if shift_weights is None else shift_weights[labelled].sum())
         self.num_items_in_batch = num_items_in_batch
 
+    def parts(self, documents: Sequence[Sequence[int]]) -> list[Batch]:
+        """Return a batch of these of its documents for each of the lists, in their order."""
+
+        def of_documents(values: torch.Tensor | None) -> list[torch.Tensor] | None:
+            return None if values is None else list(torch.split(values, self.lengths))
+
+        ids, labels, weights = map(of_documents, (self.ids, self.shift_labels, self.shift_weights))
+
+        def taken(values: list[torch.Tensor] | None, chosen: Sequence[int]) -> Any:
+            return None if values is None else torch.cat([values[d] for d in chosen])
+
+        return [
+            Batch(taken(ids, chosen), [self.lengths[d] for d in chosen], taken(labels, chosen), taken(weights, chosen))
+            for chosen in documents
+        ]
+
     def digests(self) -> dict[str, int]:
         """Return a number of 63 bits for each of PARTS."""
         weights = torch.empty(0) if self.shift_weights is None else self.shift_weights
@@ -67,6 +83,26 @@ class Batch:
             name: int.from_bytes(hashlib.blake2b(part.contiguous().numpy().tobytes(), digest_size=8).digest()) >> 1
             for name, part in zip(PARTS, parts, strict=True)
         }
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Return a batch of the documents of all of them."""
+    weights = None
+    if any(batch.shift_weights is not None for batch in batches):
+        weights = torch.cat(
+            [
+                torch.ones(batch.ids.numel(), dtype=torch.float64)
+                if batch.shift_weights is None
+                else batch.shift_weights
+                for batch in batches
+            ]
+        )
+    return Batch(
+        torch.cat([batch.ids for batch in batches]),
+        [length for batch in batches for length in batch.lengths],
+        torch.cat([batch.shift_labels for batch in batches]),
+        weights,
+    )
 
 
 def _starts(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,6 +20,7 @@ from evenspan.huggingface._attention import NAME, Step
 from evenspan.huggingface._gradients import sum_gradients
 from evenspan.huggingface._hooks import Attachment, attachment_of, batch_of, hear_scale, logits_of
 from evenspan.huggingface._interface import implementations, set_attention
+from evenspan.huggingface._loader import StepRule
 from evenspan.huggingface._loss import cross_entropy_sum
 from evenspan.huggingface._models import vocabulary_of
 from evenspan.huggingface._plans import Plans
@@ -172,11 +173,21 @@ class Context:
         """
         return self._plans.counts
 
-    def shard(self, batches: Iterable[Any], accumulate: int = 1) -> Iterator[dict[str, Any]]:
+    def shard(
+        self,
+        batches: Iterable[Any],
+        accumulate: int | None = None,
+        *,
+        global_batch_tokens: int | None = None,
+        micro_batch_tokens: int | None = None,
+        batch_planner: str = "auto",
+    ) -> Iterator[dict[str, Any]]:
         """Yield this rank's part of every batch, for `model(**batch)`.
 
-        `accumulate` batches are a step: their losses add up to the mean over the labels of all of them, and their
-        gradients are reduced once. The loader's last step may have fewer.
+        `accumulate` batches are a step, or as many as have `global_batch_tokens` together: their losses add up to the
+        mean over the labels of all of them, and their gradients are reduced once. The loader's last step may have
+        fewer. With `micro_batch_tokens` a step's documents are dealt anew, to as many micro-batches as the times of
+        the machine ask for.
 
         While a batch runs, the next one is planned on a thread. A step's batches are taken from the loader while the
         step before runs; what the loader, the reading or the planning raises is raised in their turn. A loop that ends
@@ -192,7 +203,11 @@ class Context:
                 `loss_weights` [rows, T] weigh the labels (before the shift), `completion_mask` and `assistant_masks`
                 are 0 for labels that do not count. `max_length_q`, `max_length_k` and `num_items_in_batch` (labels of
                 the step) must be true. Empty documents are dropped.
-            accumulate: Batches of a step.
+            accumulate: Batches of a step, 1 by default.
+            global_batch_tokens: Most tokens of a step instead; the batch that would make it more opens the next one.
+            micro_batch_tokens: Most tokens of all ranks in what is yielded at once.
+            batch_planner: Who deals a step's documents to micro-batches: one of `evenspan batch --help` that needs no
+                solver. It takes the profile of `attach`, or h100-sxm with a warning.
 
         Yields:
             `input_ids`, `position_ids` and `shift_labels`, int64 [1, n] on the model's device (n is 1 with no label
@@ -204,7 +219,8 @@ class Context:
             CommunicationError: The ranks got different batches.
         """
         self._require_attached("shard")
-        yield from self._sharder.shard(batches, accumulate, lambda: self._require_attached("shard"))
+        rule = StepRule(accumulate, global_batch_tokens, micro_batch_tokens, batch_planner)
+        yield from self._sharder.shard(batches, rule, lambda: self._require_attached("shard"))
 
     def batch_of(self, step: Step) -> ShardedBatch:
         """Return the batch that carries this to the attention function; for the model's hooks."""

@@ -100,6 +100,13 @@ class Plans:
         _sharding.warn_of_choice(planner)
         return dict(zip(self._kinds(), plans, strict=True))
 
+    def micro_batches(self, lengths: list[int], tokens: int, batch_planner: str) -> list[list[int]]:
+        """Return which of a step's documents share a micro-batch of at most so many tokens on all ranks."""
+        planner = self._planner()
+        dealt = planner.micro_batches(lengths, tokens, batch_planner)
+        _sharding.warn_of_choice(planner)
+        return dealt
+
     def step(self, plans: dict[int, _evenspan.Plan], device: torch.device) -> Step:
         """Bind what `plans` returned for the model's layers; every rank calls."""
         executables = {window: _sharding.bind(plan, self._group, device=device) for window, plan in plans.items()}

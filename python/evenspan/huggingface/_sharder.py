@@ -13,7 +13,7 @@ from evenspan import _evenspan, _sharding
 from evenspan._errors import Error, InvalidArgumentError
 from evenspan.huggingface._attention import NAME, Step
 from evenspan.huggingface._batches import NO_LABEL, PARTS, Batch
-from evenspan.huggingface._loader import Loader
+from evenspan.huggingface._loader import Loader, StepRule
 from evenspan.huggingface._plans import Plans
 from evenspan.huggingface._steps import ShardedBatch, TrainStep
 
@@ -40,9 +40,9 @@ class Sharder:
         self.num_labels = 0
         self.label_weight = 0.0
 
-    def shard(self, batches: Iterable[Any], accumulate: int, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    def shard(self, batches: Iterable[Any], rule: StepRule, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
         """Yield this rank's part of every batch, each after a `check` by the caller; see `Context.shard`."""
-        loader = Loader(batches, accumulate, self._vocabulary)
+        loader = Loader(batches, rule, self._vocabulary, self._plans.micro_batches)
         source = object()
         if loader.following is not None:
             self._prefetch(loader.following)
@@ -53,8 +53,12 @@ class Sharder:
                 check()
                 plans = self._plans.plans(batch.lengths)
                 sharded = self._shard_one(batch, plans, step, i)
-                loader.take()
-                following = step_batches[i + 1] if i + 1 < len(step_batches) else loader.following
+                if i + 1 < len(step_batches):
+                    loader.take()
+                    following: Batch | None = step_batches[i + 1]
+                else:
+                    loader.prepare()
+                    following = loader.following
                 if following is not None:
                     self._prefetch(following)
                 yield sharded
