@@ -395,7 +395,7 @@ Summary Run::finish() {
 
 void check(const Config& config, int32_t num_ranks) {
   prepare(config, num_ranks);
-  make_run_folders(config);
+  try_run_folders(config);
 }
 
 Summary train(const Config& config, const comm::Communicator& communicator, const Stop& stop) {

@@ -67,6 +67,13 @@ def test_mistakes_are_explained(training_config: Path, arguments: list[str], mes
     assert done.stderr.startswith("evenspan train: [")
 
 
+def test_a_refused_run_leaves_no_folders(training_config: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = call(training_config, f"--data.path={tmp_path / 'empty'}", f"--run.folder={tmp_path / 'new' / 'run'}")
+    assert done.returncode == 2 and "must hold a text file" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_runs_are_compared(training_config: Path, tmp_path: Path) -> None:
     for ranks in (1, 4):
         done = call(
