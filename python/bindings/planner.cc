@@ -114,7 +114,6 @@ Planner::Planner(PlannerOptions options)
       model_(make_model(options.model,
                         {options.heads, options.kv_heads, options.head_dim, plan::parse_element_type(options.dtype)},
                         layers_, &note_)),
-      ranks_per_node_(options.ranks_per_node),
       cache_([this](const plan::Request& request) { return make(request); },
              static_cast<size_t>(std::max<int64_t>(options.capacity, 1))) {
   request_.shape = model_.shape;
@@ -145,17 +144,15 @@ std::vector<std::vector<int64_t>> Planner::micro_batches([[maybe_unused]] const 
                                                          [[maybe_unused]] const std::string& planner) {
 #ifdef EVENSPAN_WITH_MACHINE
   std::call_once(once_, [this] {
-    machine::RunScenario run;
-    run.scenario = scenario_;
-    if (!run.scenario) {
-      machine::RunMachine machine{request_.options.strategy, "", "", request_.num_ranks(), ranks_per_node_};
-      machine.cuts_batches = true;
-      run = machine::scenario_of_run(machine, model_);
-    }
-    cut_scenario_ = std::move(run.scenario);
+    if (scenario_) return;
+    machine::RunScenario run = machine::scenario_of_run({request_.options.strategy, "", "", request_.num_ranks(),
+                                                         request_.topology.ranks_per_node(), /*cuts_batches=*/true},
+                                                        model_);
+    default_scenario_ = std::move(run.scenario);
     add_note(run.note);
   });
-  return machine::MicroBatchPlanner(*cut_scenario_, {planner, tokens, 0}).plan(lengths).documents;
+  const simulate::Scenario& scenario = scenario_ ? *scenario_ : *default_scenario_;
+  return machine::MicroBatchPlanner(scenario, {planner, tokens, 0}).plan(lengths).documents;
 #else
   fail(ErrorKind::unsupported,
        "[batch] this build reads no profiles, by which batches are cut; build evenspan with nlohmann-json");

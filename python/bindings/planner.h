@@ -75,12 +75,11 @@ class Planner {
   std::string note_;
   const LayersArgument layers_;
   const simulate::Model model_;
-  plan::Request request_;                       // without documents
-  std::optional<simulate::Scenario> scenario_;  // set by the constructor alone
-  const int32_t ranks_per_node_;
-  std::once_flag once_;                             // guards the next
-  std::optional<simulate::Scenario> cut_scenario_;  // by which batches are cut, once one was
-  plan::PlanCache cache_;                           // last: its thread uses the rest
+  plan::Request request_;                               // without documents
+  std::optional<simulate::Scenario> scenario_;          // set by the constructor alone
+  std::once_flag once_;                                 // guards the next
+  std::optional<simulate::Scenario> default_scenario_;  // by which batches are cut, once one was; else scenario_
+  plan::PlanCache cache_;                               // last: its thread uses the rest
 };
 
 }  // namespace evenspan::python

@@ -11,21 +11,16 @@
 namespace evenspan::batch {
 namespace {
 
-// The shares of one document, which lie together.
-struct SharesOfDocument {
-  size_t begin = 0, end = 0;
-  int32_t num_nodes = 0;
-};
-
-SharesOfDocument shares_from(const std::vector<Share>& shares, size_t begin, const Cost& cost) {
-  SharesOfDocument out{begin, begin, 0};
-  int64_t node = -1;
-  while (out.end < shares.size() && shares[out.end].document == shares[begin].document) {
-    const int64_t at = cost.node_of(shares[out.end++].rank);
-    if (at != node) ++out.num_nodes;
-    node = at;
+// Of the shares of a document.
+int32_t num_nodes(std::span<const Share> shares, const Cost& cost) {
+  int32_t nodes = 0;
+  int64_t last = -1;
+  for (const Share& share : shares) {
+    const int64_t node = cost.node_of(share.rank);
+    if (node != last) ++nodes;
+    last = node;
   }
-  return out;
+  return nodes;
 }
 
 MicroBatchCost price(const MicroBatch& batch, std::span<const int64_t> lengths, const Cost& cost) {
@@ -33,20 +28,19 @@ MicroBatchCost price(const MicroBatch& batch, std::span<const int64_t> lengths, 
   out.rank_seconds.assign(static_cast<size_t>(cost.num_ranks), cost.micro_batch_seconds);
   out.rank_exchange_seconds.assign(static_cast<size_t>(cost.num_ranks), 0);
   out.rank_tokens.assign(static_cast<size_t>(cost.num_ranks), 0);
-  for (size_t begin = 0; begin < batch.shares.size();) {
-    const SharesOfDocument of = shares_from(batch.shares, begin, cost);
-    const int64_t length = lengths[static_cast<size_t>(batch.shares[begin].document)];
-    const double exchange = cost.exchange(cost.paid_degree(static_cast<int32_t>(of.end - of.begin), of.num_nodes));
+  for_each_document(batch, [&](std::span<const Share> shares) {
+    const int64_t length = lengths[static_cast<size_t>(shares.front().document)];
+    const double exchange =
+        cost.exchange(cost.paid_degree(static_cast<int32_t>(shares.size()), num_nodes(shares, cost)));
     const double seconds = cost.work(length) / static_cast<double>(length) + exchange;  // of a token
-    for (size_t i = of.begin; i < of.end; ++i) {
-      const auto rank = static_cast<size_t>(batch.shares[i].rank);
-      out.rank_tokens[rank] += batch.shares[i].tokens;
-      out.rank_seconds[rank] += seconds * static_cast<double>(batch.shares[i].tokens);
-      out.rank_exchange_seconds[rank] += exchange * static_cast<double>(batch.shares[i].tokens);
+    for (const Share& share : shares) {
+      const auto rank = static_cast<size_t>(share.rank);
+      out.rank_tokens[rank] += share.tokens;
+      out.rank_seconds[rank] += seconds * static_cast<double>(share.tokens);
+      out.rank_exchange_seconds[rank] += exchange * static_cast<double>(share.tokens);
     }
     out.exchange_seconds += exchange * static_cast<double>(length);
-    begin = of.end;
-  }
+  });
   out.seconds = *std::max_element(out.rank_seconds.begin(), out.rank_seconds.end());
   return out;
 }
@@ -91,18 +85,20 @@ std::string find_fault(const StepPlan& plan, std::span<const int64_t> lengths, c
       }
       tokens[static_cast<size_t>(share.rank)] += share.tokens;
     }
-    for (size_t begin = 0; begin < shares.size();) {
-      const size_t end = shares_from(shares, begin, cost).end;
-      const auto document = static_cast<size_t>(shares[begin].document);
-      if (batch_of[document] >= 0) return join_text("document ", document, " is in two micro-batches");
-      batch_of[document] = static_cast<int64_t>(b);
+    std::string fault;  // the first one
+    for_each_document(plan.micro_batches[b], [&](std::span<const Share> of) {
+      if (!fault.empty()) return;
+      const auto document = static_cast<size_t>(of.front().document);
       int64_t sum = 0;
-      for (size_t i = begin; i < end; ++i) sum += shares[i].tokens;
-      if (sum != lengths[document]) {
-        return join_text("document ", document, " has ", lengths[document], " tokens, and its shares ", sum);
+      for (const Share& share : of) sum += share.tokens;
+      if (batch_of[document] >= 0) {
+        fault = join_text("document ", document, " is in two micro-batches");
+      } else if (sum != lengths[document]) {
+        fault = join_text("document ", document, " has ", lengths[document], " tokens, and its shares ", sum);
       }
-      begin = end;
-    }
+      batch_of[document] = static_cast<int64_t>(b);
+    });
+    if (!fault.empty()) return fault;
     const auto most = std::max_element(tokens.begin(), tokens.end());
     if (*most > cost.capacity_tokens) {
       return join_text("rank ", most - tokens.begin(), " has ", *most, " tokens in micro-batch ", b, " and memory for ",

@@ -207,18 +207,16 @@ std::vector<std::vector<std::string>> micro_batch_rows(const BatchOutcome& outco
   std::vector<std::vector<std::string>> rows = {
       {"micro-batch", "documents", "tokens", "longest", "seconds", "idle %", "documents on ranks"}};
   for (size_t b = 0; b < outcome.planned.plan.micro_batches.size(); ++b) {
-    const std::vector<batch::Share>& shares = outcome.planned.plan.micro_batches[b].shares;
     const batch::MicroBatchCost& cost = outcome.cost.micro_batches[b];
     DocumentsOn on;
     int64_t documents = 0, tokens = 0, longest = 0;
-    for (size_t begin = 0, end = 0; begin < shares.size(); begin = end) {
-      while (end < shares.size() && shares[end].document == shares[begin].document) ++end;
-      ++on[static_cast<int64_t>(end - begin)];
-      const int64_t length = lengths[static_cast<size_t>(shares[begin].document)];
+    batch::for_each_document(outcome.planned.plan.micro_batches[b], [&](std::span<const batch::Share> shares) {
+      ++on[static_cast<int64_t>(shares.size())];
+      const int64_t length = lengths[static_cast<size_t>(shares.front().document)];
       ++documents;
       tokens += length;
       longest = std::max(longest, length);
-    }
+    });
     const double busy = std::accumulate(cost.rank_seconds.begin(), cost.rank_seconds.end(), 0.0);
     const double idle = 1 - busy / (cost.seconds * static_cast<double>(cost.rank_seconds.size()));
     rows.push_back({join_text(b), grouped(documents), grouped(tokens), grouped(longest), fixed(cost.seconds, 3),

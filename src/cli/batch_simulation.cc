@@ -9,34 +9,12 @@
 namespace evenspan::cli {
 namespace {
 
-// The documents of a micro-batch, and the ranks of each.
-struct Placed {
-  std::vector<int64_t> lengths;
-  std::vector<std::vector<Rank>> groups;
-};
-
-Placed placed_by(const batch::MicroBatch& micro_batch, std::span<const int64_t> lengths) {
-  Placed out;
-  const batch::Share* last = nullptr;
-  for (const batch::Share& share : micro_batch.shares) {  // sorted by document
-    if (last == nullptr || last->document != share.document) {
-      out.lengths.push_back(lengths[static_cast<size_t>(share.document)]);
-      out.groups.emplace_back();
-    }
-    out.groups.back().push_back(share.rank);
-    last = &share;
-  }
-  return out;
-}
-
-plan::Request request_of(const std::vector<int64_t>& lengths, const simulate::Scenario& scenario,
-                         const char* strategy) {
+// Without documents and strategy.
+plan::Request request_of(const simulate::Scenario& scenario) {
   plan::Request request;
-  request.documents = plan::Documents(lengths, plan::Mask{});
   request.shape = scenario.model.shape;
   request.topology = scenario.machine.topology;
   request.cost = simulate::cost_model(scenario.profile, scenario.model);
-  request.options.strategy = strategy;
   return request;
 }
 
@@ -50,11 +28,20 @@ SimulatedStep simulate_step(const batch::StepPlan& plan, std::span<const int64_t
   const auto seconds = [&](const plan::Plan& made) {
     return simulate::predict(made, scenario, simulate::Timeline::skip, work.part(done++, count)).step_seconds;
   };
+  plan::Request request = request_of(scenario);
   for (const batch::MicroBatch& micro_batch : plan.micro_batches) {
-    const Placed placed = placed_by(micro_batch, lengths);
-    out.placed_seconds +=
-        seconds(*plan::make_plan_of_groups(request_of(placed.lengths, scenario, "ulysses"), placed.groups));
-    out.mixed_seconds += seconds(*plan::make_plan(request_of(placed.lengths, scenario, "mixed")));
+    std::vector<int64_t> own;               // lengths
+    std::vector<std::vector<Rank>> groups;  // [document]
+    batch::for_each_document(micro_batch, [&](std::span<const batch::Share> shares) {
+      own.push_back(lengths[static_cast<size_t>(shares.front().document)]);
+      std::vector<Rank>& group = groups.emplace_back();
+      for (const batch::Share& share : shares) group.push_back(share.rank);
+    });
+    request.documents = plan::Documents(own, plan::Mask{});
+    request.options.strategy = "ulysses";
+    out.placed_seconds += seconds(*plan::make_plan_of_groups(request, groups));
+    request.options.strategy = "mixed";
+    out.mixed_seconds += seconds(*plan::make_plan(request));
   }
   return out;
 }

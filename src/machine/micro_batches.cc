@@ -81,9 +81,8 @@ MicroBatches MicroBatchPlanner::plan(std::span<const int64_t> lengths) const {
   const batch::StepPlan step = batch::plan_step(*planner_, lengths, *cost_, {}, {}).plan;
   for (const batch::MicroBatch& micro_batch : step.micro_batches) {
     std::vector<int64_t>& documents = out.documents.emplace_back();
-    for (const batch::Share& share : micro_batch.shares) {  // sorted by document
-      if (documents.empty() || documents.back() != share.document.value) documents.push_back(share.document.value);
-    }
+    batch::for_each_document(
+        micro_batch, [&](std::span<const batch::Share> shares) { documents.push_back(shares.front().document.value); });
   }
   out.seconds = batch::price(step, lengths, *cost_).seconds;
   out.bound_seconds = batch::lower_bound(lengths, *cost_).seconds;

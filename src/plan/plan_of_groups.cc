@@ -51,7 +51,6 @@ std::shared_ptr<const Plan> make_plan_of_groups(Request request, const std::vect
     }
   }
   Placement placement(request.documents, std::move(homes));
-  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.rank < b.rank; });
   return make_plan(std::move(request), Draft{std::move(placement), std::move(tasks), {}});
 }
 

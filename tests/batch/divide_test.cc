@@ -27,9 +27,8 @@ std::vector<std::vector<int64_t>> divided(const std::vector<int64_t>& lengths, c
   std::vector<std::vector<int64_t>> out;
   for (const MicroBatch& batch : plan.micro_batches) {
     out.emplace_back();
-    for (const Share& share : batch.shares) {
-      if (out.back().empty() || out.back().back() != share.document.value) out.back().push_back(share.document.value);
-    }
+    for_each_document(batch,
+                      [&](std::span<const Share> shares) { out.back().push_back(shares.front().document.value); });
   }
   return out;
 }

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <limits>
 
 #include "evenspan/batch/planner.h"
@@ -18,11 +17,6 @@ constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
 class OracleTest : public testing::Test {
  protected:
-  void SetUp() override {
-    if (!std::filesystem::exists(EVENSPAN_HIGHS)) GTEST_SKIP() << "there is no HiGHS at " << EVENSPAN_HIGHS;
-    solver_ = highs::open_solver({EVENSPAN_HIGHS});
-  }
-
   OracleAnswer ask(std::span<const int64_t> lengths, const Cost& cost, double target) {
     return ask_oracle(lengths, cost, target, *solver_, kNoLimit);
   }
@@ -34,7 +28,7 @@ class OracleTest : public testing::Test {
     EXPECT_EQ(ask(lengths, cost, seconds * 0.999).verdict, Verdict::within);
   }
 
-  std::unique_ptr<MilpSolver> solver_;
+  std::unique_ptr<MilpSolver> solver_ = highs::open_solver({EVENSPAN_HIGHS});
 };
 
 TEST_F(OracleTest, CutsTheDocumentThatIsLeftOver) {

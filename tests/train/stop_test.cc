@@ -17,24 +17,21 @@
 #include "train/console.h"
 #include "train/resume_notes.h"
 #include "train/small_run.h"
+#include "train/thread_run.h"
 
 namespace evenspan::train {
 namespace {
 
 using evenspan::testing::error_of;
 using evenspan::testing::kSizes;
+using evenspan::testing::llama_json;
 using evenspan::testing::Scratch;
 using evenspan::testing::small_run;
 using evenspan::testing::write_texts;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-Config make_config(const Scratch& s, const std::string& run) {
-  const char* model = R"({"model_type": "llama", "vocab_size": 257, "hidden_size": 24, "intermediate_size": 40,
-      "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 4,
-      "tie_word_embeddings": true, "num_hidden_layers": 2})";
-  return small_run(s, model, run);
-}
+Config make_config(const Scratch& s, const std::string& run) { return small_run(s, llama_json(2), run); }
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 

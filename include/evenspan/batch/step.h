@@ -1,6 +1,7 @@
 // A training step as micro-batches of shares of documents, and what it costs.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -25,6 +26,16 @@ struct Share {
 struct MicroBatch {
   std::vector<Share> shares;  // sorted; each document whole
 };
+
+// Calls f(shares) for each document of a micro-batch, with all its shares.
+template <class F>
+void for_each_document(const MicroBatch& micro_batch, F&& f) {
+  const std::span<const Share> all(micro_batch.shares);
+  for (size_t begin = 0, end = 0; begin < all.size(); begin = end) {
+    while (end < all.size() && all[end].document == all[begin].document) ++end;
+    f(all.subspan(begin, end - begin));
+  }
+}
 
 struct StepPlan {
   std::vector<MicroBatch> micro_batches;
