@@ -105,7 +105,7 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
         num_received_(size_),
         board_(group_->getStore()),
         canaries_(*group_),
-        watcher_(rank_, timeout, board_, calls_, [this](Rank peer) { return canaries_.ask(peer); }) {
+        watcher_(rank_, timeout, board_, [this](Rank peer) { return canaries_.ask(peer); }) {
     if (uses_gloo(*group_)) calm_gloo_loops();
   }
 
@@ -113,18 +113,19 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
   int32_t size() const override { return size_; }
 
   std::unique_ptr<Work> exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
-                                 const std::string& operation) override;
+                                 const std::string& operation, const std::shared_ptr<Calls>& calls) override;
 
   void abort(const std::string& operation, const std::string& reason) noexcept override {
     told_ = true;
     watcher_.settle({rank_, operation, reason});
     board_.acknowledge(rank_, size_);
   }
-  void refuse(const std::string& operation, const std::string& reason) noexcept override {
-    calls_.refuse();
-    if (!watcher_.failure()) board_.post(Refusal{{rank_, operation, reason}, calls_.current()->number});
+  void refuse(const std::string& operation, const std::string& reason, Calls& calls) noexcept override {
+    calls.refuse();
+    const auto call = calls.current();
+    if (!watcher_.failure()) board_.post(Refusal{{rank_, operation, reason}, call->number, call->group});
   }
-  Calls& calls() override { return calls_; }
+  const std::shared_ptr<Calls>& calls() override { return calls_; }
 
   void complete(const std::shared_ptr<Watched>& watched);
   void throw_if_failed(const std::string& operation);
@@ -144,7 +145,7 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
   const std::chrono::milliseconds timeout_;
   std::vector<int64_t> num_sent_;      // by destination
   std::vector<int64_t> num_received_;  // by source
-  Calls calls_;
+  const std::shared_ptr<Calls> calls_ = std::make_shared<Calls>();
   std::atomic<bool> told_ = false;  // of the group's failure
   Board board_;
   const Canaries canaries_;
@@ -177,7 +178,7 @@ class C10dWork : public Work {
 };
 
 std::unique_ptr<Work> C10dBackend::exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
-                                            const std::string& operation) {
+                                            const std::string& operation, const std::shared_ptr<Calls>& calls) {
   throw_if_failed(operation);
   check_transfers(rank_, size_, sends, receives, operation);
   std::map<c10::DeviceType, Items> items;  // receives first: a send finds its receive posted
@@ -198,8 +199,9 @@ std::unique_ptr<Work> C10dBackend::exchange(std::vector<Transfer> sends, std::ve
   add(sends, Message::Direction::send, num_sent_);
   auto watched = std::make_shared<Watched>();
   watched->operation = operation;
-  watched->call = calls_.current();
-  if (!items.empty()) calls_.start_transfers();
+  watched->calls = calls;
+  watched->call = calls->current();
+  if (!items.empty()) calls->start_transfers();
   for (auto& [device, group] : items) {
     for (Pending& pending : start_group(group, device, *watched)) watched->pendings.push_back(std::move(pending));
   }

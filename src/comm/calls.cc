@@ -1,5 +1,7 @@
 #include "evenspan/comm/calls.h"
 
+#include <utility>
+
 #include "evenspan/core/error.h"
 #include "evenspan/core/hash.h"
 
@@ -7,8 +9,24 @@ namespace evenspan::comm {
 
 std::string to_string(const Call& call) {
   if (call.number == 0) return "no call so far";
-  return join_text("call ", call.number, ", \"", call.operation, '"', call.subject.empty() ? "" : " of ", call.subject);
+  return join_text("call ", call.number, call.members.empty() ? "" : " of ", call.members, ", \"", call.operation, '"',
+                   call.subject.empty() ? "" : " of ", call.subject);
 }
+
+std::string to_string(const std::vector<Rank>& ranks) {
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (size_t begin = 0, end = 0; begin < ranks.size(); begin = end) {
+    for (end = begin + 1; end < ranks.size() && ranks[end] == ranks[end - 1] + 1;) ++end;
+    text += join_text(begin > 0 ? ", " : "", ranks[begin]);
+    if (end - begin > 1) text += join_text("-", ranks[end - 1]);
+  }
+  return text;
+}
+
+Calls::Calls(uint64_t group, std::vector<Rank> members)
+    : members_(std::move(members)),
+      last_{std::make_shared<Call>(
+          Call{.hash = group, .operation = {}, .subject = {}, .group = group, .members = to_string(members_)})} {}
 
 bool Calls::begin(const std::string& operation, const std::string& subject) {
   const std::lock_guard lock(mutex_);
@@ -19,7 +37,9 @@ bool Calls::begin(const std::string& operation, const std::string& subject) {
   hasher.add(number);
   hasher.add(operation);
   hasher.add(subject);
-  last_.push_back(std::make_shared<Call>(Call{number, hasher.state() >> 1, operation, subject}));
+  const Call& last = *last_.back();
+  last_.push_back(
+      std::make_shared<Call>(Call{number, hasher.state() >> 1, operation, subject, last.group, last.members}));
   if (last_.size() > kKept) last_.pop_front();
   has_transfers_ = false;
   return true;

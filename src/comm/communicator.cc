@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint64_t kLeastHash = uint64_t{1} << 31;  // lesser values are numbers that a reader knows
 
+// The ranks are numbered as in errors.
 std::string difference(const Part& part, Rank one, uint64_t its, Rank other, uint64_t others) {
   if (std::max(its, others) >= kLeastHash) return part.name;
   return join_text(part.name, " (", its, " on rank ", one, ", ", others, " on rank ", other, ")");
@@ -20,12 +21,14 @@ std::string difference(const Part& part, Rank one, uint64_t its, Rank other, uin
 }  // namespace
 
 void Communicator::refuse(const std::string& operation, const std::string& reason) const noexcept {
-  if (backend_->calls().begin(operation, "")) backend_->refuse(operation, reason);
-  backend_->calls().end();
+  Calls& calls = *backend_->calls();
+  if (calls.begin(operation, "")) backend_->refuse(operation, reason, calls);
+  calls.end();
 }
 
 void Communicator::fail_call(const std::string& operation, const std::string& reason) const noexcept {
-  backend_->calls().has_transfers() ? backend_->abort(operation, reason) : backend_->refuse(operation, reason);
+  Calls& calls = *backend_->calls();
+  calls.has_transfers() ? backend_->abort(operation, reason) : backend_->refuse(operation, reason, calls);
 }
 
 void compare(const Communicator& communicator, const std::vector<Part>& parts, const Comparison& comparison) {
@@ -45,15 +48,16 @@ void compare(const Communicator& communicator, const std::vector<Part>& parts, c
     const at::Tensor its = all[rank].cpu();
     const auto* actual = its.const_data_ptr<int64_t>();
     if (std::equal(actual, actual + values.size(), expected)) continue;
+    const Rank one = communicator.outermost(Rank(0));
+    const Rank other = communicator.outermost(rank);
     std::string differences;
     for (size_t i = 0; i < parts.size(); ++i) {
       if (actual[i] == expected[i]) continue;
-      differences +=
-          (differences.empty() ? "" : ", ") +
-          difference(parts[i], Rank(0), static_cast<uint64_t>(expected[i]), rank, static_cast<uint64_t>(actual[i]));
+      differences += (differences.empty() ? "" : ", ") + difference(parts[i], one, static_cast<uint64_t>(expected[i]),
+                                                                    other, static_cast<uint64_t>(actual[i]));
     }
     if (actual[parts.size()] != expected[parts.size()]) differences = "what they compare";
-    fail(ErrorKind::communication, "[", comparison.operation, "] ranks 0 and ", rank, " hold different ",
+    fail(ErrorKind::communication, "[", comparison.operation, "] ranks ", one, " and ", other, " hold different ",
          comparison.things, ": they differ in ", differences, "; ", comparison.remedy);
   }
 }

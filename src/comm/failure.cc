@@ -124,7 +124,7 @@ std::optional<Failure> read_failure(const std::string& text) {
 
 std::string write_refusal(const Refusal& refusal) {
   std::ostringstream out;
-  out << refusal.call << ' ';
+  out << refusal.call << ' ' << refusal.group << ' ';
   write_failure(out, refusal.failure);
   return out.str();
 }
@@ -132,13 +132,14 @@ std::string write_refusal(const Refusal& refusal) {
 std::optional<Refusal> read_refusal(const std::string& text) {
   std::istringstream in(text);
   Refusal refusal;
-  if (!(in >> refusal.call) || !read_failure(in, refusal.failure)) return {};
+  if (!(in >> refusal.call >> refusal.group) || !read_failure(in, refusal.failure)) return {};
   return refusal;
 }
 
 std::string write_waiting(const Waiting& waiting) {
   std::ostringstream out;
-  out << waiting.call.number << ' ' << waiting.call.hash << ' ';
+  out << waiting.call.number << ' ' << waiting.call.hash << ' ' << waiting.call.group << ' ';
+  write_text(out, waiting.call.members);
   write_text(out, waiting.call.operation);
   write_text(out, waiting.call.subject);
   write_text(out, waiting.operation);
@@ -155,8 +156,9 @@ std::optional<Waiting> read_waiting(const std::string& text) {
   Waiting waiting;
   size_t num_messages = 0;
   Call& call = waiting.call;
-  if (!(in >> call.number >> call.hash) || !read_text(in, call.operation) || !read_text(in, call.subject) ||
-      !read_text(in, waiting.operation) || !(in >> num_messages)) {
+  if (!(in >> call.number >> call.hash >> call.group) || !read_text(in, call.members) ||
+      !read_text(in, call.operation) || !read_text(in, call.subject) || !read_text(in, waiting.operation) ||
+      !(in >> num_messages)) {
     return {};
   }
   for (size_t i = 0; i < num_messages; ++i) {

@@ -23,8 +23,9 @@ struct Failure {
 
 // That a rank did not take part in a call of its own.
 struct Refusal {
-  Failure failure;   // of whoever waits for it
-  int64_t call = 0;  // Call::number
+  Failure failure;     // of whoever waits for it
+  int64_t call = 0;    // Call::number
+  uint64_t group = 0;  // Call::group
 };
 
 // Throws communication with the text `[operation] rank 2 failed in "attention backward": reason`; `operation` is what

@@ -15,12 +15,12 @@ class RecordingBackend : public Backend {
   int32_t size() const override { return inner_.size(); }
 
   std::unique_ptr<Work> exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
-                                 const std::string& operation) override {
+                                 const std::string& operation, const std::shared_ptr<Calls>& calls) override {
     std::vector<Recorded::Item> items;
     for (const Transfer& send : sends) {
       if (send.data.defined() && send.data.numel() > 0) items.push_back({operation, send.peer, num_bytes(send.data)});
     }
-    auto work = inner_.exchange(std::move(sends), std::move(receives), operation);
+    auto work = inner_.backend()->exchange(std::move(sends), std::move(receives), operation, calls);
     recorded_->sends.insert(recorded_->sends.end(), items.begin(), items.end());
     ++recorded_->num_exchanges;
     return work;
@@ -29,10 +29,10 @@ class RecordingBackend : public Backend {
   void abort(const std::string& operation, const std::string& reason) noexcept override {
     inner_.abort(operation, reason);
   }
-  void refuse(const std::string& operation, const std::string& reason) noexcept override {
-    inner_.backend()->refuse(operation, reason);
+  void refuse(const std::string& operation, const std::string& reason, Calls& calls) noexcept override {
+    inner_.backend()->refuse(operation, reason, calls);
   }
-  Calls& calls() override { return inner_.backend()->calls(); }
+  const std::shared_ptr<Calls>& calls() override { return inner_.backend()->calls(); }
 
  private:
   const Communicator inner_;

@@ -8,6 +8,7 @@
 #include <deque>
 #include <exception>
 #include <list>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <system_error>
@@ -22,12 +23,18 @@
 namespace evenspan::comm {
 namespace {
 
+// The calls of a rank, and which of them an exchange is a part of.
+struct Turn {
+  std::shared_ptr<const Calls> calls;
+  std::shared_ptr<const Call> call;
+};
+
 // One message, seen from its sender. Guarded by the world's mutex; while it is being copied the receiver alone reads
 // `data` and writes `consumed`.
 struct Parcel {
   enum class State { posted, copying, consumed };
   std::string operation;
-  std::shared_ptr<const Call> call;
+  Turn turn;
   Message message;
   at::Tensor data;
   State state = State::posted;
@@ -38,7 +45,7 @@ struct Parcel {
 // One message, seen from its receiver. Guarded by the world's mutex.
 struct Slot {
   std::string operation;
-  std::shared_ptr<const Call> call;
+  Turn turn;
   Message message;
   at::Tensor data;
   bool arrived = false;
@@ -54,7 +61,7 @@ struct Mailbox {
 // The transfers of one exchange.
 struct Flight {
   std::string operation;
-  std::shared_ptr<const Call> call;
+  Turn turn;
   std::vector<std::shared_ptr<Parcel>> parcels;
   std::vector<std::shared_ptr<Slot>> slots;
 };
@@ -76,16 +83,17 @@ class World {
   int32_t size() const { return size_; }
 
   // Numbers the transfers, posts the sends and opens the receives.
-  Flight start(Rank rank, std::vector<Transfer> sends, std::vector<Transfer> receives, const std::string& operation) {
+  Flight start(Rank rank, std::vector<Transfer> sends, std::vector<Transfer> receives, const std::string& operation,
+               const std::shared_ptr<Calls>& calls) {
     check_transfers(rank, size_, sends, receives, operation);
-    Flight flight{operation, calls(rank).current(), {}, {}};
+    Flight flight{operation, {calls, calls->current()}, {}, {}};
     const std::lock_guard lock(mutex_);
     if (failure_) throw_failure(*failure_, operation, &ranks_[rank].told);
     for (Transfer& transfer : receives) {
       if (transfer.data.numel() == 0) continue;
       auto slot = std::make_shared<Slot>();
       slot->operation = operation;
-      slot->call = flight.call;
+      slot->turn = flight.turn;
       slot->message = {Message::Direction::receive, transfer.peer, mailbox(transfer.peer, rank).num_received++,
                        num_bytes(transfer.data)};
       slot->data = std::move(transfer.data);
@@ -96,7 +104,7 @@ class World {
       if (transfer.data.numel() == 0) continue;
       auto parcel = std::make_shared<Parcel>();
       parcel->operation = operation;
-      parcel->call = flight.call;
+      parcel->turn = flight.turn;
       parcel->message = {Message::Direction::send, transfer.peer, mailbox(rank, transfer.peer).num_sent++,
                          num_bytes(transfer.data)};
       parcel->sent.record(transfer.data.device());
@@ -105,7 +113,7 @@ class World {
       changed_[transfer.peer].notify_all();
       flight.parcels.push_back(std::move(parcel));
     }
-    if (!flight.slots.empty() || !flight.parcels.empty()) calls(rank).start_transfers();
+    if (!flight.slots.empty() || !flight.parcels.empty()) calls->start_transfers();
     return flight;
   }
 
@@ -122,7 +130,7 @@ class World {
       if (take_one(lock, rank)) continue;
       const Waiting waiting = open_messages(flight);
       if (waiting.messages.empty()) break;
-      if (const Refusal* refusal = refusal_for(rank, *flight.call)) {
+      if (const Refusal* refusal = refusal_for(rank, flight.turn)) {
         fail_locked(refusal->failure);
       } else if (const std::optional<Rank> gone = first_ended(waiting)) {
         fail_locked({rank, flight.operation,
@@ -146,15 +154,16 @@ class World {
     fail_locked(failure);
   }
 
-  // The rank takes no part in its current call: whoever waits in it, or later, and does take part fails.
-  void refuse(const Failure& failure) {
-    calls(failure.rank).refuse();
+  // The rank takes no part in the current call: whoever waits in it, or later, and does take part fails.
+  void refuse(const Failure& failure, Calls& calls) {
+    calls.refuse();
+    const auto call = calls.current();
     const std::lock_guard lock(mutex_);
-    refusals_.push_back({failure, calls(failure.rank).current()->number});
+    refusals_[call->group].push_back({failure, call->number, call->group});
     notify_all();
   }
 
-  Calls& calls(Rank rank) { return ranks_[rank].calls; }
+  const std::shared_ptr<Calls>& calls(Rank rank) { return ranks_[rank].calls; }
 
   // The rank starts nothing any more: whoever waits for something that it has not sent fails at once.
   void end(Rank rank) {
@@ -173,9 +182,9 @@ class World {
     std::list<std::shared_ptr<Slot>> open;  // started, not arrived
     std::optional<Waiting> waiting;
     bool ended = false;
-    std::atomic<bool> told = false;  // of the failure
-    Calls calls;                     // guards itself
-    size_t num_shared_refusals = 0;  // of calls that this rank refused too, at the front of all refusals
+    std::atomic<bool> told = false;                                  // of the failure
+    const std::shared_ptr<Calls> calls = std::make_shared<Calls>();  // guard themselves
+    std::map<uint64_t, size_t> num_shared_refusals;  // by group: of calls that this rank refused too, at the front
   };
 
   Mailbox& mailbox(Rank source, Rank destination) {
@@ -212,9 +221,10 @@ class World {
 
   void receive(std::unique_lock<std::mutex>& lock, Rank rank, Slot& slot, Parcel& parcel) {
     const Rank source = slot.message.peer;
-    if (const std::string parting = describe_parting(source, *parcel.call, rank, *slot.call); !parting.empty()) {
-      const Refusal* refusal = refusal_for(rank, *slot.call);
-      if (!refusal) refusal = refusal_for(source, *parcel.call);
+    if (const std::string parting = describe_parting(source, *parcel.turn.call, rank, *slot.turn.call);
+        !parting.empty()) {
+      const Refusal* refusal = refusal_for(rank, slot.turn);
+      if (!refusal) refusal = refusal_for(source, parcel.turn);
       return fail_locked(refusal ? refusal->failure : Failure{rank, slot.operation, parting});
     }
     const std::string mismatch =
@@ -240,7 +250,7 @@ class World {
   }
 
   Waiting open_messages(const Flight& flight) const {
-    Waiting waiting{flight.operation, {}, *flight.call};
+    Waiting waiting{flight.operation, {}, *flight.turn.call};
     for (const auto& slot : flight.slots) {
       if (!slot->arrived) waiting.messages.push_back(slot->message);
     }
@@ -251,13 +261,17 @@ class World {
   }
 
   // The first refusal of a call that the rank has come to and did not refuse itself; null if there is none.
-  const Refusal* refusal_for(Rank rank, const Call& call) {
-    size_t& first = ranks_[rank].num_shared_refusals;
-    while (first < refusals_.size() && calls(rank).refused(refusals_[first].call)) ++first;
-    const auto open =
-        std::find_if(refusals_.begin() + static_cast<int64_t>(first), refusals_.end(),
-                     [&](const auto& r) { return r.call <= call.number && !calls(rank).refused(r.call); });
-    return open == refusals_.end() ? nullptr : &*open;
+  const Refusal* refusal_for(Rank rank, const Turn& turn) {
+    const Call& call = *turn.call;
+    const auto at = refusals_.find(call.group);
+    if (at == refusals_.end()) return nullptr;
+    const std::vector<Refusal>& refusals = at->second;
+    size_t& first = ranks_[rank].num_shared_refusals[call.group];
+    while (first < refusals.size() && turn.calls->refused(refusals[first].call)) ++first;
+    const auto open = std::find_if(refusals.begin() + static_cast<int64_t>(first), refusals.end(), [&](const auto& r) {
+      return r.call <= call.number && !turn.calls->refused(r.call);
+    });
+    return open == refusals.end() ? nullptr : &*open;
   }
 
   // Whatever the peer was sent or has sent is open here: a peer that ended will not change that.
@@ -286,7 +300,7 @@ class World {
   std::vector<std::condition_variable> changed_;  // by rank: something happened that it may wait for
   std::vector<Mailbox> mailboxes_;                // by source, then destination
   std::vector<PerRank> ranks_;
-  std::vector<Refusal> refusals_;  // the oldest first
+  std::map<uint64_t, std::vector<Refusal>> refusals_;  // by group, the oldest first
   std::optional<Failure> failure_;
 };
 
@@ -298,14 +312,14 @@ class ThreadsBackend : public Backend, public std::enable_shared_from_this<Threa
   Rank rank() const override { return rank_; }
   int32_t size() const override { return world_->size(); }
   std::unique_ptr<Work> exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
-                                 const std::string& operation) override;
+                                 const std::string& operation, const std::shared_ptr<Calls>& calls) override;
   void abort(const std::string& operation, const std::string& reason) noexcept override {
     world_->fail({rank_, operation, reason});
   }
-  void refuse(const std::string& operation, const std::string& reason) noexcept override {
-    world_->refuse({rank_, operation, reason});
+  void refuse(const std::string& operation, const std::string& reason, Calls& calls) noexcept override {
+    world_->refuse({rank_, operation, reason}, calls);
   }
-  Calls& calls() override { return world_->calls(rank_); }
+  const std::shared_ptr<Calls>& calls() override { return world_->calls(rank_); }
   void complete(const Flight& flight) { world_->complete(rank_, flight); }
 
  private:
@@ -338,9 +352,9 @@ class ThreadsWork : public Work {
 };
 
 std::unique_ptr<Work> ThreadsBackend::exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
-                                               const std::string& operation) {
+                                               const std::string& operation, const std::shared_ptr<Calls>& calls) {
   return std::make_unique<ThreadsWork>(shared_from_this(),
-                                       world_->start(rank_, std::move(sends), std::move(receives), operation));
+                                       world_->start(rank_, std::move(sends), std::move(receives), operation, calls));
 }
 
 // Each waits for all others: far above this, ranks only take turns, and systems refuse to start them half-way.

@@ -47,12 +47,11 @@ std::string describe_break(const std::vector<Message>& messages, const std::stri
                    "); the process there has probably died, see its log");
 }
 
-Watcher::Watcher(Rank rank, std::chrono::milliseconds timeout, Board& board, const Calls& calls, Probe probe)
+Watcher::Watcher(Rank rank, std::chrono::milliseconds timeout, Board& board, Probe probe)
     : rank_(rank),
       timeout_(timeout),
       interval_(std::clamp(timeout / 50, std::chrono::milliseconds(1), kInterval)),
       board_(board),
-      calls_(calls),
       probe_(std::move(probe)),
       thread_([this] { run(); }) {}
 
@@ -98,7 +97,7 @@ Failure Watcher::settle(Failure failure) {
 
 Failure Watcher::settle(const Watched& watched, const std::string& reason) {
   if (const auto known = failure()) return *known;
-  if (const auto refusal = refusal_for(*watched.call)) return settle(*refusal);
+  if (const auto refusal = refusal_for(watched)) return settle(*refusal);
   return settle({rank_, watched.operation, reason});
 }
 
@@ -153,7 +152,7 @@ void Watcher::look_after(const Watched& watched) {
   board_.publish(rank_, waiting);
   published_ = true;
   if (const auto heard = board_.failure()) return fall(*heard);
-  if (const auto refusal = refusal_for(*watched.call)) {
+  if (const auto refusal = refusal_for(watched)) {
     settle(*refusal);
     return;
   }
@@ -163,19 +162,23 @@ void Watcher::look_after(const Watched& watched) {
 }
 
 // Of a call up to this one, which others may wait for in vain; nothing if this rank refused it too.
-std::optional<Failure> Watcher::refusal_for(const Call& call) {
+std::optional<Failure> Watcher::refusal_for(const Watched& watched) {
+  const Call& call = *watched.call;
   const std::lock_guard lock(refusals_mutex_);
   for (Refusal& refusal : board_.refusals()) refusals_.push_back(std::move(refusal));
-  std::erase_if(refusals_, [this](const Refusal& refusal) { return calls_.refused(refusal.call); });
-  const auto at = std::find_if(refusals_.begin(), refusals_.end(),
-                               [&](const Refusal& refusal) { return refusal.call <= call.number; });
+  std::erase_if(refusals_, [&](const Refusal& refusal) {
+    return refusal.group == call.group && watched.calls->refused(refusal.call);
+  });
+  const auto at = std::find_if(refusals_.begin(), refusals_.end(), [&](const Refusal& refusal) {
+    return refusal.group == call.group && refusal.call <= call.number;
+  });
   return at == refusals_.end() ? std::nullopt : std::optional(at->failure);
 }
 
 // Why the wait will not end well; empty while it may.
 std::string Watcher::trouble_with(const Watched& watched, const Waiting& waiting) {
   if (std::string text = break_of(watched, waiting); !text.empty()) return text;
-  if (std::string text = mismatch_of(waiting); !text.empty()) return text;
+  if (std::string text = mismatch_of(watched, waiting); !text.empty()) return text;
   if (Clock::now() < watched.start + timeout_) return {};
   return describe_stall(rank_, waiting, timeout_, [this](Rank rank) { return board_.waiting(rank); });
 }
@@ -194,13 +197,15 @@ std::string Watcher::break_of(const Watched& watched, const Waiting& waiting) {
   return {};
 }
 
-std::string Watcher::mismatch_of(const Waiting& waiting) {
+std::string Watcher::mismatch_of(const Watched& watched, const Waiting& waiting) {
   for (size_t i = 0; i < std::min(waiting.messages.size(), kMostCompared); ++i) {
     const Message& mine = waiting.messages[i];
     const std::optional<Waiting> theirs = board_.waiting(mine.peer);
     if (!theirs) continue;
-    // A rank that waits in an earlier call is only late if that call was the same here.
-    if (const auto call = calls_.find(theirs->call.number)) {
+    // A rank that waits in an earlier call is only late if that call was the same here. One that waits in a call of
+    // other ranks may come yet.
+    const bool same_ranks = theirs->call.group == waiting.call.group;
+    if (const auto call = same_ranks ? watched.calls->find(theirs->call.number) : nullptr) {
       if (std::string text = describe_parting(rank_, *call, mine.peer, theirs->call); !text.empty()) return text;
     }
     for (const Message& message : theirs->messages) {

@@ -35,7 +35,8 @@ struct Pending {
 // The wait for one exchange.
 struct Watched {
   std::string operation;
-  std::shared_ptr<const Call> call;
+  std::shared_ptr<const Calls> calls;           // of this rank, that the exchange is a part of
+  std::shared_ptr<const Call> call;             // of these
   std::vector<Pending> pendings;                // never empty while it is watched
   std::chrono::steady_clock::time_point start;  // of the wait
   std::atomic<size_t> current = 0;              // index of the pending that is waited for; all before it are done
@@ -54,8 +55,8 @@ class Watcher {
  public:
   static constexpr std::chrono::milliseconds kInterval{200};
 
-  // `board` and `calls`, the rank's own, outlive the watcher. `probe` is called by the watcher's thread.
-  Watcher(Rank rank, std::chrono::milliseconds timeout, Board& board, const Calls& calls, Probe probe);
+  // `board`, the rank's own, outlives the watcher. `probe` is called by the watcher's thread.
+  Watcher(Rank rank, std::chrono::milliseconds timeout, Board& board, Probe probe);
   ~Watcher();
   Watcher(const Watcher&) = delete;
   Watcher& operator=(const Watcher&) = delete;
@@ -79,17 +80,16 @@ class Watcher {
 
   void run();
   void look_after(const Watched& watched);
-  std::optional<Failure> refusal_for(const Call& call);
+  std::optional<Failure> refusal_for(const Watched& watched);
   std::string trouble_with(const Watched& watched, const Waiting& waiting);
   std::string break_of(const Watched& watched, const Waiting& waiting);
-  std::string mismatch_of(const Waiting& waiting);
+  std::string mismatch_of(const Watched& watched, const Waiting& waiting);
   void fall(const Failure& failure);
 
   const Rank rank_;
   const std::chrono::milliseconds timeout_;
   const std::chrono::milliseconds interval_;  // kInterval, less for a short time-out
   Board& board_;
-  const Calls& calls_;
   const Probe probe_;
 
   // The thread's own.
@@ -97,7 +97,7 @@ class Watcher {
   std::optional<std::pair<std::chrono::steady_clock::time_point, size_t>> suspect_;  // wait whose connection broke
 
   std::mutex refusals_mutex_;
-  std::vector<Refusal> refusals_;  // of calls that this rank has not refused, or not come to
+  std::vector<Refusal> refusals_;  // of calls that this rank has not refused, or not come to, or has no part in
 
   std::mutex mutex_;  // guards all below
   std::condition_variable wake_;

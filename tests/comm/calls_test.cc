@@ -3,26 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include "both_backends.h"
 #include "evenspan/core/error.h"
-#include "fake_group.h"
-#include "ranks.h"
 
 namespace evenspan::comm {
 namespace {
 
-void expect_text(const std::string& error, const std::string& part) {
-  EXPECT_NE(error.find(part), std::string::npos) << "no \"" << part << "\" in: " << error;
-}
-
-// The errors of `body` on ranks that are threads, and on those of a process group that matches by tag.
-class Both : public testing::TestWithParam<bool> {
- protected:
-  static std::vector<std::string> errors_of(int32_t num_ranks, const Body& body) {
-    if (GetParam()) return FakeGroup(num_ranks).errors_of(body);
-    return comm::errors_of(num_ranks, body, {std::chrono::seconds(5)});
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Backends, Both, testing::Bool(), [](const auto& i) { return i.param ? "Groups" : "Threads"; });
+class Calling : public Both {};
+INSTANTIATE_TEST_SUITE_P(Backends, Calling, testing::Bool(), backend_name);
 
 [[noreturn]] void refuse_type() { fail_invalid("[layer] query is Double, the plan is for Float; convert it"); }
 
@@ -34,7 +22,7 @@ void pass(const Communicator& c, const std::string& subject, bool wrong = false)
   });
 }
 
-TEST_P(Both, RanksThatAllRefuseACallGoOn) {
+TEST_P(Calling, RanksThatAllRefuseACallGoOn) {
   const auto errors = errors_of(3, [](const Communicator& c) {
     pass(c, "plan a");
     for (int i = 0; i < 3; ++i) {
@@ -50,7 +38,7 @@ TEST_P(Both, RanksThatAllRefuseACallGoOn) {
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
 
-TEST_P(Both, ARefusalOfOneRankIsTheErrorOfAll) {
+TEST_P(Calling, ARefusalOfOneRankIsTheErrorOfAll) {
   for (const bool goes_on : {false, true}) {
     const Stopwatch watch;
     const auto errors = errors_of(3, [&](const Communicator& c) {
@@ -69,7 +57,7 @@ TEST_P(Both, ARefusalOfOneRankIsTheErrorOfAll) {
   }
 }
 
-TEST_P(Both, AnErrorAfterATransferWasStartedEndsTheGroup) {
+TEST_P(Calling, AnErrorAfterATransferWasStartedEndsTheGroup) {
   const auto errors = errors_of(2, [](const Communicator& c) {
     const auto fail_late = [&] {
       c.call("layer forward", "", [&] {
@@ -84,7 +72,7 @@ TEST_P(Both, AnErrorAfterATransferWasStartedEndsTheGroup) {
 }
 
 // All messages have one size, so that numbers of bytes tell nothing.
-TEST_P(Both, CallsInAnotherOrderAreNamedOnAllRanks) {
+TEST_P(Calling, CallsInAnotherOrderAreNamedOnAllRanks) {
   const Stopwatch watch;
   const auto errors = errors_of(2, [](const Communicator& c) {
     pass(c, "plan a");
@@ -99,7 +87,7 @@ TEST_P(Both, CallsInAnotherOrderAreNamedOnAllRanks) {
   }
 }
 
-TEST_P(Both, ACallThatOneRankLeavesOutIsFoundLater) {
+TEST_P(Calling, ACallThatOneRankLeavesOutIsFoundLater) {
   const auto errors = errors_of(3, [](const Communicator& c) {
     if (c.rank() != 2) c.call("layer forward", "plan of that rank alone", [] {});
     pass(c, "plan a");
@@ -110,19 +98,19 @@ TEST_P(Both, ACallThatOneRankLeavesOutIsFoundLater) {
   }
 }
 
-TEST_P(Both, CollectivesAreCallsUnlessTheyArePartsOfOne) {
+TEST_P(Calling, CollectivesAreCallsUnlessTheyArePartsOfOne) {
   const auto errors = errors_of(2, [](const Communicator& c) {
     c.call("layer", "", [&] { all_reduce(c, filled(3, 1)); });
-    EXPECT_EQ(c.backend()->calls().current()->number, 1);
+    EXPECT_EQ(c.backend()->calls()->current()->number, 1);
     all_reduce(c, filled(3, 1), "sum");
-    EXPECT_EQ(to_string(*c.backend()->calls().current()), "call 2, \"sum\" of Float [3]");
-    EXPECT_EQ(to_string(*make_recording_communicator(c, std::make_shared<Recorded>()).backend()->calls().current()),
+    EXPECT_EQ(to_string(*c.backend()->calls()->current()), "call 2, \"sum\" of Float [3]");
+    EXPECT_EQ(to_string(*make_recording_communicator(c, std::make_shared<Recorded>()).backend()->calls()->current()),
               "call 2, \"sum\" of Float [3]");
   });
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
 
-TEST_P(Both, ComparisonsNameWhatDiffersAndLeaveTheGroupAlone) {
+TEST_P(Calling, ComparisonsNameWhatDiffersAndLeaveTheGroupAlone) {
   const auto errors = errors_of(3, [](const Communicator& c) {
     const bool other = c.rank() == 2;
     const uint64_t hash = uint64_t{1} << 60;

@@ -15,7 +15,9 @@ using std::chrono::milliseconds;
 std::shared_ptr<Watched> endless_wait(std::atomic<bool>& aborted) {
   auto watched = std::make_shared<Watched>();
   watched->operation = "step";
-  watched->call = std::make_shared<Call>();
+  const auto calls = std::make_shared<Calls>();
+  watched->call = calls->current();
+  watched->calls = calls;
   const Message message{Message::Direction::receive, Rank(1), 0, 4};
   watched->pendings.push_back({{}, {message}, kNoTimeout, [&] { aborted = true; }});
   return watched;
@@ -25,10 +27,9 @@ std::shared_ptr<Watched> endless_wait(std::atomic<bool>& aborted) {
 TEST(Watcher, BelievesInABrokenConnectionAtTheSecondLook) {
   for (const bool persists : {false, true}) {
     Board board(nullptr);
-    const Calls calls;
     std::atomic<bool> aborted = false;
     std::atomic<int> num_looks = 0;
-    Watcher watcher(Rank(0), milliseconds(5000), board, calls, [&](Rank peer) {
+    Watcher watcher(Rank(0), milliseconds(5000), board, [&](Rank peer) {
       EXPECT_EQ(peer, 1);
       const bool broken = num_looks++ % 2 == 0 || persists;
       return std::string(broken ? "[pair.cc:1] Connection closed by peer. And more" : "");
@@ -50,9 +51,8 @@ TEST(Watcher, BelievesInABrokenConnectionAtTheSecondLook) {
 
 TEST(Watcher, KeepsTheFirstFailureAndRefusesLaterWaits) {
   Board board(nullptr);
-  const Calls calls;
   std::atomic<bool> aborted = false;
-  Watcher watcher(Rank(0), milliseconds(5000), board, calls, [](Rank) { return std::string(); });
+  Watcher watcher(Rank(0), milliseconds(5000), board, [](Rank) { return std::string(); });
   EXPECT_FALSE(watcher.begin(endless_wait(aborted)));
   EXPECT_EQ(watcher.settle({Rank(0), "first", "a"}).operation, "first");
   EXPECT_EQ(watcher.settle({Rank(0), "second", "b"}).operation, "first");
@@ -73,7 +73,7 @@ TEST(Failure, SurvivesTheStore) {
   const Waiting waiting{
       "step 4",
       {{Message::Direction::send, Rank(3), 5, int64_t{1} << 40}, {Message::Direction::receive, Rank(0), 6, 7}},
-      {9, uint64_t{1} << 62, "attention forward", "plan 5f"}};
+      {9, uint64_t{1} << 62, "attention forward", "plan 5f", 77, "ranks 2-3"}};
   const auto waits = read_waiting(write_waiting(waiting));
   ASSERT_TRUE(waits);
   EXPECT_EQ(waits->operation, "step 4");
@@ -82,12 +82,14 @@ TEST(Failure, SurvivesTheStore) {
   EXPECT_EQ(waits->messages[0].num_bytes, int64_t{1} << 40);
   EXPECT_EQ(waits->messages[1].direction, Message::Direction::receive);
   EXPECT_EQ(waits->messages[1].number, 6);
-  EXPECT_EQ(to_string(waits->call), "call 9, \"attention forward\" of plan 5f");
+  EXPECT_EQ(to_string(waits->call), "call 9 of ranks 2-3, \"attention forward\" of plan 5f");
+  EXPECT_EQ(waits->call.group, 77u);
   EXPECT_EQ(waits->call.hash, uint64_t{1} << 62);
 
-  const auto refusal = read_refusal(write_refusal({failure, 9}));
+  const auto refusal = read_refusal(write_refusal({failure, 9, 77}));
   ASSERT_TRUE(refusal);
   EXPECT_EQ(refusal->call, 9);
+  EXPECT_EQ(refusal->group, 77u);
   EXPECT_EQ(refusal->failure.reason, failure.reason);
 
   for (const char* text : {"", "-", "3", "3 5:ab", "x 1:a 1:b", "9999999999999:a"}) {

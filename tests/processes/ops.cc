@@ -44,10 +44,16 @@ Tensors threads_collective(const std::string& name, const Tensors& inputs, int64
 class Handle : public torch::CustomClassHolder {
  public:
   Handle(const std::string& group_name, int64_t timeout_ms)
-      : communicator_(make_c10d_communicator(group_name, {std::chrono::milliseconds(timeout_ms)})) {}
+      : Handle(make_c10d_communicator(group_name, {std::chrono::milliseconds(timeout_ms)})) {}
+  explicit Handle(Communicator communicator) : communicator_(std::move(communicator)) {}
 
   int64_t rank() { return communicator_.rank(); }
   int64_t size() { return communicator_.size(); }
+  c10::intrusive_ptr<Handle> split(const std::vector<int64_t>& members) {
+    std::vector<Rank> ranks;
+    for (const int64_t member : members) ranks.emplace_back(member);
+    return c10::make_intrusive<Handle>(communicator_.split(ranks));
+  }
   void synchronize() { barrier(communicator_); }
   void abort(const std::string& operation, const std::string& reason) { communicator_.abort(operation, reason); }
   Tensors collective(const std::string& name, const Tensors& inputs) {
@@ -75,6 +81,8 @@ TORCH_LIBRARY(evenspan_test, library) {
       .def(torch::init<std::string, int64_t>())
       .def("rank", &Handle::rank)
       .def("size", &Handle::size)
+      .def("split",
+           [](const c10::intrusive_ptr<Handle>& self, std::vector<int64_t> members) { return self->split(members); })
       .def("synchronize", &Handle::synchronize)
       .def("abort", &Handle::abort)
       .def("collective", [](const c10::intrusive_ptr<Handle>& self, std::string name,

@@ -90,6 +90,50 @@ def test_a_subgroup_has_ranks_of_its_own(library: str) -> None:
     assert results(run_ranks(library, 3, in_subgroup)) == [[0, 2, 0, 2], [], [1, 2, 0, 2]]
 
 
+def half(communicator: Communicator) -> Communicator:
+    first = communicator.rank() // 2 * 2
+    return communicator.split([first, first + 1])
+
+
+def in_halves(communicator: Communicator) -> list[float]:
+    """The halves of 4 ranks add up different numbers of times, between sums of all."""
+    group, rank = half(communicator), communicator.rank()
+    sums = [group.rank(), group.size()]
+    for _ in range(3):
+        for _ in range(20 if rank < 2 else 3):
+            group_sum = group.collective("all_reduce", [full(rank, 1)])
+        sums += torch.cat(group_sum + communicator.collective("all_reduce", [full(rank, 1)])).tolist()
+    return sums
+
+
+def test_groups_of_one_backend_call_as_often_as_they_like(library: str) -> None:
+    expected = [[rank % 2, 2] + [1.0 if rank < 2 else 5.0, 6.0] * 3 for rank in range(4)]
+    assert results(run_ranks(library, 4, in_halves)) == expected
+
+
+def fail_in_a_half(communicator: Communicator, dies: bool) -> None:
+    """Rank 2 fails while rank 3 waits in its group, and the others for all ranks."""
+    group = half(communicator)
+    if communicator.rank() == 2:
+        time.sleep(0.4)
+        if dies:
+            os._exit(3)
+        group.abort("layer", "out of memory")
+    if communicator.rank() >= 2:
+        group.collective("all_reduce", [full(1)])
+    communicator.synchronize()
+
+
+def test_a_failure_in_a_group_is_that_of_all(library: str) -> None:
+    for outcome in run_ranks(library, 4, partial(fail_in_a_half, dies=False)):
+        assert 'rank 2 failed in "layer": out of memory' in outcome.error
+        assert outcome.seconds < PROMPT_SECONDS
+    outcomes = run_ranks(library, 4, partial(fail_in_a_half, dies=True))
+    for rank in (0, 1, 3):
+        assert "the transfer with rank 2 broke" in outcomes[rank].error
+        assert outcomes[rank].seconds < PROMPT_SECONDS
+
+
 def leave_when_done(communicator: Communicator) -> list[float]:
     """Rank 0, which hosts the store, ends first, then rank 1 right after its last message; both are waited for."""
     rank = communicator.rank()

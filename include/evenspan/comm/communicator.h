@@ -9,6 +9,11 @@
 // Order. All ranks make the same calls in the same order (evenspan/comm/calls.h). Messages of different calls do not
 // meet on threads and Gloo, where ranks that part get an error that names the calls of both; NCCL knows no tags, so
 // there `call_hash` tells, compared wherever the ranks gather something anyway.
+//
+// Groups. `split` makes a communicator of some of the ranks. Groups call for themselves, each any number of times, and
+// members of a group make its calls and those of all ranks in one order. The ranks stay one whole: what fails in a
+// group fails everywhere, with the number of the rank among all; a call of a group concerns its members alone until
+// then, also when some of them refuse it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -51,16 +56,18 @@ class Backend {
   virtual int32_t size() const = 0;
   // Starts all sends and receives together (grouped: order among peers cannot deadlock). Between two ranks, sends match
   // receives in the order in which they were started; works may be waited for in any order. Empty tensors are skipped
-  // at both ends. `operation` names the call in errors. The tensors are kept alive.
+  // at both ends. `operation` names the exchange in errors. The tensors are kept alive. `calls` are those that it is a
+  // part of, of this communicator or of a group of its ranks; they live as long as the work.
   virtual std::unique_ptr<Work> exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
-                                         const std::string& operation) = 0;
+                                         const std::string& operation, const std::shared_ptr<Calls>& calls) = 0;
   // Tells every rank that this one failed; their pending and later calls throw communication with rank and reason.
   // Never throws, never blocks for long.
   virtual void abort(const std::string& operation, const std::string& reason) noexcept = 0;
-  // Tells every rank that this one does not take part in its current call; see above. Never throws.
-  virtual void refuse(const std::string& operation, const std::string& reason) noexcept = 0;
-  // Of this rank.
-  virtual Calls& calls() = 0;
+  // Tells every rank that this one does not take part in the current one of `calls`, which are as in `exchange`; see
+  // above. Never throws.
+  virtual void refuse(const std::string& operation, const std::string& reason, Calls& calls) noexcept = 0;
+  // Of this rank; never null.
+  virtual const std::shared_ptr<Calls>& calls() = 0;
 };
 
 // A value: copies share the backend. Never global; passed where it is needed.
@@ -74,7 +81,7 @@ class Communicator {
   int32_t size() const { return backend_->size(); }
   std::unique_ptr<Work> exchange(std::vector<Transfer> sends, std::vector<Transfer> receives,
                                  const std::string& operation) const {
-    return backend_->exchange(std::move(sends), std::move(receives), operation);
+    return backend_->exchange(std::move(sends), std::move(receives), operation, backend_->calls());
   }
   void abort(const std::string& operation, const std::string& reason) const noexcept {
     backend_->abort(operation, reason);
@@ -87,7 +94,16 @@ class Communicator {
   // Counts as a call that this rank refuses.
   void refuse(const std::string& operation, const std::string& reason) const noexcept;
   // Of all calls so far, in order: equal on ranks that made the same ones; below 2^63.
-  uint64_t call_hash() const { return backend_->calls().current()->hash; }
+  uint64_t call_hash() const { return backend_->calls()->current()->hash; }
+
+  // The group of the ranks `members`, which are ascending and have the own rank among them; there they are numbered
+  // from 0 in this order. Every rank of this communicator calls it, each with the members of its own group; a rank that
+  // needs none gives itself alone. A group sends through this communicator's backend, and may be split too. Throws
+  // invalid_argument for other members, and communication, on all ranks and without ending anything, where the members
+  // of a group do not name the same ranks. One all_gather of a byte for each rank.
+  Communicator split(const std::vector<Rank>& members, const std::string& operation = "split") const;
+  // The number of a rank of this communicator among all ranks: that of the communicator that is no group.
+  Rank outermost(Rank rank) const { return backend_->calls()->outermost(rank); }
   const std::shared_ptr<Backend>& backend() const { return backend_; }
 
  private:
@@ -103,8 +119,8 @@ auto Communicator::call(const std::string& operation, const std::string& subject
     Calls& calls;
     ~End() { calls.end(); }
   };
-  const bool counts = backend_->calls().begin(operation, subject);
-  const End end{backend_->calls()};
+  const bool counts = backend_->calls()->begin(operation, subject);
+  const End end{*backend_->calls()};
   try {
     return body();
   } catch (const std::exception& error) {
