@@ -5,8 +5,13 @@ macro(evenspan_sources result)
   file(GLOB_RECURSE ${result} CONFIGURE_DEPENDS ${ARGN})
 endmacro()
 
-# evenspan_use_pch(<target> <name>): compiles the target with cmake/pch/<name>.h, built once for all its users.
+# evenspan_use_pch(<target> <name>): compiles the target with cmake/pch/<name>.h, built once for all its users. Where
+# sources are compiled many at a time (CMAKE_UNITY_BUILD), reading their headers once is faster than a precompiled one.
 function(evenspan_use_pch target name)
+  get_target_property(unity ${target} UNITY_BUILD)
+  if(unity)
+    return()
+  endif()
   if(NOT TARGET evenspan_pch_${name})
     set(source ${PROJECT_BINARY_DIR}/pch_${name}.cc)
     file(CONFIGURE OUTPUT ${source} CONTENT "// Owns the precompiled header ${name}.h.\n")

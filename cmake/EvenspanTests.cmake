@@ -26,6 +26,8 @@ function(evenspan_tests folder)
     return()
   endif()
   add_executable(${target} ${sources})
+  # Files of tests have helpers of the same short names.
+  set_target_properties(${target} PROPERTIES UNITY_BUILD OFF)
   target_link_libraries(${target} PRIVATE ${arg_LINK})
   foreach(name IN LISTS arg_NEEDS)
     target_link_libraries(${target} PRIVATE edge_${name})

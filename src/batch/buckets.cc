@@ -8,21 +8,21 @@ namespace evenspan::batch {
 namespace {
 
 constexpr int64_t kBuckets = 16;
-constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+constexpr int64_t kNoSplit = std::numeric_limits<int64_t>::max();
 
 // `parts` runs of neighbours of n things with the least value: join(value of the runs before, begin, end) is the value
-// with one more run, kNone where it is not allowed. Their ends.
+// with one more run, kNoSplit where it is not allowed. Their ends.
 template <class Join>
 std::vector<size_t> best_runs(size_t n, int64_t parts, Join&& join) {
-  std::vector<int64_t> least(n + 1, kNone);
+  std::vector<int64_t> least(n + 1, kNoSplit);
   least[0] = 0;
   std::vector<std::vector<size_t>> from;
   for (int64_t part = 0; part < parts; ++part) {
-    std::vector<int64_t> next(n + 1, kNone);
+    std::vector<int64_t> next(n + 1, kNoSplit);
     from.emplace_back(n + 1, 0);
     for (size_t end = 1; end <= n; ++end) {
       for (size_t begin = end; begin-- > 0;) {
-        if (least[begin] == kNone) continue;
+        if (least[begin] == kNoSplit) continue;
         const int64_t value = join(least[begin], begin, end);
         if (value < next[end]) {
           next[end] = value;

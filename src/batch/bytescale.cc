@@ -22,9 +22,9 @@ namespace {
 
 constexpr double kBehind = 0.2;  // of the slowest rank's time
 
-class Filling {
+class ByteScaleFilling {
  public:
-  Filling(std::span<const int64_t> lengths, const Cost& cost)
+  ByteScaleFilling(std::span<const int64_t> lengths, const Cost& cost)
       : lengths_(lengths),
         cost_(cost),
         seconds_(static_cast<size_t>(cost.num_ranks), 0),
@@ -119,7 +119,7 @@ PlannedStep plan_bytescale(std::span<const int64_t> lengths, const Cost& cost, c
   PlannedStep step;
   std::vector<DocumentIndex> documents = longest_first(lengths);
   while (!documents.empty()) {
-    Filling filling(lengths, cost);
+    ByteScaleFilling filling(lengths, cost);
     while (filling.take_one(&documents)) {
     }
     step.plan.micro_batches.push_back(filling.result());

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kRounds = 32;
 constexpr double kHardly = 1.002;
-constexpr double kNone = std::numeric_limits<double>::infinity();
+constexpr double kNoDivision = std::numeric_limits<double>::infinity();
 
 class Division {
  public:
@@ -18,7 +18,7 @@ class Division {
         cost_(cost),
         all_((size_t{1} << documents.size()) - 1),
         standard_(standard_sets(lengths_of(all_))),
-        seconds_(all_ + 1, kNone),
+        seconds_(all_ + 1, kNoDivision),
         is_poured_(all_ + 1, false),
         best_(all_ + 1, 0),
         first_(all_ + 1, 0) {
@@ -48,7 +48,7 @@ class Division {
     }
     StepPlan out;
     for (const size_t set : best) {
-      const std::optional<Poured> poured = pour(members(set), lengths_, cost_, kNone);
+      const std::optional<Poured> poured = pour(members(set), lengths_, cost_, kNoDivision);
       if (poured) out.micro_batches.push_back(poured->batch);  // as its standard set was
     }
     return out;
@@ -95,7 +95,7 @@ class Division {
     if (is_poured_[set]) return;
     is_poured_[set] = true;
     const std::optional<Poured> poured = pour(members(set), lengths_, cost_, most_seconds - cost_.micro_batch_seconds);
-    seconds_[set] = poured ? poured->seconds + cost_.micro_batch_seconds : kNone;
+    seconds_[set] = poured ? poured->seconds + cost_.micro_batch_seconds : kNoDivision;
   }
 
   std::span<const DocumentIndex> documents_;

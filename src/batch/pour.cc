@@ -24,9 +24,9 @@ constexpr Way kWays[] = {{0, false}, {0.5, false}, {1, false}, {0, true}};
 constexpr size_t kWaysOfMany = 3;  // the first ones, where documents are many
 
 // One try: ranks that have so much time each.
-class Filling {
+class PouredFilling {
  public:
-  Filling(std::span<const int64_t> lengths, const Cost& cost, double seconds, const Way& way)
+  PouredFilling(std::span<const int64_t> lengths, const Cost& cost, double seconds, const Way& way)
       : lengths_(lengths),
         cost_(cost),
         seconds_(seconds),
@@ -299,7 +299,7 @@ std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<c
   const auto attempt = [&](double seconds) {
     for (const std::vector<DocumentIndex>& order : orders) {
       for (const Way& way : ways) {
-        Filling filling(lengths, cost, seconds, way);
+        PouredFilling filling(lengths, cost, seconds, way);
         if (!filling.add(order)) continue;
         Poured poured = filling.result();
         if (!best || poured.seconds < best->seconds) best = std::move(poured);

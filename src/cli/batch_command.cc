@@ -17,10 +17,10 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kSummary =
+constexpr const char* kBatchSummary =
     "Plans global batches that no memory holds at once: micro-batches, and the ranks of every document.";
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kBatchExamples = R"(Examples:
   evenspan batch --lengths lengths.txt --ranks 64 --memory-bytes 80GiB --states all --global-batch-documents 512
   evenspan batch --lengths lengths.txt --ranks 64 --memory-bytes 80GiB --model config.json --html batches.html
   evenspan batch --lengths lengths.txt --ranks 64 --constants flexsp-7b --published-lengths \
@@ -33,7 +33,7 @@ Exit code: 0 planned, 2 bad arguments or input.)";
 constexpr int64_t kMostTokens = int64_t{1} << 40;  // of a document; their sums stay far below 2^63
 
 Options declared(BatchArguments* arguments) {
-  Options options("evenspan batch", kSummary, kExamples, {"--lengths"});
+  Options options("evenspan batch", kBatchSummary, kBatchExamples, {"--lengths"});
   declare_batch_options(&options, arguments);
   return options;
 }

@@ -9,17 +9,17 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kSummary =
+constexpr const char* kCompletionSummary =
     "Prints what makes a shell complete the commands of evenspan, their options and values.";
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kCompletionExamples = R"(Examples:
   source <(evenspan completion bash)           # in ~/.bashrc
   source <(evenspan completion zsh)            # in ~/.zshrc, after compinit
   evenspan completion fish | source            # in ~/.config/fish/config.fish
 Exit code: 0 printed, 2 bad arguments.)";
 
 Options declared(std::string* shell) {
-  Options options("evenspan completion", kSummary, kExamples, {"SHELL"});
+  Options options("evenspan completion", kCompletionSummary, kCompletionExamples, {"SHELL"});
   options.text("SHELL", "", "bash, zsh or fish", shell);
   return options;
 }

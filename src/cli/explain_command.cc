@@ -12,10 +12,10 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kSummary =
+constexpr const char* kExplainSummary =
     "Says in words why the documents of a batch go where they go on a machine, and what limits the step.";
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kExplainExamples = R"(Examples:
   evenspan explain --lengths lengths.txt --ranks 64
   evenspan explain --lengths lengths.txt --topology cluster.json --model config.json --strategy hierarchical
   evenspan explain --lengths lengths.txt --ranks 8 --memory-budget 1GiB --json why.json
@@ -31,7 +31,7 @@ struct ExplainArguments {
 
 Options declared(ExplainArguments* arguments) {
   arguments->request.knobs.strategy = simulate::kAuto;
-  Options options("evenspan explain", kSummary, kExamples, {"--lengths"});
+  Options options("evenspan explain", kExplainSummary, kExplainExamples, {"--lengths"});
   declare_batch(&options, &arguments->request);
   declare_scenario(&options, &arguments->request, &arguments->scenario);
   options.text("--strategy", "NAME", "One of " + strategy_names() + ", auto; auto takes the one with the shortest step",

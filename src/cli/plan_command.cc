@@ -21,10 +21,10 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kSummary =
+constexpr const char* kPlanSummary =
     "Plans a batch of packed documents over ranks and prints tokens, work and sent bytes of every rank.";
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kPlanExamples = R"(Examples:
   seq 100 100 2000 | evenspan plan --lengths - --ranks 4
   evenspan plan --lengths lengths.txt.gz --ranks 64 --ranks-per-node 8 --strategy hierarchical --json plan.json
   evenspan plan --lengths lengths.txt --ranks 16 --ranks-per-node 8 --strategy auto --profile a100-40gb-ib
@@ -100,7 +100,7 @@ void say(const std::string& note) {
 }
 
 Options declared(PlanArguments* arguments) {
-  Options options("evenspan plan", kSummary, kExamples, {"--lengths"});
+  Options options("evenspan plan", kPlanSummary, kPlanExamples, {"--lengths"});
   declare(&options, arguments);
   return options;
 }

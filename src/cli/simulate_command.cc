@@ -19,10 +19,10 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kSummary =
+constexpr const char* kSimulateSummary =
     "Simulates a training step on a machine that need not be there, and compares strategies.";
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kSimulateExamples = R"(Examples:
   evenspan simulate --lengths lengths.txt --ranks 64 --strategy ring,zigzag,hierarchical
   evenspan simulate --lengths lengths.txt --ranks 16 --profile a100-40gb-ib --model config.json --trace trace.json
   evenspan simulate --lengths lengths.txt --topology cluster.json --profile mine.json --json -
@@ -95,7 +95,7 @@ void check_programs(const SimulateArguments& arguments, const std::vector<std::s
 }
 
 Options declared(SimulateArguments* arguments) {
-  Options options("evenspan simulate", kSummary, kExamples, {"--lengths"});
+  Options options("evenspan simulate", kSimulateSummary, kSimulateExamples, {"--lengths"});
   declare(&options, arguments);
   return options;
 }

@@ -9,10 +9,10 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kSummary =
+constexpr const char* kStrategiesSummary =
     "Lists the strategies, and the transports of linear layers' states, with what each sends in one layer's forward.";
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kStrategiesExamples = R"(Examples:
   evenspan strategies
   evenspan plan --lengths lengths.txt --ranks 4 --strategy zigzag)";
 
@@ -25,14 +25,14 @@ constexpr const char* kStateSymbols =
     "nothing,\n"
     "heads, heads x key_dim, or of delta rules heads x key_dim^2 of it. docs/linear.md describes them.\n";
 
-Options declared() { return {"evenspan strategies", kSummary, kExamples, {}}; }
+Options strategies_declared() { return {"evenspan strategies", kStrategiesSummary, kStrategiesExamples, {}}; }
 
 }  // namespace
 
-OptionList strategies_options() { return declared().list(); }
+OptionList strategies_options() { return strategies_declared().list(); }
 
 int strategies_command(const Arguments& words) {
-  Options options = declared();
+  Options options = strategies_declared();
   if (!options.parse(words)) return kDone;
   for (const plan::Strategy& strategy : plan::strategies()) {
     std::cout << strategy.name << std::string(16 - std::min<size_t>(15, strategy.name.size()), ' ') << strategy.summary

@@ -11,9 +11,9 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kSummary = "Proves a plan in text form, or says what is wrong with it and where.";
+constexpr const char* kVerifySummary = "Proves a plan in text form, or says what is wrong with it and where.";
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kVerifyExamples = R"(Examples:
   evenspan plan --lengths lengths.txt --ranks 4 --text plan.txt && evenspan verify plan.txt
   evenspan plan --lengths lengths.txt --ranks 4 --text - | evenspan verify -
 
@@ -28,7 +28,7 @@ struct VerifyArguments {
 };
 
 Options declared(VerifyArguments* arguments) {
-  Options options("evenspan verify", kSummary, kExamples, {"FILE"});
+  Options options("evenspan verify", kVerifySummary, kVerifyExamples, {"FILE"});
   options.text("FILE", "", "A plan as `evenspan plan --text` writes it; .gz too; - is standard input",
                &arguments->file);
   options.flag("--quiet", "Say nothing of progress on standard error", &arguments->quiet);

@@ -4,16 +4,16 @@
 namespace evenspan::cli {
 namespace {
 
-Options declared() {
+Options version_declared() {
   return {"evenspan version", "Prints the version of Evenspan.", "Example:\n  evenspan version", {}};
 }
 
 }  // namespace
 
-OptionList version_options() { return declared().list(); }
+OptionList version_options() { return version_declared().list(); }
 
 int version_command(const Arguments& words) {
-  Options options = declared();
+  Options options = version_declared();
   if (!options.parse(words)) return kDone;
   print_version();
   return kDone;

@@ -12,7 +12,7 @@ namespace evenspan::plan {
 namespace {
 
 // The output of tiles of one rank whose rows overlap.
-struct Part {
+struct OutputPart {
   DocumentId document;
   HeadRange heads;
   Rank rank;
@@ -38,14 +38,14 @@ Buckets<const Task*> sorted_tiles(const Plan& plan) {
 }
 
 // `tiles` are of one document.
-void find_parts(std::span<const Task* const> tiles, std::vector<Part>* parts) {
+void find_parts(std::span<const Task* const> tiles, std::vector<OutputPart>* parts) {
   parts->clear();
   for (size_t t = 0; t < tiles.size(); ++t) {
     const auto& [rank, stage, tile] = *tiles[t];
     const bool joins = !parts->empty() && parts->back().heads == tile.heads && parts->back().rank == rank &&
                        tile.queries.begin < parts->back().rows.end;
-    if (!joins) parts->push_back(Part{tile.document, tile.heads, rank, tile.queries, stage, stage, t, t});
-    Part& part = parts->back();
+    if (!joins) parts->push_back(OutputPart{tile.document, tile.heads, rank, tile.queries, stage, stage, t, t});
+    OutputPart& part = parts->back();
     part.rows.end = std::max(part.rows.end, tile.queries.end);
     part.first_stage = std::min(part.first_stage, stage);
     part.last_stage = std::max(part.last_stage, stage);
@@ -55,10 +55,10 @@ void find_parts(std::span<const Task* const> tiles, std::vector<Part>* parts) {
 
 // Sorts parts, which are sorted by heads, by rows, too. Parts of one rank do not overlap, so of those that hang
 // together each overlaps with one of another rank.
-void mark_shared(std::vector<Part>* parts) {
+void mark_shared(std::vector<OutputPart>* parts) {
   for (auto first = parts->begin(), last = first; first != parts->end(); first = last) {
     while (last != parts->end() && last->heads == first->heads) ++last;
-    sort_runs(first, last, [](const Part& a, const Part& b) { return a.rows < b.rows; });
+    sort_runs(first, last, [](const OutputPart& a, const OutputPart& b) { return a.rows < b.rows; });
     int64_t end = first->rows.end;  // of the rows so far
     for (auto part = first + 1; part != last; ++part) {
       if (part->rows.begin < end) part->is_shared = std::prev(part)->is_shared = true;
@@ -68,7 +68,8 @@ void mark_shared(std::vector<Part>* parts) {
 }
 
 // Appends what travels of a part's output. `tiles` are of its document.
-void append_outputs(const Part& part, std::span<const Task* const> tiles, Plan* plan, std::vector<Move>* outputs) {
+void append_outputs(const OutputPart& part, std::span<const Task* const> tiles, Plan* plan,
+                    std::vector<Move>* outputs) {
   if (plan->placement.row_of(part.rank, part.document, part.rows) >= 0) return;
   for (const auto& [home, piece] : plan->placement.homes(part.document, part.rows)) {
     if (!part.is_shared) {
@@ -91,11 +92,11 @@ std::vector<Move> find_outputs(Plan* plan) {
   std::vector<Move> outputs;
   if (!any_query_is_away(*plan)) return outputs;
   const Buckets<const Task*> tiles = sorted_tiles(*plan);
-  std::vector<Part> parts;
+  std::vector<OutputPart> parts;
   for (size_t d = 0; d < tiles.ends.size(); ++d) {
     find_parts(tiles[d], &parts);
     mark_shared(&parts);
-    for (const Part& part : parts) append_outputs(part, tiles[d], plan, &outputs);
+    for (const OutputPart& part : parts) append_outputs(part, tiles[d], plan, &outputs);
   }
   const auto key = [](const Partial& p) { return std::tie(p.document, p.heads, p.rows, p.to, p.from); };
   plan->partials = sorted_in_buckets(

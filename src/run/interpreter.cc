@@ -1,5 +1,6 @@
 #include "run/interpreter.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/baddbmm.h>

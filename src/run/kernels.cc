@@ -1,5 +1,11 @@
 #include "run/kernels.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/zeros.h>
+
+#include <limits>
+
 #include "evenspan/core/error.h"
 #include "run/kernel_backends.h"
 

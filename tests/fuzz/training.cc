@@ -28,9 +28,9 @@ void read_all(const train::Corpus& corpus) {
   }
 }
 
-const std::vector<std::string_view> kJsonWords = {"{",    "}",    "[",    "]",      "\"a\": ", ",",
-                                                  "null", "true", "\"\"", "[[[[",   "\n",      "\\u0000",
-                                                  "\xff", "-1, ", "1.5",  "\\ud800"};
+const std::vector<std::string_view> kTrainingWords = {"{",    "}",    "[",    "]",      "\"a\": ", ",",
+                                                      "null", "true", "\"\"", "[[[[",   "\n",      "\\u0000",
+                                                      "\xff", "-1, ", "1.5",  "\\ud800"};
 
 }  // namespace
 
@@ -63,7 +63,7 @@ Kind megatron_index() {
 }
 
 Kind jsonl() {
-  return {"jsonl", kJsonWords, [](const std::string& bytes, const std::string& folder) {
+  return {"jsonl", kTrainingWords, [](const std::string& bytes, const std::string& folder) {
             write(folder + "/d.jsonl", bytes);
             read_all(*train::open_jsonl(folder + "/d.jsonl"));
           }};
@@ -83,7 +83,7 @@ Kind safetensors() {
 }
 
 Kind trainer_state() {
-  return {"trainer_state", kJsonWords, [](const std::string& bytes, const std::string&) {
+  return {"trainer_state", kTrainingWords, [](const std::string& bytes, const std::string&) {
             const train::TrainerState state = train::parse_trainer_state(bytes, "trainer_state.json");
             const std::string text = train::to_json(state);
             if (train::to_json(train::parse_trainer_state(text, "again")) != text) {
@@ -94,7 +94,7 @@ Kind trainer_state() {
 
 // Both the report of a finished run and what a run keeps that resumes.
 Kind metrics() {
-  return {"metrics", kJsonWords, [](const std::string& bytes, const std::string& folder) {
+  return {"metrics", kTrainingWords, [](const std::string& bytes, const std::string& folder) {
             write(folder + "/metrics.jsonl", bytes);
             try {
               train::lines_until(folder + "/metrics.jsonl", 2);

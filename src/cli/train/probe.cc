@@ -18,7 +18,7 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kUsage =
+constexpr const char* kProbeUsage =
     R"(evenspan-train probe MODEL --tokens IN --out OUT [--ranks N] [--strategy S] [--dtype T]
     MODEL      Hugging Face folder: config.json and safetensors
     --tokens   safetensors with `ids` (int64, documents one after another) and `lengths` (int64, one for each)
@@ -140,7 +140,7 @@ void probe_rank(const Options& options, const comm::Communicator& communicator) 
 int probe(const Arguments& arguments) {
   const Parsed parsed = parse_arguments(arguments);
   if (parsed.help) {
-    std::printf("%s", kUsage);
+    std::printf("%s", kProbeUsage);
     return kDone;
   }
   const Options options = read_options(parsed);

@@ -11,7 +11,7 @@
 namespace evenspan::cli {
 namespace {
 
-constexpr const char* kUsage = R"(evenspan train CONFIG [--ranks N] [--KEY VALUE ...]
+constexpr const char* kTrainUsage = R"(evenspan train CONFIG [--ranks N] [--KEY VALUE ...]
     Trains a model. The ranks are threads of this process; python -m evenspan train runs a process a rank.
 evenspan train compare RUN REFERENCE [REPACKED ...] [--page report.html]
     Says whether two finished runs are equal, as a table and as a page.
@@ -35,7 +35,7 @@ Examples:
 int train(const Arguments& arguments) {
   Parsed parsed = parse_arguments(arguments);
   if (parsed.help) {
-    std::printf("%s%s", kUsage, train::describe_training().c_str());
+    std::printf("%s%s", kTrainUsage, train::describe_training().c_str());
     return kDone;
   }
   if (parsed.positional.size() != 1) {

@@ -21,7 +21,7 @@ struct Item {
   double density() const { return work / static_cast<double>(span.size()); }
 };
 
-struct Load {
+struct SpanLoad {
   int64_t tokens = 0;
   double work = 0;
 };
@@ -88,12 +88,12 @@ class Fill {
 
   // The light end of what is left but for one item, which comes last, until `work` is reached.
   struct Light {
-    Load before;
+    SpanLoad before;
     size_t item = 0;
   };
   std::vector<Light> light_end(double work, size_t last) const {
     std::vector<Light> light;
-    Load sum;
+    SpanLoad sum;
     const auto add = [&](size_t i) {
       light.push_back({sum, i});
       sum.tokens += items_[i].span.size();
@@ -212,10 +212,10 @@ class Fill {
   const FillTarget target_;
   std::vector<Item> items_;
   Index by_density_, by_work_;  // of the items that are left
-  Load rest_;
+  SpanLoad rest_;
   std::vector<std::vector<PlacedSpan>> ranks_;
   std::vector<PlacedSpan>* spans_ = nullptr;  // of the rank that is being filled
-  Load load_;
+  SpanLoad load_;
 };
 
 }  // namespace

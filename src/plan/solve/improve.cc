@@ -51,14 +51,14 @@ int64_t num_seen_keys(const Document& document, std::span<const Span> spans) {
 }
 
 // What a rank has.
-struct Load {
+struct RankLoad {
   int64_t tokens = 0;
   double work = 0;
   int64_t keys = 0;  // that are seen, the rank's own among them
 };
 
-Load load_of(const Request& request, Spans spans) {
-  Load load;
+RankLoad load_of(const Request& request, Spans spans) {
+  RankLoad load;
   for (const PlacedSpan& placed : spans) {
     load.tokens += placed.span.size();
     load.work += span_work(request, placed);
@@ -215,7 +215,7 @@ class Search {
   // the opposite. Most moves are refused by what they save at most.
   template <class Write>
   bool accepts(size_t a, size_t b, const Change& change, int64_t most_saved, Write&& write) {
-    Load &of_a = loads_[a], &of_b = loads_[b];
+    RankLoad &of_a = loads_[a], &of_b = loads_[b];
     const double above = token_price_ * (excess(of_a.tokens + change.tokens, of_a.work + change.work) +
                                          excess(of_b.tokens - change.tokens, of_b.work - change.work) -
                                          excess(of_a.tokens, of_a.work) - excess(of_b.tokens, of_b.work));
@@ -345,8 +345,8 @@ class Search {
   const double mean_tokens_;
   double token_work_ = 0;  // of a mean token
   RankSpans ranks_;
-  std::vector<Load> loads_;  // [rank]
-  int64_t keys_ = 0;         // that travel
+  std::vector<RankLoad> loads_;  // [rank]
+  int64_t keys_ = 0;             // that travel
   Random random_;
   double chance_ = 0;  // of the move that is being looked at
   double temperature_ = 0, token_price_ = 0;
@@ -361,7 +361,7 @@ class Search {
 PlacementState state_of(const Request& request, const std::vector<Spans>& ranks) {
   PlacementState state;
   for (const Spans& spans : ranks) {
-    const Load load = load_of(request, spans);
+    const RankLoad load = load_of(request, spans);
     state.most_work = std::max(state.most_work, load.work);
     state.most_tokens = std::max(state.most_tokens, load.tokens);
     state.keys += load.keys - load.tokens;

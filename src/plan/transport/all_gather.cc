@@ -11,7 +11,7 @@ namespace {
 // Calls f(step, from, to, part) for each move: in step 0 to the receivers in the part's node and to one receiver in
 // each other node, in step 1 from there to the others.
 template <class F>
-void for_each_move(const Chain& chain, F&& f) {
+void for_each_gather_move(const Chain& chain, F&& f) {
   for (int32_t p = 0; p + 1 < chain.size(); ++p) {
     const Rank from = chain.rank(p);
     const int32_t own_node = chain.node(p);
@@ -42,7 +42,7 @@ void for_each_move(const Chain& chain, F&& f) {
 Scan scan_all_gather(const Chain& chain, const ScanOptions& options) {
   Scan scan;
   const HeadRange heads{0, options.num_heads};
-  for_each_move(chain, [&](int32_t step, Rank from, Rank to, int32_t part) {
+  for_each_gather_move(chain, [&](int32_t step, Rank from, Rank to, int32_t part) {
     scan.moves.push_back({step, from, to, {part, part + 1}, heads});
   });
   for (const Rank rank : distinct_ranks(chain, 1, chain.size(), Rank(-1))) {
@@ -60,7 +60,8 @@ StateTraffic traffic_all_gather(const Chain& chain, const ScanOptions&) {
     traffic.states += receivers;
     if (p > 0) traffic.transitions += receivers;
   }
-  for_each_move(chain, [&](int32_t step, Rank, Rank, int32_t) { traffic.steps = std::max(traffic.steps, step + 1); });
+  for_each_gather_move(chain,
+                       [&](int32_t step, Rank, Rank, int32_t) { traffic.steps = std::max(traffic.steps, step + 1); });
   return traffic;
 }
 

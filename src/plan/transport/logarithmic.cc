@@ -10,7 +10,7 @@ namespace {
 
 // Calls f(step, from, to, window) for each move: a rank with several parts receives a window once.
 template <class F>
-void for_each_move(const Chain& chain, F&& f) {
+void for_each_logarithmic_move(const Chain& chain, F&& f) {
   std::set<std::pair<Window, Rank>> sent;
   for (int32_t reach = 1, step = 0; reach < chain.size(); reach *= 2, ++step) {
     for (int32_t p = 0; p + reach < chain.size(); ++p) {
@@ -27,7 +27,7 @@ void for_each_move(const Chain& chain, F&& f) {
 Scan scan_logarithmic(const Chain& chain, const ScanOptions& options) {
   Scan scan;
   const HeadRange heads{0, options.num_heads};
-  for_each_move(chain, [&](int32_t step, Rank from, Rank to, Window window) {
+  for_each_logarithmic_move(chain, [&](int32_t step, Rank from, Rank to, Window window) {
     scan.moves.push_back({step, from, to, window, heads});
   });
   for (int32_t reach = 1, step = 0; reach < chain.size(); reach *= 2, ++step) {
@@ -47,7 +47,7 @@ Scan scan_logarithmic(const Chain& chain, const ScanOptions& options) {
 StateTraffic traffic_logarithmic(const Chain& chain, const ScanOptions&) {
   StateTraffic traffic;
   int32_t last = -1;
-  for_each_move(chain, [&](int32_t step, Rank, Rank, Window window) {
+  for_each_logarithmic_move(chain, [&](int32_t step, Rank, Rank, Window window) {
     ++traffic.states;
     if (window.begin > 0) ++traffic.transitions;
     if (step != last) ++traffic.steps;

@@ -53,9 +53,9 @@ KeyRange seen(const Segment& segment, int64_t length) {
   return range;
 }
 
-class Prover {
+class CoverageProver {
  public:
-  Prover(const LoweredPlan& plan, bool backward)
+  CoverageProver(const LoweredPlan& plan, bool backward)
       : plan_(plan), uses_(segments_of(plan, backward)), backward_(backward) {}
 
   void prove() {
@@ -157,8 +157,8 @@ class Prover {
 }  // namespace
 
 void prove_coverage(const LoweredPlan& plan) {
-  Prover(plan, false).prove();
-  Prover(plan, true).prove();
+  CoverageProver(plan, false).prove();
+  CoverageProver(plan, true).prove();
 }
 
 }  // namespace evenspan::plan::proofs

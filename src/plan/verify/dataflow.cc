@@ -12,9 +12,9 @@ namespace {
 // What a message carries: the pieces of each of its blocks.
 using Parcel = std::vector<std::vector<Piece>>;
 
-class Prover {
+class DataflowProver {
  public:
-  explicit Prover(const LoweredPlan& plan)
+  explicit DataflowProver(const LoweredPlan& plan)
       : plan_(plan), sizes_(plan.request.shape), finished_(plan), num_ranks_(plan.programs.size()) {
     for (size_t rank = 0; rank < num_ranks_; ++rank) machines_.emplace_back(sizes_);
   }
@@ -420,6 +420,6 @@ class Prover {
 
 }  // namespace
 
-void prove_dataflow_and_result(const LoweredPlan& plan) { Prover(plan).prove(); }
+void prove_dataflow_and_result(const LoweredPlan& plan) { DataflowProver(plan).prove(); }
 
 }  // namespace evenspan::plan::proofs

@@ -12,9 +12,9 @@ struct Seen {
   bool pending = false;
 };
 
-class Prover {
+class LinearCoverageProver {
  public:
-  Prover(const LoweredPlan& plan, int32_t rank, bool backward)
+  LinearCoverageProver(const LoweredPlan& plan, int32_t rank, bool backward)
       : plan_(plan), site_{rank, -1, backward}, state_(plan.request.shape.state) {}
 
   void prove() {
@@ -77,8 +77,8 @@ class Prover {
 
 void prove_linear_coverage(const LoweredPlan& plan) {
   for (int32_t rank = 0; rank < plan.request.num_ranks(); ++rank) {
-    Prover(plan, rank, false).prove();
-    Prover(plan, rank, true).prove();
+    LinearCoverageProver(plan, rank, false).prove();
+    LinearCoverageProver(plan, rank, true).prove();
   }
 }
 

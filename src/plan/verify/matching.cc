@@ -42,9 +42,9 @@ void match(const Posted& send, const Posted& receive, size_t index) {
   }
 }
 
-class Prover {
+class MatchingProver {
  public:
-  Prover(const LoweredPlan& plan, bool backward)
+  MatchingProver(const LoweredPlan& plan, bool backward)
       : plan_(plan), backward_(backward), num_ranks_(static_cast<int32_t>(plan.programs.size())) {}
 
   void prove() {
@@ -167,8 +167,8 @@ class Prover {
 }  // namespace
 
 void prove_matching(const LoweredPlan& plan) {
-  Prover(plan, false).prove();
-  Prover(plan, true).prove();
+  MatchingProver(plan, false).prove();
+  MatchingProver(plan, true).prove();
 }
 
 }  // namespace evenspan::plan::proofs

@@ -1,3 +1,4 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/ones.h>
@@ -18,7 +19,7 @@ using plan::AttentionShape;
 using plan::Transition;
 
 // What a call has beside its tensors, from forward to backward.
-struct Layer : torch::CustomClassHolder {
+struct LinearCall : torch::CustomClassHolder {
   std::shared_ptr<Executable::Entry> entry;
   const Executable::Entry::LinearProgram* program = nullptr;
   double scale = 1;
@@ -140,8 +141,8 @@ AttentionShape shape_of(const LinearInput& input, const Executable::Entry& entry
   return shape;
 }
 
-LinearOperands operands_of(const Layer& layer, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                           const at::Tensor& gate, const at::Tensor& beta) {
+LinearOperands operands_of(const LinearCall& layer, const at::Tensor& query, const at::Tensor& key,
+                           const at::Tensor& value, const at::Tensor& gate, const at::Tensor& beta) {
   return {rows_contiguous(query), rows_contiguous(key), rows_contiguous(value), gate, beta, layer.scale};
 }
 
@@ -152,7 +153,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& query,
                                                 const at::Tensor& key, const at::Tensor& value, const Optional& gate_in,
                                                 const Optional& beta_in, const Optional& initial_in,
-                                                const c10::intrusive_ptr<Layer>& layer) {
+                                                const c10::intrusive_ptr<LinearCall>& layer) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const at::Tensor gate = gate_in.value_or(at::Tensor()), beta = beta_in.value_or(at::Tensor()),
                      initial_state = initial_in.value_or(at::Tensor());
@@ -173,7 +174,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
                                                  torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const auto capsule = context->saved_data["layer"].toCapsule();
-    const auto* layer = static_cast<const Layer*>(capsule.get());
+    const auto* layer = static_cast<const LinearCall*>(capsule.get());
     const at::Tensor grad_final = layer->program->shape.state.final ? gradients[1].contiguous() : at::Tensor();
     auto result = layer->entry->call("linear attention backward", layer->program->kind, [&] {
       return layer->entry->linear_backward(operands_of(*layer, saved[0], saved[1], saved[2], saved[3], saved[4]),
@@ -207,7 +208,7 @@ LinearResult linear_attention(const LinearInput& input, const Executable& execut
   const auto& entry = executable.entry();
   AttentionShape shape = entry->check("linear attention", [&] { return shape_of(input, *entry, options); });
   if (options.normalize) ++shape.state.value_dim;
-  auto layer = c10::make_intrusive<Layer>();
+  auto layer = c10::make_intrusive<LinearCall>();
   layer->entry = entry;
   layer->program = &entry->linear_program(shape, {options.transport, options.state_blocks});
   layer->scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(input.query.size(2)));

@@ -1,5 +1,6 @@
 // Short convolutions: the rows before each span are fetched, and the taps are sums of shifted rows. Rows are gathered
 // for all spans at once, so that many short documents cost what their tokens do.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -108,8 +109,8 @@ class HaloRows {
   std::vector<Rows> at_home_, in_halo_;  // [peer]: rows of moves to it, and from it; itself among them
 };
 
-struct Layer : torch::CustomClassHolder {
-  Layer(std::shared_ptr<Executable::Entry> of, int64_t taps, int64_t channels)
+struct ConvolutionLayer : torch::CustomClassHolder {
+  ConvolutionLayer(std::shared_ptr<Executable::Entry> of, int64_t taps, int64_t channels)
       : entry(std::move(of)),
         width(taps),
         kind(join_text(", width ", taps, ", ", channels, " channels")),
@@ -127,7 +128,7 @@ struct Layer : torch::CustomClassHolder {
 // x [rows, channels], weight [channels, width] -> [rows, channels].
 struct ConvolutionFunction : torch::autograd::Function<ConvolutionFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const c10::intrusive_ptr<Layer>& layer) {
+                            const c10::intrusive_ptr<ConvolutionLayer>& layer) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const at::Tensor padded =
         layer->entry->call("short convolution forward", layer->kind, [&] { return layer->rows.pad(x); });
@@ -146,14 +147,14 @@ struct ConvolutionFunction : torch::autograd::Function<ConvolutionFunction> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const auto capsule = context->saved_data["layer"].toCapsule();
-    const auto* layer = static_cast<const Layer*>(capsule.get());
+    const auto* layer = static_cast<const ConvolutionLayer*>(capsule.get());
     return differentiable_once(gradients_of(*context, *layer, gradients[0]), gradients, layer->entry,
                                "short_convolution");
   }
 
  private:
   static torch::autograd::variable_list gradients_of(const torch::autograd::AutogradContext& context,
-                                                     const Layer& layer, const at::Tensor& grad_output) {
+                                                     const ConvolutionLayer& layer, const at::Tensor& grad_output) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const auto saved = context.get_saved_variables();
     const at::Tensor &padded = saved[0], &weight = saved[1];
@@ -211,7 +212,7 @@ at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, cons
   const auto& entry = executable.entry();
   entry->check("short convolution", [&] { check(x, weight, bias, *entry); });
   const at::Tensor y =
-      ConvolutionFunction::apply(x, weight, c10::make_intrusive<Layer>(entry, weight.size(1), x.size(1)));
+      ConvolutionFunction::apply(x, weight, c10::make_intrusive<ConvolutionLayer>(entry, weight.size(1), x.size(1)));
   return bias.defined() ? y + bias : y;
 }
 
