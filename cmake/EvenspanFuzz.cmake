@@ -11,6 +11,7 @@ if(found AND TARGET evenspan_readers AND NOT EVENSPAN_SANITIZE MATCHES thread)
   if(NOT EVENSPAN_SANITIZE)
     list(APPEND limits --memory 1000000000)
   endif()
+  add_dependencies(evenspan_test_programs evenspan_fuzz)
   add_test(NAME evenspan_fuzz COMMAND evenspan_fuzz --corpus tests/fuzz/corpus ${limits}
            WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(evenspan_fuzz PROPERTIES TIMEOUT 600)

@@ -8,8 +8,7 @@ endmacro()
 # evenspan_use_pch(<target> <name>): compiles the target with cmake/pch/<name>.h, built once for all its users. Where
 # sources are compiled many at a time (CMAKE_UNITY_BUILD), reading their headers once is faster than a precompiled one.
 function(evenspan_use_pch target name)
-  get_target_property(unity ${target} UNITY_BUILD)
-  if(unity)
+  if(CMAKE_UNITY_BUILD)
     return()
   endif()
   if(NOT TARGET evenspan_pch_${name})

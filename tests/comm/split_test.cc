@@ -28,7 +28,7 @@ int64_t sum(const Communicator& c, int64_t value, const std::string& operation =
   return all_reduce(c, at::full({1}, value, at::kLong), operation).item<int64_t>();
 }
 
-[[noreturn]] void refuse_type() { fail_invalid("[layer] query is Double; convert it"); }
+[[noreturn]] void refuse_in_group() { fail_invalid("[layer] query is Double; convert it"); }
 
 TEST_P(Split, AGroupIsACommunicatorLikeAnyOther) {
   expect_no_errors(5, [](const Communicator& c) {
@@ -105,7 +105,7 @@ TEST_P(Split, AnErrorAfterATransferWasStartedEndsAllRanks) {
     const auto layer = [&] {
       group.call("layer", "", [&] {
         barrier(group);
-        if (fails) refuse_type();
+        if (fails) refuse_in_group();
       });
     };
     if (fails) {
@@ -124,7 +124,7 @@ TEST_P(Split, MembersThatAllRefuseACallGoOn) {
     for (int i = 0; i < 3; ++i) {
       const uint64_t before = group.call_hash();
       if (c.rank() < 2) {
-        expect_text(error_of([&] { group.call("layer", "", refuse_type); }), "query is Double");
+        expect_text(error_of([&] { group.call("layer", "", refuse_in_group); }), "query is Double");
         EXPECT_EQ(group.call_hash(), before);
       }
       EXPECT_EQ(sum(group, 1), 2);
@@ -140,7 +140,7 @@ TEST_P(Split, ARefusalOfOneMemberIsTheErrorOfAllRanks) {
     const auto errors = errors_of(4, [&](const Communicator& c) {
       const Communicator group = half(c);
       if (c.rank() == 1) {
-        expect_text(error_of([&] { group.call("layer", "", refuse_type); }), "query is Double");
+        expect_text(error_of([&] { group.call("layer", "", refuse_in_group); }), "query is Double");
         if (!goes_on) return;
       }
       EXPECT_EQ(sum(group, 1), 2);

@@ -249,7 +249,7 @@ bool move_home_of_token(Dice& dice, LoweredPlan& plan) {
   return true;
 }
 
-constexpr Mutation kMutations[] = {
+constexpr Mutation kBlockMutations[] = {
     {"rows shifted", shift_rows},
     {"rows and offset shifted", shift_rows_and_offset},
     {"rows shortened", shorten_rows},
@@ -271,6 +271,6 @@ constexpr Mutation kMutations[] = {
 
 }  // namespace
 
-std::span<const Mutation> block_mutations() { return kMutations; }
+std::span<const Mutation> block_mutations() { return kBlockMutations; }
 
 }  // namespace evenspan::test

@@ -208,7 +208,7 @@ bool receive_before_sending(Dice&, LoweredPlan& plan) {
   return true;
 }
 
-constexpr Mutation kMutations[] = {
+constexpr Mutation kMessageMutations[] = {
     {"message retargeted", retarget_message},
     {"send turned into receive or back", turn_message_around},
     {"message dropped at one end", drop_message},
@@ -222,6 +222,6 @@ constexpr Mutation kMutations[] = {
 
 }  // namespace
 
-std::span<const Mutation> message_mutations() { return kMutations; }
+std::span<const Mutation> message_mutations() { return kMessageMutations; }
 
 }  // namespace evenspan::test

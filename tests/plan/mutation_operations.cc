@@ -316,7 +316,7 @@ bool drop_delta_rows(Dice& dice, LoweredPlan& plan) {
   return true;
 }
 
-constexpr Mutation kMutations[] = {
+constexpr Mutation kOperationMutations[] = {
     {"operation dropped", drop_operation},
     {"exchange dropped", drop_body<Exchange>},
     {"copy dropped", drop_body<Copy>},
@@ -351,6 +351,6 @@ constexpr Mutation kMutations[] = {
 
 }  // namespace
 
-std::span<const Mutation> operation_mutations() { return kMutations; }
+std::span<const Mutation> operation_mutations() { return kOperationMutations; }
 
 }  // namespace evenspan::test

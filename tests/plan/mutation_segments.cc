@@ -227,7 +227,7 @@ bool swap_gradients(Dice& dice, LoweredPlan& plan) {
   });
 }
 
-constexpr Mutation kMutations[] = {
+constexpr Mutation kSegmentMutations[] = {
     {"segment kind changed", change_kind},
     {"window changed", change_window},
     {"segment dropped", drop_segment},
@@ -245,6 +245,6 @@ constexpr Mutation kMutations[] = {
 
 }  // namespace
 
-std::span<const Mutation> segment_mutations() { return kMutations; }
+std::span<const Mutation> segment_mutations() { return kSegmentMutations; }
 
 }  // namespace evenspan::test

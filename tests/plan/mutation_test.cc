@@ -107,7 +107,7 @@ TEST(Mutation, RandomDrafts) {
   EXPECT_GE(applied.size(), 40u);
 }
 
-struct Case {
+struct MutatedCase {
   const char* name;
   int32_t num_ranks, ranks_per_node;
   std::vector<Document> documents;
@@ -115,7 +115,7 @@ struct Case {
   double bytes_per_second = 0;  // of links; slow ones make relays worth their stages
 };
 
-std::vector<Case> cases() {
+std::vector<MutatedCase> mutated_cases() {
   const Mask causal;
   const Mask window{MaskKind::window, 6};
   return {
@@ -141,7 +141,7 @@ class MutationSweep : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(MutationSweep, EveryDamageIsRefused) {
   std::set<std::string> applied;
-  for (const Case& c : cases()) {
+  for (const MutatedCase& c : mutated_cases()) {
     Request request;
     request.documents = Documents(c.documents);
     request.shape = c.shape;

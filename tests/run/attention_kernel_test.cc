@@ -56,7 +56,7 @@ struct Case {
   int64_t tiles, rows;
 };
 
-double rounding(at::ScalarType type) {
+double rounding_of(at::ScalarType type) {
   switch (type) {
     case at::kDouble:
       return 0x1p-50;
@@ -72,7 +72,7 @@ double rounding(at::ScalarType type) {
 // Largest difference, in roundings of the type at the largest element, or at 1, about which the operands are.
 double roundings(const at::Tensor& actual, const at::Tensor& expected, at::ScalarType type) {
   const double difference = (actual.to(at::kDouble) - expected).abs().max().item<double>();
-  return difference / (rounding(type) * std::max(1.0, expected.abs().max().item<double>()));
+  return difference / (rounding_of(type) * std::max(1.0, expected.abs().max().item<double>()));
 }
 
 class AttentionKernel : public testing::TestWithParam<Case> {};

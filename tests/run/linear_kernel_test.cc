@@ -23,7 +23,7 @@ constexpr Variant kVariants[] = {{"plain", 0, false},       {"fixed", 1, false},
                                  {"diagonal", 3, false},    {"delta", 0, true},         {"fixed delta", 1, true},
                                  {"scalar delta", 2, true}, {"diagonal delta", 3, true}};
 
-constexpr int64_t kHeads = 2, kKeyDim = 6, kValueDim = 5;
+constexpr int64_t kKernelHeads = 2, kKernelKeyDim = 6, kKernelValueDim = 5;
 constexpr double kUntouched = 77;
 
 bool wide(at::ScalarType type) { return type == at::kDouble; }
@@ -38,10 +38,10 @@ struct Problem {
 };
 
 at::Tensor gates(const Variant& variant, int64_t rows) {
-  const std::vector<int64_t> sizes = {rows, kHeads, kKeyDim};
+  const std::vector<int64_t> sizes = {rows, kKernelHeads, kKernelKeyDim};
   if (variant.gate_dims == 0) return {};
   return -at::rand(
-      variant.gate_dims == 1 ? at::IntArrayRef({kHeads}) : at::IntArrayRef(sizes).slice(0, variant.gate_dims),
+      variant.gate_dims == 1 ? at::IntArrayRef({kKernelHeads}) : at::IntArrayRef(sizes).slice(0, variant.gate_dims),
       at::kDouble);
 }
 
@@ -55,20 +55,20 @@ Problem problem(const Variant& variant, const std::vector<int64_t>& lengths, at:
     p.segments.push_back({rows + 1, rows + 1 + length});
     rows += 1 + length;
   }
-  const auto random = [&](int64_t dim) { return at::randn({rows, kHeads, dim}, at::kDouble); };
-  at::Tensor key = random(kKeyDim);
+  const auto random = [&](int64_t dim) { return at::randn({rows, kKernelHeads, dim}, at::kDouble); };
+  at::Tensor key = random(kKernelKeyDim);
   if (variant.delta) key = key / key.norm(2, -1, true);
-  p.operands.query = random(kKeyDim).to(type);
+  p.operands.query = random(kKernelKeyDim).to(type);
   p.operands.key = key.to(type);
-  p.operands.value = random(kValueDim).to(type);
+  p.operands.value = random(kKernelValueDim).to(type);
   const at::Tensor own_gate = gate.defined() ? gate : gates(variant, rows);
   if (own_gate.defined()) p.operands.gate = own_gate.to(accumulation(type));
-  if (variant.delta) p.operands.beta = at::rand({rows, kHeads}, at::kDouble).to(accumulation(type));
+  if (variant.delta) p.operands.beta = at::rand({rows, kKernelHeads}, at::kDouble).to(accumulation(type));
   p.operands.scale = 0.4;
-  p.grad_output = random(kValueDim).to(type);
+  p.grad_output = random(kKernelValueDim).to(type);
   for (size_t s = 0; s < lengths.size(); ++s) {
     for (auto* states : {&p.states, &p.grad_states}) {
-      states->push_back(at::randn({kHeads, kKeyDim, kValueDim}, at::kDouble).to(accumulation(type)));
+      states->push_back(at::randn({kKernelHeads, kKernelKeyDim, kKernelValueDim}, at::kDouble).to(accumulation(type)));
     }
   }
   return p;
@@ -82,7 +82,7 @@ LinearOperands rows_of(const LinearOperands& all, const RowRange& rows) {
     return x.defined() && x.dim() > 1 ? as_double(x).narrow(0, rows.begin, rows.size()) : as_double(x);
   };
   LinearOperands own{part(all.query), part(all.key), part(all.value), part(all.gate), part(all.beta), all.scale};
-  if (own.gate.defined() && own.gate.dim() == 1) own.gate = own.gate.expand({rows.size(), kHeads});
+  if (own.gate.defined() && own.gate.dim() == 1) own.gate = own.gate.expand({rows.size(), kKernelHeads});
   return own;
 }
 
@@ -158,12 +158,12 @@ void check_forward(const Problem& p, bool pending, const LinearKernel& kernel, c
   std::vector<LinearSummary> summaries;
   for (size_t s = 0; s < h.segments.size(); ++s) {
     const auto empty = [&](at::IntArrayRef sizes) { return at::empty(sizes, p.states[0].options()); };
-    LinearSummary summary{empty({kHeads, kKeyDim, kValueDim}), {}};
+    LinearSummary summary{empty({kKernelHeads, kKernelKeyDim, kKernelValueDim}), {}};
     const at::Tensor& gate = p.operands.gate;
     if (p.operands.beta.defined()) {
-      summary.transition = empty({kHeads, kKeyDim, kKeyDim});
+      summary.transition = empty({kKernelHeads, kKernelKeyDim, kKernelKeyDim});
     } else if (gate.defined() && gate.dim() > 1) {
-      summary.transition = empty({kHeads, gate.dim() == 2 ? 1 : kKeyDim});
+      summary.transition = empty({kKernelHeads, gate.dim() == 2 ? 1 : kKernelKeyDim});
     }
     summaries.push_back(summary);
   }
@@ -190,7 +190,7 @@ void check_forward(const Problem& p, bool pending, const LinearKernel& kernel, c
     } else if (summary.transition.defined()) {
       carried = as_double(summary.transition).exp().unsqueeze(2) * state;
     } else {
-      carried = own.gate.defined() ? own.gate.sum(0).exp().view({kHeads, 1, 1}) * state : state;
+      carried = own.gate.defined() ? own.gate.sum(0).exp().view({kKernelHeads, 1, 1}) * state : state;
     }
     expect_close(carried, final_state - from_zero, type, at + " M");
   }
@@ -224,7 +224,7 @@ void check_backward(const Problem& p, bool pending, const LinearKernel& kernel, 
     const RowRange& rows = p.segments[s];
     const LinearOperands own = rows_of(p.operands, rows);
     const at::Tensor grad_output = as_double(p.grad_output).narrow(0, rows.begin, rows.size());
-    const at::Tensor zero = at::zeros({kHeads, kKeyDim, kValueDim}, at::kDouble);
+    const at::Tensor zero = at::zeros({kKernelHeads, kKernelKeyDim, kKernelValueDim}, at::kDouble);
     const bool in = h.pending[s] != 0;
     const Gradients expected = recurrence_gradients(own, in ? as_double(p.states[s]) : zero, grad_output,
                                                     in ? as_double(p.grad_states[s]) : zero);
@@ -369,7 +369,7 @@ TEST_F(LinearKernelTest, GradientsOfStrongGatesAreGoodToTheirOwnSize) {
     if (variant.gate_dims == 0) continue;
     for (size_t first = 0; first < std::size(strengths); ++first) {
       at::Tensor gate = gates(variant, 203).zero_();
-      const at::Tensor columns = gate.view({-1, variant.gate_dims == 3 ? kHeads * kKeyDim : kHeads});
+      const at::Tensor columns = gate.view({-1, variant.gate_dims == 3 ? kKernelHeads * kKernelKeyDim : kKernelHeads});
       for (int64_t c = 0; c < columns.size(1); ++c) {
         columns.select(1, c).fill_(strengths[(first + static_cast<size_t>(c)) % std::size(strengths)]);
       }

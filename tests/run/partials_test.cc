@@ -9,7 +9,7 @@
 namespace evenspan::run {
 namespace {
 
-constexpr int64_t kTiles = 2, kRows = 70, kHeads = 3, kDim = 5;
+constexpr int64_t kTiles = 2, kRows = 70, kPartHeads = 3, kDim = 5;
 
 // Attention with weights exp(scores), [tiles, rows, heads, keys], over values [keys, dim].
 struct Partial {
@@ -25,7 +25,7 @@ TEST_P(Partials, AreThoseOfAllKeys) {
   const at::ScalarType type = GetParam();
   const bool wide = type == at::kDouble;
   const auto options = at::TensorOptions().dtype(at::kDouble);
-  const at::Tensor scores = at::randn({kTiles, kRows, kHeads, 9}, options).mul_(20);
+  const at::Tensor scores = at::randn({kTiles, kRows, kPartHeads, 9}, options).mul_(20);
   const at::Tensor values = at::randn({9, kDim}, options);
   const Partial all = attend(scores, values);
   // Sums up to 100 are rounded, which is a relative error of their exponentials; outputs once before and once after.
@@ -47,7 +47,8 @@ TEST_P(Partials, AreThoseOfAllKeys) {
 TEST_P(Partials, WithoutKeysCountNothing) {
   const at::ScalarType type = GetParam();
   const at::ScalarType sums = type == at::kDouble ? at::kDouble : at::kFloat;
-  const at::Tensor output = at::randn({kRows, kHeads, kDim}).to(type), lse = at::randn({kRows, kHeads}).to(sums);
+  const at::Tensor output = at::randn({kRows, kPartHeads, kDim}).to(type),
+                   lse = at::randn({kRows, kPartHeads}).to(sums);
   const at::Tensor none = at::zeros_like(output);
   const at::Tensor minus = at::full_like(lse, -std::numeric_limits<double>::infinity());
   const Partial first{none.clone(), minus.clone()}, second{output.clone(), lse.clone()};
@@ -62,8 +63,8 @@ TEST_P(Partials, WithoutKeysCountNothing) {
 INSTANTIATE_TEST_SUITE_P(Types, Partials, testing::Values(at::kDouble, at::kFloat, at::kBFloat16, at::kHalf));
 
 TEST(Partials, OfSixteenBitsJoinWiderOnes) {
-  const at::Tensor output = at::randn({kRows, kHeads, kDim}), lse = at::zeros({kRows, kHeads});
-  const at::Tensor other = at::randn({kRows, kHeads, kDim}).to(at::kBFloat16);
+  const at::Tensor output = at::randn({kRows, kPartHeads, kDim}), lse = at::zeros({kRows, kPartHeads});
+  const at::Tensor other = at::randn({kRows, kPartHeads, kDim}).to(at::kBFloat16);
   const at::Tensor expected = (output + other.to(at::kFloat)) / 2;
   merge_partials(output, lse, other, at::zeros_like(lse));
   EXPECT_TRUE(at::allclose(output, expected, 0, 4e-6));  // 4 units in the last place of numbers up to 8

@@ -15,7 +15,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-plan::Request request_of(const Scenario& scenario, const std::vector<int64_t>& lengths) {
+plan::Request request_of_lengths(const Scenario& scenario, const std::vector<int64_t>& lengths) {
   plan::Request request;
   request.documents = plan::Documents(lengths, plan::Mask{});
   request.shape = scenario.model.shape;
@@ -45,7 +45,7 @@ std::string error_of(const plan::Request& request, const Scenario* scenario) {
 
 TEST(Planner, AutoIsChooseAndRecordsWhatMadeThePlan) {
   const Scenario scenario = test::scenario_of(8, {2e-6, 1e8, 0, 0});
-  const plan::Request request = request_of(scenario, {3000, 500, 70});
+  const plan::Request request = request_of_lengths(scenario, {3000, 500, 70});
   const RunnablePlan planned = plan_to_run(request, &scenario);
   const Choice choice = choose(request, scenario);
   EXPECT_EQ(planned.plan->hash, choice.plan->hash);
@@ -57,7 +57,7 @@ TEST(Planner, AutoIsChooseAndRecordsWhatMadeThePlan) {
 
 TEST(Planner, AProfileSetsTheCostModelAndTheLinksOfAnyStrategy) {
   const Scenario scenario = test::scenario_of(4, {2e-6, 1e8, 0, 0});
-  plan::Request request = request_of(scenario, {3000, 500, 70});
+  plan::Request request = request_of_lengths(scenario, {3000, 500, 70});
   request.options.strategy = "sequence_aware";
   request.cost = plan::CostModel{};
   request.topology = plan::make_topology(4);
@@ -70,7 +70,7 @@ TEST(Planner, AProfileSetsTheCostModelAndTheLinksOfAnyStrategy) {
 
 TEST(Planner, AutoKeepsTheBudgetAndIsTheBestThatDoes) {
   const Scenario scenario = test::scenario_of(8, {2e-6, 4e9, 0, 0});
-  plan::Request request = request_of(scenario, {3000, 500, 70});
+  plan::Request request = request_of_lengths(scenario, {3000, 500, 70});
   const int64_t unlimited = memory_of(*plan_to_run(request, &scenario).plan);
   int num_kept = 0;
   for (const int64_t budget : {unlimited, unlimited / 2, unlimited / 4}) {
@@ -98,7 +98,7 @@ TEST(Planner, AutoKeepsTheBudgetAndIsTheBestThatDoes) {
 
 TEST(Planner, ABudgetThatNothingKeepsNamesWhatNeedsLeast) {
   const Scenario scenario = test::scenario_of(8, {2e-6, 4e9, 0, 0});
-  plan::Request request = request_of(scenario, {3000, 500, 70});
+  plan::Request request = request_of_lengths(scenario, {3000, 500, 70});
   request.options.memory_budget_bytes = 1000;
   const std::string error = error_of(request, &scenario);
   EXPECT_THAT(error, AllOf(HasSubstr("no candidate of auto keeps the memory budget of 1000 bytes; the least is "),
@@ -112,7 +112,7 @@ TEST(Planner, ABudgetThatNothingKeepsNamesWhatNeedsLeast) {
 
 TEST(Planner, AutoNeedsAMachine) {
   const Scenario scenario = test::scenario_of(2, {2e-6, 4e9, 0, 0});
-  EXPECT_THAT(error_of(request_of(scenario, {30}), nullptr), HasSubstr("no profile is given; name a profile"));
+  EXPECT_THAT(error_of(request_of_lengths(scenario, {30}), nullptr), HasSubstr("no profile is given; name a profile"));
 }
 
 // Where links cost nothing ulysses, which computes whole documents, is the shortest; on so many ranks it is a formula.
@@ -120,7 +120,7 @@ TEST(Planner, AShortestStepWithoutAPlanIsSaid) {
   Scenario scenario = test::scenario_of(72, {0, 1e15, 0, 0});
   scenario.model.shape.num_heads = scenario.model.shape.num_kv_heads = 72;
   scenario.machine.links[0] = {0, 1e15, 0, 0};
-  const RunnablePlan planned = plan_to_run(request_of(scenario, {5000, 100}), &scenario);
+  const RunnablePlan planned = plan_to_run(request_of_lengths(scenario, {5000, 100}), &scenario);
   ASSERT_NE(planned.plan, nullptr);
   ASSERT_EQ(planned.choice->plan, nullptr);
   EXPECT_THAT(planned.note, AllOf(HasSubstr("the shortest step is that of " + planned.choice->options.strategy),

@@ -17,7 +17,7 @@ namespace {
 constexpr plan::AttentionShape kShape{4, 2, 8, plan::ElementType::bf16};
 
 // Two nodes of two ranks; a token costs 1 s before and 3 s after attention in forward, twice that in backward.
-Scenario scenario_of(int32_t num_ranks) {
+Scenario nodes_of_two(int32_t num_ranks) {
   Scenario scenario;
   scenario.profile = test::simple_profile();
   scenario.machine = make_machine(scenario.profile, num_ranks, 0);
@@ -105,7 +105,7 @@ TEST(LiveBytes, FollowABlockFromItsWriteToItsLastRead) {
 }
 
 TEST(Predict, OneRankDoesOneThingAfterAnother) {
-  const Scenario scenario = scenario_of(1);
+  const Scenario scenario = nodes_of_two(1);
   const Prediction prediction = predict_with("local", {10}, scenario);
   const double forward = 4 * 10 * 5.5 / 1000, backward = 3 * forward;  // causal: (10 + 1) / 2 keys
   EXPECT_DOUBLE_EQ(prediction.forward.makespan_seconds, forward);
@@ -118,8 +118,8 @@ TEST(Predict, OneRankDoesOneThingAfterAnother) {
 
 TEST(Predict, UncoupledRanksRunOnByThemselves) {
   // Nobody waits for anybody: the step is that of the rank with the longer document.
-  const Scenario alone = scenario_of(1);
-  const Prediction together = predict_with("local", {10, 4}, scenario_of(2));
+  const Scenario alone = nodes_of_two(1);
+  const Prediction together = predict_with("local", {10, 4}, nodes_of_two(2));
   EXPECT_NEAR(together.step_seconds, predict_with("local", {10}, alone).step_seconds, 1e-9);
   const double used = predict_with("local", {10}, alone).step_seconds + predict_with("local", {4}, alone).step_seconds;
   EXPECT_NEAR(together.idle_fraction, 1 - used / (2 * together.step_seconds), 1e-9);
@@ -127,7 +127,7 @@ TEST(Predict, UncoupledRanksRunOnByThemselves) {
 
 TEST(Predict, ManyLayersGoOnAsSimulatedOnesDo) {
   // The rule that ends the simulation of layers early must not show.
-  Scenario scenario = scenario_of(4);
+  Scenario scenario = nodes_of_two(4);
   std::vector<double> steps;
   for (const int32_t layers : {6, 7, 40}) {
     scenario.model.num_layers = layers;
@@ -137,7 +137,7 @@ TEST(Predict, ManyLayersGoOnAsSimulatedOnesDo) {
 }
 
 TEST(Predict, EveryStrategyIsSimulatedAndItsBytesAreThePlans) {
-  const Scenario scenario = scenario_of(4);
+  const Scenario scenario = nodes_of_two(4);
   for (const plan::Strategy& strategy : plan::strategies()) {
     SCOPED_TRACE(strategy.name);
     const Prediction first = predict_with(std::string(strategy.name).c_str(), {40, 17, 5, 30}, scenario);
@@ -161,7 +161,7 @@ TEST(Predict, EveryStrategyIsSimulatedAndItsBytesAreThePlans) {
 }
 
 TEST(Predict, TimelineIsThereWhenRecorded) {
-  const Scenario scenario = scenario_of(4);
+  const Scenario scenario = nodes_of_two(4);
   EXPECT_TRUE(predict_with("ring", {40}, scenario).forward.timeline.empty());
   const Prediction recorded = predict_with("ring", {40}, scenario, Timeline::record);
   ASSERT_FALSE(recorded.forward.timeline.empty());
@@ -177,7 +177,7 @@ TEST(Predict, TimelineIsThereWhenRecorded) {
 // Times of the simple profile on four ranks, forward and backward of one layer and the step: a change of a strategy, of
 // lowering, of prices or of the simulator shows here.
 TEST(Predict, GoldenTable) {
-  const Scenario scenario = scenario_of(4);
+  const Scenario scenario = nodes_of_two(4);
   std::string table;
   for (const char* strategy : {"local", "ring", "all_gather", "ulysses"}) {
     const Prediction p = predict_with(strategy, {40, 17, 5, 30}, scenario);

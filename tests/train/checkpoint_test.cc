@@ -31,7 +31,7 @@ void run(const Config& config) {
   comm::run_threads(1, [&](const comm::Communicator& communicator) { train(config, communicator); });
 }
 
-std::string bytes_of(const std::string& path) { return files::read_text(path, "test"); }
+std::string text_of(const std::string& path) { return files::read_text(path, "test"); }
 
 void write(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
@@ -56,7 +56,7 @@ class Broken : public ::testing::Test {
   // Changes trainer_state.json of the newest, as a program would that writes the manifest too.
   template <class F>
   std::string refusal_of_state(const F& change) const {
-    const std::string was = bytes_of(path(2, kStateFile));
+    const std::string was = text_of(path(2, kStateFile));
     auto json = nlohmann::json::parse(was);
     change(json);
     write(path(2, kStateFile), json.dump());
@@ -73,7 +73,7 @@ class Broken : public ::testing::Test {
 
 TEST_F(Broken, AFlippedBitIsFoundAndTheOlderWholeOneNamed) {
   for (const char* file : {"config.json", "model.safetensors", kOptimizerFile, kStateFile, kManifestFile}) {
-    const std::string was = bytes_of(path(2, file));
+    const std::string was = text_of(path(2, file));
     for (const size_t at : {size_t{0}, was.size() / 2, was.size() - 2}) {
       std::string bytes = was;
       bytes[at] = static_cast<char>(bytes[at] ^ 4);
@@ -84,7 +84,7 @@ TEST_F(Broken, AFlippedBitIsFoundAndTheOlderWholeOneNamed) {
     write(path(2, file), was);
   }
   // Where the older one is broken too, nothing is promised.
-  write(path(2, kOptimizerFile), bytes_of(path(2, kOptimizerFile)) + "x");
+  write(path(2, kOptimizerFile), text_of(path(2, kOptimizerFile)) + "x");
   write(path(1, "model.safetensors"), "");
   EXPECT_THAT(refusal(), AllOf(HasSubstr("optimizer.safetensors has "), HasSubstr("no older checkpoint beside it")));
 }
@@ -104,7 +104,7 @@ TEST_F(Broken, FilesThatTheManifestDoesNotNameAreRefused) {
 }
 
 TEST_F(Broken, ACheckpointOfAnotherVersionIsNoDamage) {
-  auto json = nlohmann::json::parse(bytes_of(path(2, kStateFile)));
+  auto json = nlohmann::json::parse(text_of(path(2, kStateFile)));
   json["version"] = 1;
   write(path(2, kStateFile), json.dump());
   std::filesystem::remove(path(2, kManifestFile));
@@ -135,14 +135,14 @@ TEST_F(Broken, EveryFieldOfTheStateIsChecked) {
 
 TEST_F(Broken, MetricsThatDoNotFitTheCheckpointAreRefusedAndStay) {
   const std::string file = scratch_.path("run/metrics.jsonl");
-  const std::string settings = bytes_of(scratch_.path("run/config.toml"));
-  const std::string was = bytes_of(file);
+  const std::string settings = text_of(scratch_.path("run/config.toml"));
+  const std::string was = text_of(file);
   config_.optimizer.beta1 = 0.5;  // would be in config.toml
   const auto refusal_of_metrics = [&](const std::string& lines) {
     write(file, lines);
     const std::string text = refusal();
-    EXPECT_EQ(bytes_of(file), lines);
-    EXPECT_EQ(bytes_of(scratch_.path("run/config.toml")), settings);
+    EXPECT_EQ(text_of(file), lines);
+    EXPECT_EQ(text_of(scratch_.path("run/config.toml")), settings);
     return text;
   };
   const size_t first = was.find("{\"step\":1"), second = was.find("{\"step\":2");

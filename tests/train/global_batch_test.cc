@@ -31,7 +31,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // Batches of 150 tokens; micro-batches of 64, on a machine whose profile is there.
-Config make_config(const Scratch& s, const std::string& folder) {
+Config global_batch_config(const Scratch& s, const std::string& folder) {
   Config config = small_run(s, llama_json(2), folder);
   config.parallel.profile = s.write("profile.json", profile_json(1e6, config.model.dtype));
   config.parallel.micro_batch_tokens = 64;
@@ -47,7 +47,7 @@ Config without_micro_batches(Config config) {
 TEST(GlobalBatch, ManyRanksTrainInMicroBatchesWhatOneTrainsInOne) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "straight");
+  Config config = global_batch_config(s, "straight");
   config.run.steps = 50;
   config.optimizer.decay_steps = 50;
   const Summary straight = run(config, 4);
@@ -84,7 +84,7 @@ TEST(GlobalBatch, ManyRanksTrainInMicroBatchesWhatOneTrainsInOne) {
 TEST(GlobalBatch, EveryPlannerTrainsTheSame) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "one");
+  Config config = global_batch_config(s, "one");
   const Summary one = run(without_micro_batches(config), 1);
   for (const batch::Planner& planner : batch::planners()) {
     if (planner.name == "flexsp") continue;  // has a solver, is refused
@@ -131,7 +131,7 @@ TEST(GlobalBatch, GradientsOfBfloat16AddUpInFloat32) {
 TEST(GlobalBatch, MetricsAreOfTheWholeStep) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "run");
+  Config config = global_batch_config(s, "run");
   config.run.record_placement = true;
   const Summary summary = run(config, 4);
   int64_t micro_batches = 0, steps = 0;
@@ -182,7 +182,7 @@ TEST(GlobalBatch, MetricsAreOfTheWholeStep) {
 TEST(GlobalBatch, WhatCannotBeCutIsRefusedBeforeDataIsRead) {
   const Scratch s;
   const auto refusal = [&](int32_t ranks, const auto& change) {
-    Config config = make_config(s, "run");
+    Config config = global_batch_config(s, "run");
     config.data.path = s.path("nowhere");
     change(&config);
     return error_of([&] { run(config, ranks); });
@@ -213,7 +213,7 @@ TEST(GlobalBatch, WhatCannotBeCutIsRefusedBeforeDataIsRead) {
 
 TEST(GlobalBatch, OtherLimitsAreNotedAtAResume) {
   const Scratch s;
-  const Config before = without_micro_batches(make_config(s, "run"));
+  const Config before = without_micro_batches(global_batch_config(s, "run"));
   Config now = before;
   now.parallel.micro_batch_tokens = 64;
   now.parallel.batch_planner = "wlb";
@@ -227,7 +227,7 @@ TEST(GlobalBatch, OtherLimitsAreNotedAtAResume) {
 TEST(GlobalBatch, MemoryCutsBatches) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "run");
+  Config config = global_batch_config(s, "run");
   config.parallel.micro_batch_tokens = 0;
   config.parallel.memory_budget = 1;
   const std::string text = error_of([&] { run(config, 2); });

@@ -159,7 +159,7 @@ TEST_P(HybridDecoder, RanksComputeWhatDocumentsAloneGive) {
 INSTANTIATE_TEST_SUITE_P(Kinds, HybridDecoder,
                          ::testing::Combine(::testing::ValuesIn(nn::linear_layer_types()), ::testing::Values(0, 4)));
 
-train::Config make_config(const Scratch& s, const std::string& run) {
+train::Config hybrid_config(const Scratch& s, const std::string& run) {
   const std::string model =
       hybrid_json(R"(["gated_deltanet", "gla", "full_attention", "lightning"])", R"("linear_conv_kernel": 4)", 4);
   train::Config config = testing::small_run(s, model, run);
@@ -176,9 +176,9 @@ void run(const train::Config& config, int32_t ranks) {
 TEST(HybridTraining, FourRanksTrainWhatOneTrains) {
   const Scratch s;
   write_texts(s, testing::kSizes);
-  run(make_config(s, "one"), 1);
+  run(hybrid_config(s, "one"), 1);
   for (const char* strategy : {"sequence_aware", "zigzag"}) {
-    train::Config config = make_config(s, strategy);
+    train::Config config = hybrid_config(s, strategy);
     config.parallel.strategy = strategy;
     config.parallel.transport = strategy == std::string("zigzag") ? "two_level" : "all_gather";
     config.parallel.ranks_per_node = 2;
@@ -192,7 +192,7 @@ TEST(HybridTraining, GoesOnFromACheckpoint) {
   for (const char* dtype : {"float64", "bfloat16"}) {
     const Scratch s;
     write_texts(s, testing::kSizes);
-    train::Config config = make_config(s, "straight");
+    train::Config config = hybrid_config(s, "straight");
     config.model.dtype = dtype;
     config.run.steps = config.optimizer.decay_steps = 6;
     run(config, 2);
@@ -254,7 +254,7 @@ TEST(HybridTraining, TheExampleIsValid) {
 TEST(HybridTraining, AnUnknownTransportIsRefused) {
   const Scratch s;
   write_texts(s, testing::kSizes);
-  train::Config config = make_config(s, "run");
+  train::Config config = hybrid_config(s, "run");
   config.parallel.transport = "allgather";
   EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("did you mean 'all_gather'"));
 }
@@ -262,7 +262,7 @@ TEST(HybridTraining, AnUnknownTransportIsRefused) {
 TEST(HybridTraining, ATransportWithoutLinearLayersIsRefused) {
   const Scratch s;
   write_texts(s, testing::kSizes);
-  train::Config config = make_config(s, "run");
+  train::Config config = hybrid_config(s, "run");
   s.write("config.json", hybrid_json(R"(["full_attention", "full_attention"])"));
   config.parallel.transport = "ring";
   EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("no effect on a model without linear layers"));

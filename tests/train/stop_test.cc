@@ -22,6 +22,7 @@
 namespace evenspan::train {
 namespace {
 
+using evenspan::testing::bytes_of;
 using evenspan::testing::error_of;
 using evenspan::testing::kSizes;
 using evenspan::testing::llama_json;
@@ -31,12 +32,13 @@ using evenspan::testing::write_texts;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-Config make_config(const Scratch& s, const std::string& run) { return small_run(s, llama_json(2), run); }
+Config stop_config(const Scratch& s, const std::string& run) { return small_run(s, llama_json(2), run); }
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
 // One rank alone receives a signal, before it is asked the `step`th time: once a step and once a batch of evaluations.
-Summary run(const Config& config, int32_t ranks, int32_t rank = 0, int64_t step = kNever, int64_t* times = nullptr) {
+Summary run_until(const Config& config, int32_t ranks, int32_t rank = 0, int64_t step = kNever,
+                  int64_t* times = nullptr) {
   Summary summary;
   comm::run_threads(ranks, [&](const comm::Communicator& communicator) {
     int64_t asked = 0;
@@ -48,27 +50,22 @@ Summary run(const Config& config, int32_t ranks, int32_t rank = 0, int64_t step 
   return summary;
 }
 
-std::string bytes_of(const std::string& checkpoint) {
-  return files::read_text(checkpoint + "/model.safetensors", "test") +
-         files::read_text(checkpoint + "/optimizer.safetensors", "test");
-}
-
 TEST(Stop, AllRanksEndAfterTheSameStepAndGoOnBitForBit) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "straight");
+  Config config = stop_config(s, "straight");
   config.model.dtype = "float32";
-  const Summary straight = run(config, 3);
+  const Summary straight = run_until(config, 3);
   EXPECT_EQ(straight.stopped_by, 0);
   for (const int32_t rank : {0, 2}) {
     config.run.folder = s.path(join_text("stopped", rank));
     config.run.resume = "latest";  // of nothing is the beginning
-    const Summary stopped = run(config, 3, rank, 4);
+    const Summary stopped = run_until(config, 3, rank, 4);
     EXPECT_EQ(stopped.stopped_by, SIGTERM);
     EXPECT_EQ(stopped.steps, 4);
     EXPECT_THAT(stopped.checkpoint, HasSubstr("step-00000004"));
     EXPECT_THAT(error_of([&] { read_run(config.run.folder); }), HasSubstr("4 steps and no end"));
-    const Summary resumed = run(config, 3);
+    const Summary resumed = run_until(config, 3);
     EXPECT_EQ(resumed.last_loss, straight.last_loss);
     EXPECT_EQ(resumed.held_out_loss, straight.held_out_loss);
     EXPECT_TRUE(bytes_of(resumed.checkpoint) == bytes_of(straight.checkpoint));
@@ -97,12 +94,12 @@ std::vector<std::string> evaluations_of(const std::string& folder) {
 TEST(Stop, AnEvaluationEndsAfterTheBatchAtWorkAndIsMadeUpFor) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "straight");
+  Config config = stop_config(s, "straight");
   config.data.held_out_fraction = 0.5;
   config.data.batch_tokens = 60;
   config.run.eval_interval = 2;
   int64_t times = 0;
-  const Summary straight = run(config, 2, 0, kNever, &times);
+  const Summary straight = run_until(config, 2, 0, kNever, &times);
   const std::vector<std::string> evaluations = evaluations_of(config.run.folder);
   ASSERT_EQ(evaluations.size(), 3u);
   const int64_t batches = (times - 6) / 3;
@@ -111,16 +108,16 @@ TEST(Stop, AnEvaluationEndsAfterTheBatchAtWorkAndIsMadeUpFor) {
   for (const int64_t asked : {int64_t{2}, int64_t{3}, int64_t{4}, 2 + batches, 2 + batches + 1}) {
     config.run.folder = s.path(join_text("stopped", asked));
     const int64_t last = asked <= 2 + batches ? 2 : 3;
-    const Summary stopped = run(config, 2, 1, asked);
+    const Summary stopped = run_until(config, 2, 1, asked);
     EXPECT_EQ(stopped.stopped_by, SIGTERM);
     EXPECT_EQ(stopped.steps, last) << asked;
     EXPECT_EQ(checkpoint_step(stopped.checkpoint), last);
     EXPECT_EQ(evaluations_of(config.run.folder).size(), asked < 2 + batches ? 0u : 1u) << asked;
-    const Summary again = run(config, 2, 0, 1);  // at once, in the evaluation that is made up for or after a step
+    const Summary again = run_until(config, 2, 0, 1);  // at once, in the evaluation that is made up for or after a step
     EXPECT_EQ(again.stopped_by, SIGTERM);
     EXPECT_EQ(again.steps, asked < 2 + batches ? 2 : last + 1);
     EXPECT_EQ(checkpoint_step(again.checkpoint), again.steps);
-    const Summary resumed = run(config, 2);
+    const Summary resumed = run_until(config, 2);
     EXPECT_EQ(resumed.stopped_by, 0);
     EXPECT_TRUE(bytes_of(resumed.checkpoint) == bytes_of(straight.checkpoint)) << asked;
     EXPECT_EQ(evaluations_of(config.run.folder), evaluations) << asked;
@@ -130,21 +127,21 @@ TEST(Stop, AnEvaluationEndsAfterTheBatchAtWorkAndIsMadeUpFor) {
 TEST(Stop, TheLastEvaluationEndsTooAndComesAgain) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "run");
+  Config config = stop_config(s, "run");
   config.data.held_out_fraction = 0.5;
   config.data.batch_tokens = 60;
   config.run.resume = "latest";
-  const Summary stopped = run(config, 2, 1, 7);
+  const Summary stopped = run_until(config, 2, 1, 7);
   EXPECT_EQ(stopped.stopped_by, SIGTERM);
   EXPECT_EQ(stopped.steps, 6);
   EXPECT_THAT(stopped.checkpoint, HasSubstr("step-00000006"));
   EXPECT_THAT(closing_text(config, stopped), HasSubstr("stopped by SIGTERM after step 6 of 6"));
   EXPECT_EQ(evaluations_of(config.run.folder).size(), 0u);
   int64_t times = 0;
-  const Summary finished = run(config, 2, 1, kNever, &times);
+  const Summary finished = run_until(config, 2, 1, kNever, &times);
   EXPECT_EQ(finished.stopped_by, 0);
   EXPECT_EQ(evaluations_of(config.run.folder).size(), 1u);
-  const Summary told_last = run(config, 2, 1, times);  // when there is nothing left to stop
+  const Summary told_last = run_until(config, 2, 1, times);  // when there is nothing left to stop
   EXPECT_EQ(told_last.stopped_by, 0);
   EXPECT_EQ(told_last.held_out_loss, finished.held_out_loss);
 }
@@ -152,9 +149,9 @@ TEST(Stop, TheLastEvaluationEndsTooAndComesAgain) {
 TEST(Stop, WithoutAFolderNothingIsKeptAndTheRunSaysSo) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "run");
+  Config config = stop_config(s, "run");
   config.run.folder = "";
-  const Summary stopped = run(config, 2, 1, 2);
+  const Summary stopped = run_until(config, 2, 1, 2);
   EXPECT_EQ(stopped.steps, 2);
   EXPECT_THAT(closing_text(config, stopped), HasSubstr("stopped by SIGTERM after step 2 of 6\nnothing is kept"));
   Summary kept = stopped;
@@ -165,10 +162,10 @@ TEST(Stop, WithoutAFolderNothingIsKeptAndTheRunSaysSo) {
 TEST(Stop, ResumingAFinishedRunSaysThatNothingIsLeft) {
   const Scratch s;
   write_texts(s, kSizes);
-  Config config = make_config(s, "run");
-  run(config, 1);
+  Config config = stop_config(s, "run");
+  run_until(config, 1);
   config.run.resume = "latest";
-  const Summary again = run(config, 1);
+  const Summary again = run_until(config, 1);
   EXPECT_THAT(closing_text(config, again), HasSubstr("nothing to do: all of 6 steps were done before"));
 }
 
