@@ -10,6 +10,7 @@
 #include "evenspan/core/error.h"
 #include "evenspan/core/hash.h"
 #include "evenspan/plan/program.h"
+#include "plan/needs.h"
 #include "plan/outputs.h"
 #include "plan/relays.h"
 #include "plan/sorting.h"
@@ -17,16 +18,6 @@
 
 namespace evenspan::plan {
 namespace {
-
-// A tile's operand that is not at home on the tile's rank.
-struct OperandUse {
-  DocumentId document;
-  HeadRange heads;
-  int32_t stage;
-  Span rows;
-  bool same_operand(const OperandUse& other) const { return document == other.document && heads == other.heads; }
-  friend auto operator<=>(const OperandUse&, const OperandUse&) = default;
-};
 
 // What the strategy's moves bring, by receiver and document. REQUIRES: the plan outlives this.
 class BroughtRows {
@@ -77,94 +68,6 @@ class BroughtRows {
   std::vector<Span> present_;
 };
 
-// What the tiles of one rank read that is not at home there.
-class NeedFinder {
- public:
-  explicit NeedFinder(const Plan& plan) : plan_(plan) {}
-
-  // Appends the needs of a rank, whose tasks are `tasks`.
-  void append(Rank rank, std::span<const Task> tasks, std::vector<Need>* needs) {
-    for (const Operand operand : {Operand::query, Operand::key_value}) {
-      find_uses(rank, tasks, operand);
-      needs->reserve(needs->size() + uses_.size());
-      for (size_t first = 0, last = 0; first < uses_.size(); first = last) {
-        while (last < uses_.size() && uses_[last].same_operand(uses_[first])) ++last;
-        append_needs(rank, operand, std::span(uses_).subspan(first, last - first), needs);
-      }
-    }
-  }
-
- private:
-  // Sorted.
-  void find_uses(Rank rank, std::span<const Task> tasks, Operand operand) {
-    uses_.clear();
-    for (const auto& [task_rank, stage, tile] : tasks) {
-      const Span& rows = operand == Operand::query ? tile.queries : tile.keys;
-      if (plan_.placement.row_of(rank, tile.document, rows) >= 0) continue;
-      const HeadRange heads = operand == Operand::query ? tile.heads : plan_.request.shape.kv_heads(tile.heads);
-      uses_.push_back({tile.document, heads, stage, rows});
-    }
-    const auto num_documents = static_cast<size_t>(plan_.request.documents.size());
-    if (num_documents / 16 > uses_.size()) {
-      std::sort(uses_.begin(), uses_.end());
-    } else if (!uses_.empty()) {
-      uses_ = sorted_in_buckets(
-                  std::span(&uses_, 1), num_documents,
-                  [](const OperandUse& use) { return static_cast<size_t>(use.document); }, std::less<>())
-                  .items;
-    }
-  }
-
-  // What the uses of one operand need from elsewhere, once, at the first stage that reads it.
-  void append_needs(Rank rank, Operand operand, std::span<const OperandUse> uses, std::vector<Need>* needs) {
-    const auto& [document, heads, first_stage, first_rows] = uses.front();
-    const size_t first_need = needs->size();
-    const auto own = plan_.placement.spans_of(rank, document);
-    present_.assign(own.begin(), own.end());
-    for (size_t begin = 0; begin < uses.size();) {
-      const int32_t stage = uses[begin].stage;
-      rows_.clear();
-      for (; begin < uses.size() && uses[begin].stage == stage; ++begin) rows_.push_back(uses[begin].rows);
-      unite(&rows_);
-      for (const Span& whole : rows_) {
-        for_each_uncovered(whole, present_, [&](const Span& missing) {
-          for (const auto& [home, piece] : plan_.placement.homes(document, missing)) {
-            needs->push_back(Need{Move{stage, home, rank, operand, document, piece, heads}, 0, stage});
-          }
-        });
-      }
-      if (begin == uses.size()) break;
-      present_.insert(present_.end(), rows_.begin(), rows_.end());
-      unite(&present_);
-    }
-    count_tiles(uses, std::span(*needs).subspan(first_need));
-  }
-
-  // Fills in the needs' num_tiles and last_stage from the uses of their operand.
-  void count_tiles(std::span<const OperandUse> uses, std::span<Need> needs) {
-    rows_.clear();
-    for (const OperandUse& use : uses) rows_.push_back(use.rows);
-    for (const Need& need : needs) rows_.push_back(need.move.rows);
-    unite(&rows_, Join::overlapping);
-    for (const Span& whole : rows_) {
-      int32_t last_stage = 0;
-      for (const OperandUse& use : uses) {
-        if (use.rows.overlaps(whole)) last_stage = std::max(last_stage, use.stage);
-      }
-      for (Need& need : needs) {
-        if (!need.move.rows.overlaps(whole)) continue;
-        need.last_stage = last_stage;
-        for (const OperandUse& use : uses) need.num_tiles += use.rows.overlaps(need.move.rows) ? 1 : 0;
-      }
-    }
-  }
-
-  const Plan& plan_;
-  // Of one operand at a time; here, since most documents are short and memory for each of them takes longer than it.
-  std::vector<OperandUse> uses_;
-  std::vector<Span> present_, rows_;
-};
-
 // Tasks are sorted by rank: the range of one.
 std::pair<size_t, size_t> tasks_of(const std::vector<Task>& tasks, Rank rank) {
   const auto [first, last] = std::equal_range(tasks.begin(), tasks.end(), Task{rank, 0, {}},
@@ -190,7 +93,7 @@ void sort_by_rank_and_stage(Plan* plan) {
 void find_needs(Plan* plan) {
   const int32_t num_ranks = plan->request.num_ranks();
   std::vector<std::vector<Need>> needs(static_cast<size_t>(num_ranks));
-  NeedFinder finder(*plan);
+  NeedFinder finder(plan->request, plan->placement);
   BroughtRows brought(*plan);
   for (int32_t r = 0; r < num_ranks; ++r) {
     const auto [first_task, last_task] = tasks_of(plan->tasks, Rank(r));

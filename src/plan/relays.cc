@@ -5,6 +5,7 @@
 #include <set>
 #include <span>
 #include <tuple>
+#include <unordered_map>
 
 #include "plan/sorting.h"
 
@@ -25,9 +26,27 @@ struct Wanted {
   friend auto operator<=>(const Wanted&, const Wanted&) = default;
 };
 
-using Operands = std::tuple<Rank, DocumentId, HeadRange>;  // of a rank
+// Keys and values of a document and heads on a rank.
+struct Operands {
+  Rank rank;
+  DocumentId document;
+  HeadRange heads;
+  friend bool operator==(const Operands&, const Operands&) = default;
+};
+
+struct OperandsHash {
+  size_t operator()(const Operands& of) const {
+    const auto heads = static_cast<uint64_t>(of.heads.begin) << 16 ^ static_cast<uint64_t>(of.heads.end);
+    const auto place = static_cast<uint64_t>(of.rank.value) << 40 ^ static_cast<uint64_t>(of.document.value) << 8;
+    return static_cast<size_t>((place ^ heads) * 0x9e3779b97f4a7c15ULL >> 17);
+  }
+};
+
+template <class T>
+using ByOperands = std::unordered_map<Operands, T, OperandsHash>;
 
 Operands receiver_of(const Relay& relay) { return {relay.to, relay.document, relay.heads}; }
+Operands receiver_of(const Move& move) { return {move.to, move.document, move.heads}; }
 
 class Relaying {
  public:
@@ -61,10 +80,10 @@ class Relaying {
 
   // Rows that tiles read which cannot be parted, or that tiles of several stages read.
   void find_unfit() {
-    std::map<Operands, std::vector<std::pair<Span, int32_t>>> first_stages;
+    ByOperands<std::vector<std::pair<Span, int32_t>>> first_stages;
     for (const Need& need : plan_.needs) {
       if (need.move.operand != Operand::key_value) continue;
-      first_stages[{need.move.to, need.move.document, need.move.heads}].emplace_back(need.move.rows, need.move.stage);
+      first_stages[receiver_of(need.move)].emplace_back(need.move.rows, need.move.stage);
     }
     for (const Task& task : plan_.tasks) {
       const auto at = first_stages.find(operands_of(task));
@@ -169,7 +188,7 @@ class Relaying {
 
   // Writes the tasks that the relays make.
   void part_tasks() {
-    std::map<Operands, std::vector<Span>> passed;
+    ByOperands<std::vector<Span>> passed;
     for (const Relay& relay : relays_) {
       if (relay.waits) passed[receiver_of(relay)].push_back(relay.rows);
     }
@@ -206,7 +225,7 @@ class Relaying {
   // receives, of all stages together, which start at once without relays, or of one stage after another.
   enum class Order : uint8_t { together, one_by_one };
   int64_t most_bytes(Order order) const {
-    std::map<Operands, std::vector<Span>> passed;
+    ByOperands<std::vector<Span>> passed;
     for (const Relay& relay : relays_) passed[receiver_of(relay)].push_back(relay.rows);
     const size_t num_ranks = passed_on_.size();
     std::map<int32_t, std::vector<int64_t>> by_stage;  // [2 * rank] sent, [2 * rank + 1] received
@@ -214,7 +233,7 @@ class Relaying {
       const Move& move = need.move;
       if (node_of(move.from) == node_of(move.to)) continue;
       int64_t left = payload_bytes(move, request_.shape);
-      const auto at = passed.find({move.to, move.document, move.heads});
+      const auto at = passed.find(receiver_of(move));
       if (at != passed.end() && move.operand == Operand::key_value) {
         const int64_t row_bytes = left / move.rows.size();
         for (const Span& saved : at->second) left -= row_bytes * saved.intersect(move.rows).size();
@@ -245,7 +264,7 @@ class Relaying {
   Plan& plan_;
   const Request& request_;
   const int32_t node_size_;
-  std::map<Operands, std::vector<Span>> unfit_;
+  ByOperands<std::vector<Span>> unfit_;
   std::vector<Wanted> wanted_;
   std::vector<int64_t> passed_on_;  // [rank] rows
   std::vector<Relay> relays_;
@@ -282,12 +301,12 @@ std::vector<Relay> relay_in_nodes(Plan* plan) {
 }
 
 void name_relays(const std::vector<Relay>& relays, Plan* plan) {
-  std::map<Operands, std::vector<const Relay*>> of_receiver;
+  ByOperands<std::vector<const Relay*>> of_receiver;
   for (const Relay& relay : relays) of_receiver[receiver_of(relay)].push_back(&relay);
   std::vector<std::vector<Need>> all(1);
   std::vector<Need>& parts = all.front();
   for (const Need& need : plan->needs) {
-    const auto at = of_receiver.find({need.move.to, need.move.document, need.move.heads});
+    const auto at = of_receiver.find(receiver_of(need.move));
     if (need.move.operand == Operand::key_value && at != of_receiver.end()) {
       part(need, at->second, &parts);
     } else {
