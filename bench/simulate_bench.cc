@@ -1,6 +1,8 @@
 // Simulating a step on the H100 profile's machine: lowering, pricing and the events of all layers, forward and
 // backward. Target: 1,024 ranks in seconds. And planning for it what a rank does before a step, the plan and its own
-// program. Targets, on one core: 64 ranks and 2M tokens in 20 ms, 1,024 ranks and 16M tokens in 300 ms.
+// program. Targets, on one core: 64 ranks and 2M tokens in 20 ms, 1,024 ranks and 16M tokens in 300 ms; the choice of
+// `auto` for 64 ranks and 2M tokens in 300 ms.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -8,46 +10,22 @@
 
 #include "benchmark/benchmark.h"
 #include "evenspan/plan/program.h"
-#include "evenspan/simulate/formula.h"
+#include "evenspan/simulate/choose.h"
+#include "h100_scenario.h"
 #include "lengths.h"
 
 namespace evenspan::simulate {
 namespace {
 
-// The shape of the shipped profile h100-sxm, with one rate for all kernels: reading JSON is not the library's.
-Scenario scenario_of(int32_t num_ranks) {
-  Scenario scenario;
-  Profile& profile = scenario.profile;
-  profile.name = "bench";
-  AttentionTimes times;
-  times.head_dim = 128;
-  times.elements = {plan::ElementType::bf16};
-  times.tile = 128;
-  times.queries = times.keys = {128, 131072};  // a start of each block and so much a key
-  times.forward = {2.45e-5, 0, {1.292e-7, 2.514e-5, 1.323e-4, 2.574e-2}};
-  times.backward = {2.45e-5, 0, {3.603e-7, 7.011e-5, 3.690e-4, 7.179e-2}};
-  profile.attention = {times};
-  profile.memory_bytes_per_second = 2.68e12;
-  profile.memory_operation_seconds = 5e-6;
-  profile.forward_flops_per_second = profile.backward_flops_per_second = 5.93e14;
-  profile.ranks_per_node = 8;
-  profile.links = {{9.1e-6, 2.929e11, 0, 0}, {9.715e-5, 3.88e10, 8, 3.88e10}};
-  scenario.machine = make_machine(profile, num_ranks, 0);
-  return scenario;
-}
+using bench::h100_scenario;
+using bench::request_for;
 
-plan::Request request_for(const Scenario& scenario, const char* strategy, int64_t num_tokens, const char* file) {
-  plan::Request request;
-  request.documents = plan::Documents(bench::draw_lengths(bench::read_lengths(file), num_tokens, 1), plan::Mask{});
-  request.shape = scenario.model.shape;
-  request.topology = scenario.machine.topology;
-  request.cost = cost_model(scenario.profile, scenario.model);
-  request.options.strategy = strategy;
-  return request;
+std::vector<int64_t> lengths_of(const char* file, int64_t num_tokens) {
+  return bench::draw_lengths(bench::read_lengths(file), num_tokens, 1);
 }
 
 void plan_step(benchmark::State& state, int32_t num_ranks, int64_t num_tokens, const char* file) {
-  const plan::Request request = request_for(scenario_of(num_ranks), "mixed", num_tokens, file);
+  const plan::Request request = request_for(h100_scenario(num_ranks), "mixed", lengths_of(file, num_tokens));
   std::shared_ptr<const plan::Plan> plan;
   for (auto _ : state) {
     plan = plan::make_plan(request);
@@ -60,8 +38,8 @@ void plan_step(benchmark::State& state, int32_t num_ranks, int64_t num_tokens, c
 
 void simulate_step(benchmark::State& state, const char* strategy, int32_t num_ranks, int64_t num_tokens,
                    const char* file) {
-  const Scenario scenario = scenario_of(num_ranks);
-  const plan::Request request = request_for(scenario, strategy, num_tokens, file);
+  const Scenario scenario = h100_scenario(num_ranks);
+  const plan::Request request = request_for(scenario, strategy, lengths_of(file, num_tokens));
   const auto plan = plan::make_plan(request);
   Prediction prediction;
   for (auto _ : state) {
@@ -71,6 +49,22 @@ void simulate_step(benchmark::State& state, const char* strategy, int32_t num_ra
   state.counters["documents"] = static_cast<double>(request.documents.size());
   state.counters["modelled_step_ms"] = 1e3 * prediction.step_seconds;
   state.counters["idle"] = prediction.idle_fraction;
+}
+
+void choose_step(benchmark::State& state, int32_t num_ranks, int64_t num_tokens, const char* file) {
+  const Scenario scenario = h100_scenario(num_ranks);
+  const plan::Request request = request_for(scenario, "auto", lengths_of(file, num_tokens));
+  Choice choice;
+  for (auto _ : state) {
+    choice = choose(request, scenario);
+    benchmark::DoNotOptimize(choice);
+  }
+  state.SetLabel(choice.options.strategy);
+  state.counters["candidates"] = static_cast<double>(choice.candidates.size());
+  state.counters["simulated"] =
+      static_cast<double>(std::count_if(choice.candidates.begin(), choice.candidates.end(),
+                                        [](const Candidate& candidate) { return candidate.simulated; }));
+  state.counters["modelled_step_ms"] = 1e3 * choice.prediction.step_seconds;
 }
 
 void register_all() {
@@ -99,6 +93,11 @@ void register_all() {
   }
   for (const auto& [lengths, file] :
        {std::pair{"prolong", "prolong_20000.txt"}, std::pair{"wikipedia", "wikipedia_20000.txt"}}) {
+    for (const int32_t num_ranks : {8, 32, 64}) {
+      const std::string title = std::string("auto/") + std::to_string(num_ranks) + "/" + lengths;
+      benchmark::RegisterBenchmark(title.c_str(), choose_step, num_ranks, int64_t{2} << 20, file)
+          ->Unit(benchmark::kMillisecond);
+    }
     for (const auto& [num_ranks, num_tokens] : {std::pair{64, int64_t{2} << 20}, std::pair{1024, int64_t{16} << 20}}) {
       const std::string title = std::string("plan/mixed/") + std::to_string(num_ranks) + "/" + lengths;
       benchmark::RegisterBenchmark(title.c_str(), plan_step, num_ranks, num_tokens, file)

@@ -175,24 +175,4 @@ double step_lower_bound(const plan::Request& request, const Scenario& scenario) 
   return (attention * request.shape.num_heads + tokens) / request.num_ranks();
 }
 
-double busiest_rank_bound(const plan::Plan& plan, const Scenario& scenario) {
-  const auto& [machine, profile, model] = scenario;
-  const AttentionTimes& times = attention_times(profile, plan.request.shape);
-  plan::Document longest{std::max(times.queries.back(), times.keys.back()), {plan::MaskKind::full, 0}};
-  for (const plan::Document& document : plan.request.documents.all()) {
-    longest.length = std::max(longest.length, document.length);
-  }
-  const double rates =
-      LeastTimes(times, Pass::forward).rate_of(longest) + LeastTimes(times, Pass::backward).rate_of(longest);
-  const double pair_seconds = rates * model.shape.num_heads * num_layers_of(plan.request.documents, model);
-  const double seconds_per_token = token_seconds(profile, model);
-  const plan::Metrics metrics = plan::measure(plan);
-  double busiest = 0;
-  for (size_t r = 0; r < metrics.tokens.size(); ++r) {
-    busiest =
-        std::max(busiest, pair_seconds * metrics.pairs[r] + seconds_per_token * static_cast<double>(metrics.tokens[r]));
-  }
-  return busiest;
-}
-
 }  // namespace evenspan::simulate

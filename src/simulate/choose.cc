@@ -1,10 +1,15 @@
 #include "evenspan/simulate/choose.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
 
 #include "evenspan/simulate/bound.h"
 #include "evenspan/simulate/formula.h"
 #include "plan/strategy/strategy.h"
+#include "simulate/draft_bound.h"
+#include "simulate/predict_below.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -16,45 +21,65 @@ bool formula_takes(const plan::Documents& documents, const Model& model) {
          });
 }
 
+// A candidate that may have a shorter step than the best so far.
+struct OpenCandidate {
+  plan::Request request;
+  double bound = 0;                        // of its step: none, then that of its draft, then that of its plan
+  std::optional<plan::Draft> draft;        // until there is the plan
+  std::shared_ptr<const plan::Plan> plan;  // null before
+};
+
 class Chooser {
  public:
-  Chooser(const plan::Request& request, const Scenario& scenario, Timeline timeline)
-      : request_(request), scenario_(scenario), timeline_(timeline) {}
+  Chooser(const plan::Request& request, const Scenario& scenario, Timeline timeline, const WorkPart& work)
+      : request_(request), scenario_(scenario), timeline_(timeline), work_(work) {}
 
-  Choice run(const WorkPart& work) {
-    const std::vector<Option> planned = planned_options();
-    std::vector<std::string> uniform;
+  Choice run() {
+    std::vector<OpenCandidate> planned = planned_candidates();
+    std::vector<plan::Request> uniform;
     for (const plan::Strategy& strategy : plan::strategies()) {
-      if (has_formula(std::string(strategy.name))) uniform.emplace_back(strategy.name);
+      if (has_formula(std::string(strategy.name))) uniform.push_back(with(std::string(strategy.name), 0));
     }
-    const auto total = static_cast<int64_t>(planned.size() + uniform.size());
-    int64_t num_seen = 0;
-    for (const auto& [strategy, size] : planned) consider_planned(strategy, size, work.part(num_seen++, total));
-    for (const std::string& strategy : uniform) consider_uniform(strategy, work.part(num_seen++, total));
+    num_candidates_ = static_cast<int64_t>(planned.size() + uniform.size());
+    search(std::move(planned));
+    const bool few_ranks = request_.num_ranks() <= kMostUniformRanks;
+    std::vector<OpenCandidate> open;
+    open.reserve(uniform.size());
+    if (!formula_takes(request_.documents, scenario_.model)) {
+      for (plan::Request& request : uniform) open.push_back({std::move(request), 0, std::nullopt, nullptr});
+      if (few_ranks) search(std::move(open));
+      return std::move(choice_);
+    }
+    for (plan::Request& request : uniform) {
+      const double bound = bound_by_formula(request, scenario_, choice_.prediction.step_seconds);
+      if (few_ranks || bound >= choice_.prediction.step_seconds) {
+        open.push_back({std::move(request), bound, std::nullopt, nullptr});
+      } else {
+        take(request.options, predict_by_formula(request, scenario_), nullptr);
+      }
+    }
+    search(std::move(open));
     return std::move(choice_);
   }
 
  private:
-  struct Option {
-    std::string strategy;
-    int32_t ranks_per_group;
-  };
-
-  // In the order in which they are looked at.
-  std::vector<Option> planned_options() const {
+  std::vector<OpenCandidate> planned_candidates() const {
     const int32_t ranks = request_.num_ranks();
     const int32_t node = std::min(ranks, request_.topology.ranks_per_node());
-    std::vector<Option> options;
+    std::vector<OpenCandidate> planned;
+    const auto add = [&](const char* strategy, int32_t ranks_per_group) {
+      planned.push_back({with(strategy, ranks_per_group), 0, std::nullopt, nullptr});
+    };
     for (const char* strategy : {"mixed", "hierarchical"}) {
       for (int32_t size = node; size > 1; --size) {
-        if (ranks % size == 0) options.push_back({strategy, size});
+        if (ranks % size == 0) add(strategy, size);
       }
     }
     for (int32_t size = 2 * node; size <= ranks; size *= 2) {
-      if (ranks % size == 0) options.push_back({"mixed", size});
+      if (ranks % size == 0) add("mixed", size);
     }
-    for (const char* strategy : {"sequence_aware", "local", "disaggregated"}) options.push_back({strategy, 0});
-    return options;
+    for (const char* strategy : {"sequence_aware", "local", "disaggregated"}) add(strategy, 0);
+    return planned;
   }
 
   plan::Request with(const std::string& strategy, int32_t ranks_per_group) const {
@@ -64,34 +89,48 @@ class Chooser {
     return request;
   }
 
-  // Simulated unless its busiest rank alone computes for longer than the best step so far.
-  void consider_planned(const std::string& strategy, int32_t ranks_per_group, const WorkPart& work) {
-    const plan::Request request = with(strategy, ranks_per_group);
-    auto plan = plan::make_plan(request);
-    const double bound = busiest_rank_bound(*plan, scenario_);
-    if (!choice_.candidates.empty() && bound >= choice_.prediction.step_seconds) {
-      choice_.candidates.push_back({strategy, ranks_per_group, false, bound});
-      return;
+  // Simulates the first candidate, unless there is a step already, since it is mostly the best or near it. Then goes on
+  // with the one that has the least bound, of equals the first, until none is below the best step.
+  void search(std::vector<OpenCandidate> open) {
+    while (!open.empty()) {
+      auto next = open.begin();
+      if (!choice_.candidates.empty()) {
+        const auto less = [](const OpenCandidate& a, const OpenCandidate& b) { return a.bound < b.bound; };
+        next = std::min_element(open.begin(), open.end(), less);
+        if (next->bound >= choice_.prediction.step_seconds) break;
+      }
+      if (next->plan == nullptr) {
+        raise_bound(&*next);
+        continue;
+      }
+      const WorkPart part = work_.part(num_simulated_++, num_candidates_);
+      const double enough = choice_.candidates.empty() ? HUGE_VAL : choice_.prediction.step_seconds;
+      auto found = predict_below(enough, *next->plan, scenario_, timeline_, part);
+      if (const double* bound = std::get_if<double>(&found)) {
+        next->bound = *bound;
+        continue;
+      }
+      take(next->request.options, std::get<Prediction>(std::move(found)), std::move(next->plan));
+      open.erase(next);
     }
-    Prediction prediction = predict(*plan, scenario_, timeline_, work);
-    take(request.options, std::move(prediction), std::move(plan));
+    for (const OpenCandidate& left_out : open) {
+      const plan::Options& options = left_out.request.options;
+      choice_.candidates.push_back({options.strategy, options.ranks_per_group, false, left_out.bound});
+    }
   }
 
-  void consider_uniform(const std::string& strategy, const WorkPart& work) {
-    const plan::Request request = with(strategy, 0);
-    const bool few_ranks = request.num_ranks() <= kMostUniformRanks;
-    if (!formula_takes(request.documents, scenario_.model)) {
-      if (few_ranks) consider_planned(strategy, 0, work);
-      return;
-    }
-    const double bound = bound_by_formula(request, scenario_);
-    if (bound >= choice_.prediction.step_seconds) {
-      choice_.candidates.push_back({strategy, 0, false, bound});
-    } else if (few_ranks) {
-      consider_planned(strategy, 0, work);
+  void raise_bound(OpenCandidate* candidate) const {
+    const plan::Request& request = candidate->request;
+    double bound = 0;
+    if (!candidate->draft.has_value()) {
+      candidate->draft = plan::find_strategy(request.options.strategy).write(request);
+      bound = bound_of_draft(request, *candidate->draft, scenario_);
     } else {
-      take(request.options, predict_by_formula(request, scenario_), nullptr);
+      candidate->plan = plan::make_plan(request, std::move(*candidate->draft));
+      candidate->draft.reset();
+      bound = bound_of_plan(*candidate->plan, scenario_);
     }
+    candidate->bound = std::max(candidate->bound, bound);
   }
 
   void take(const plan::Options& options, Prediction prediction, std::shared_ptr<const plan::Plan> plan) {
@@ -106,13 +145,15 @@ class Chooser {
   const plan::Request& request_;
   const Scenario& scenario_;
   const Timeline timeline_;
+  const WorkPart& work_;
+  int64_t num_candidates_ = 0, num_simulated_ = 0;
   Choice choice_;
 };
 
 }  // namespace
 
 Choice choose(const plan::Request& request, const Scenario& scenario, Timeline timeline, const WorkPart& work) {
-  return Chooser(request, scenario, timeline).run(work);
+  return Chooser(request, scenario, timeline, work).run();
 }
 
 }  // namespace evenspan::simulate

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "evenspan/core/error.h"
 #include "plan/strategy/parts.h"
@@ -17,9 +18,11 @@ constexpr std::array<const char*, 8> kUniform = {"ring",    "zigzag", "striped",
 
 class Formula {
  public:
-  Formula(const plan::Request& request, const Scenario& scenario)
+  // Stops as soon as it knows that the step takes `enough` seconds, with what it knows of them.
+  Formula(const plan::Request& request, const Scenario& scenario, double enough)
       : request_(request),
         scenario_(scenario),
+        enough_(enough),
         shape_(request.shape),
         links_(scenario.machine),
         times_(attention_times(scenario.profile, shape_)),
@@ -67,8 +70,19 @@ class Formula {
   }
 
   bool gathers() const { return prediction_.strategy.ends_with("all_gather"); }
-  plan::Placement gathered_placement() const {
-    return prediction_.strategy == "all_gather" ? plan::stream_placement(request_) : plan::zigzag_placement(request_);
+  // Of all_gather; empty for zigzag_all_gather, whose documents all lie alike.
+  plan::Placement gathered_stream() const {
+    return prediction_.strategy == "all_gather" ? plan::stream_placement(request_) : plan::Placement();
+  }
+  std::vector<plan::PlacedSpan> gathered_spans(const plan::Placement& stream, Rank rank) const {
+    if (stream.num_ranks() > 0) return stream.spans(rank);
+    std::vector<plan::PlacedSpan> spans;
+    for (int64_t d = 0; d < request_.documents.size(); ++d) {
+      for (const Span& span : homes(request_.documents[DocumentId(d)].length, rank.value)) {
+        if (!span.empty()) spans.push_back({DocumentId(d), span});
+      }
+    }
+    return spans;
   }
 
   static int64_t part(int64_t total, int64_t parts) { return (total + parts - 1) / parts; }
@@ -91,9 +105,11 @@ class Formula {
   std::vector<Span> homes(int64_t length, int64_t rank) const {
     const std::string& strategy = prediction_.strategy;
     if (strategy == "ring") return {equal_part(length, rank, num_ranks_)};
-    if (strategy == "zigzag" || strategy == "token_ring") {
+    if (strategy.starts_with("zigzag") || strategy == "token_ring") {
       const int64_t chunks = int64_t{2} * num_ranks_;
-      return {equal_part(length, rank, chunks), equal_part(length, chunks - 1 - rank, chunks)};
+      const Span low = equal_part(length, rank, chunks), high = equal_part(length, chunks - 1 - rank, chunks);
+      if (low.end == high.begin) return {Span{low.begin, high.end}};
+      return {low, high};
     }
     std::vector<Span> stripes;
     const int64_t stripe = request_.options.stripe_tokens;
@@ -112,9 +128,9 @@ class Formula {
     if (strategy == "ulysses" || strategy == "usp") return;
     std::fill(tokens_.begin(), tokens_.end(), 0);
     if (gathers()) {
-      const plan::Placement placement = gathered_placement();
+      const plan::Placement stream = gathered_stream();
       for (size_t r = 0; r < size; ++r) {
-        for (const auto& [document, span] : placement.spans(Rank(static_cast<int64_t>(r)))) {
+        for (const auto& [document, span] : gathered_spans(stream, Rank(static_cast<int64_t>(r)))) {
           tokens_[r] += static_cast<double>(span.size());
           pairs[r] += static_cast<double>(plan::num_pairs(request_.documents[document], span));
         }
@@ -175,11 +191,22 @@ class Formula {
            });
   }
 
+  // The stages' attention. But of `striped` all after the first are alike.
+  std::vector<double> stage_seconds(Pass pass, int32_t num_members, int32_t heads) const {
+    std::vector<double> seconds;
+    for (int32_t s = 0; s < num_members; ++s) {
+      const bool alike = s > 1 && prediction_.strategy != "striped";
+      seconds.push_back(alike ? seconds.back() : stage(pass, s, num_members, heads));
+    }
+    return seconds;
+  }
+
   // Stages with the next one's transfer beside each.
   double stages(int32_t num_members, int32_t heads, double transfer) {
     double seconds = 0;
+    const std::vector<double> attention = stage_seconds(Pass::forward, num_members, heads);
     for (int32_t s = 0; s < num_members; ++s) {
-      const double attend = stage(Pass::forward, s, num_members, heads);
+      const double attend = attention[static_cast<size_t>(s)];
       seconds += s + 1 < num_members ? std::max(attend, transfer) : attend;
       compute_seconds_[0] += attend;
     }
@@ -188,7 +215,7 @@ class Formula {
   // Operands come straight from home, and gradients go there, beside all stages but a first one's operands.
   double backward_stages(int32_t num_members, int32_t heads, double transfer) {
     double compute = 0;
-    for (int32_t s = 0; s < num_members; ++s) compute += stage(Pass::backward, s, num_members, heads);
+    for (const double attend : stage_seconds(Pass::backward, num_members, heads)) compute += attend;
     compute_seconds_[1] += compute;
     return std::max(compute, transfer) + transfer / (2 * num_members);
   }
@@ -277,7 +304,7 @@ class Formula {
   struct GatheredTiles {
     double own = 0, near = 0, far = 0;
   };
-  GatheredTiles gathered_tiles(Pass pass, const plan::Placement& placement, Rank rank, int32_t node_size) const {
+  GatheredTiles gathered_tiles(Pass pass, const plan::Placement& stream, Rank rank, int32_t node_size) const {
     const bool waits = prediction_.strategy != "all_gather";
     const double operation = times_.times(pass).operation_seconds;
     const bool one_node = node_size == num_ranks_;
@@ -285,7 +312,7 @@ class Formula {
     if (!waits) tiles.own = tiles.near = operation;
     if (waits || !one_node) (one_node ? tiles.near : tiles.far) += operation;
     const int32_t first = rank / node_size * node_size;
-    for (const auto& [id, span] : placement.spans(rank)) {
+    for (const auto& [id, span] : gathered_spans(stream, rank)) {
       const plan::Document& document = request_.documents[id];
       const bool causal = document.mask.kind == plan::MaskKind::causal;
       const double diagonal =
@@ -295,7 +322,7 @@ class Formula {
       int64_t near = 0;
       for (int32_t r = first; r < std::min(first + node_size, num_ranks_) && !waits; ++r) {
         if (rank == Rank(r)) continue;
-        for (const Span& keys : placement.spans_of(Rank(r), id)) {
+        for (const Span& keys : stream.spans_of(Rank(r), id)) {
           near += !causal || keys.begin < span.begin ? keys.size() : 0;
         }
       }
@@ -307,7 +334,7 @@ class Formula {
   }
 
   void predict_all_gather() {
-    const plan::Placement placement = gathered_placement();
+    const plan::Placement stream = gathered_stream();
     const int32_t node_size = std::min(request_.topology.ranks_per_node(), num_ranks_);
     const int32_t num_nodes = (num_ranks_ + node_size - 1) / node_size;
     for (const Pass pass : {Pass::forward, Pass::backward}) {
@@ -323,37 +350,41 @@ class Formula {
       } else {
         const double token_bytes =
             2.0 * shape_.num_kv_heads * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
+        const plan::Placement placement = stream.num_ranks() > 0 ? stream : plan::zigzag_placement(request_);
         const auto needed = static_cast<double>(plan::remote_key_tokens(request_, placement));
         near = far = links_.even(2 * needed / num_ranks_ * token_bytes, num_ranks_, &backward_bytes_);
       }
       // The rank whose keys from elsewhere take longest comes last; tiles hide the transfer of later ones.
-      double slowest = 0, compute = 0;
+      double& slowest = (forward ? prediction_.forward : prediction_.backward).makespan_seconds;
+      double compute = 0;
       for (int32_t r = 0; r < num_ranks_; ++r) {
-        const GatheredTiles tiles = gathered_tiles(pass, placement, Rank(r), node_size);
+        const GatheredTiles tiles = gathered_tiles(pass, stream, Rank(r), node_size);
         slowest = std::max(slowest, std::max(std::max(tiles.own, near) + tiles.near, far) + tiles.far);
         compute += tiles.own + tiles.near + tiles.far;
+        if (step_seconds() >= enough_) return;
       }
       compute_seconds_[forward ? 0 : 1] = compute / num_ranks_;
-      (forward ? prediction_.forward : prediction_.backward).makespan_seconds = slowest;
     }
   }
 
   // Layers end to end, on the rank with most tokens.
-  void predict_step() {
-    const Profile& profile = scenario_.profile;
-    const Model& model = scenario_.model;
-    const double seconds_per_token = token_seconds(profile, model);
-    const int32_t layers = model.num_softmax_layers();
+  double step_seconds() const {
     const double attention = prediction_.forward.makespan_seconds + prediction_.backward.makespan_seconds;
     const double most_tokens = *std::max_element(tokens_.begin(), tokens_.end());
-    prediction_.step_seconds = layers * attention + seconds_per_token * most_tokens;
-    const double compute =
-        layers * (compute_seconds_[0] + compute_seconds_[1]) + seconds_per_token * num_tokens_ / num_ranks_;
+    return scenario_.model.num_softmax_layers() * attention +
+           token_seconds(scenario_.profile, scenario_.model) * most_tokens;
+  }
+
+  void predict_step() {
+    prediction_.step_seconds = step_seconds();
+    const double compute = scenario_.model.num_softmax_layers() * (compute_seconds_[0] + compute_seconds_[1]) +
+                           token_seconds(scenario_.profile, scenario_.model) * num_tokens_ / num_ranks_;
     prediction_.idle_fraction = 1 - compute / prediction_.step_seconds;
   }
 
   const plan::Request& request_;
   const Scenario& scenario_;
+  const double enough_;
   const plan::AttentionShape& shape_;
   EvenLinks links_;
   const AttentionTimes& times_;
@@ -402,10 +433,10 @@ Prediction predict_by_formula(const plan::Request& request, const Scenario& scen
     fail_invalid("[simulate] ", request.options.strategy, " has no formula; simulate its programs");
   }
   plan::validate(request);
-  return Formula(request, scenario).predict();
+  return Formula(request, scenario, HUGE_VAL).predict();
 }
 
-double bound_by_formula(const plan::Request& request, const Scenario& scenario) {
+double bound_by_formula(const plan::Request& request, const Scenario& scenario, double enough) {
   plan::validate(request);
   const auto [quantum, num_stages] = evenness(request);
   if (num_stages == 1) return 0;  // a rank's two chunks are one
@@ -422,20 +453,23 @@ double bound_by_formula(const plan::Request& request, const Scenario& scenario) 
   if (even.documents.total_tokens() < even.num_ranks()) return 0;
   double part = kBoundOfFormula;
   if (num_stages > 1) part *= 1 - 0.5 / static_cast<double>(num_stages);  // half of a stage's tiles at the other ranks
+  const auto bound_on = [&](const Scenario& machine) {
+    return part * Formula(even, machine, enough / part).predict().step_seconds;
+  };
   const std::string& strategy = request.options.strategy;
-  if (!strategy.ends_with("all_gather")) return part * predict_by_formula(even, scenario).step_seconds;
+  if (!strategy.ends_with("all_gather")) return bound_on(scenario);
   const std::vector<plan::Document>& all = even.documents.all();
   const bool has_full = std::any_of(all.begin(), all.end(), [](const plan::Document& document) {
     return document.mask.kind == plan::MaskKind::full;
   });
   if (has_full) part *= 0.5;  // one segment of all keys starts and rounds up once, the formula's own and others twice
-  if (strategy == "zigzag_all_gather") return part * predict_by_formula(even, scenario).step_seconds;
+  if (strategy == "zigzag_all_gather") return bound_on(scenario);
   Scenario without_starts = scenario;  // a rank may need keys of its own, its node or few others only
   for (Link& link : without_starts.machine.links) link.latency_seconds = 0;
   for (AttentionTimes& times : without_starts.profile.attention) {
     times.forward.operation_seconds = times.backward.operation_seconds = 0;
   }
-  return part * predict_by_formula(even, without_starts).step_seconds;
+  return bound_on(without_starts);
 }
 
 PlannedPrediction plan_and_predict(const plan::Request& request, const Scenario& scenario, Timeline timeline,

@@ -80,7 +80,9 @@ Choice choose_within_budget(const plan::Request& request, const Scenario& scenar
   Choice choice;
   Memory tightest;
   std::string tightest_name;
-  const std::vector<Candidate> candidates = choose(unlimited, scenario, Timeline::skip, work.part(0, 2)).candidates;
+  std::vector<Candidate> candidates = choose(unlimited, scenario, Timeline::skip, work.part(0, 2)).candidates;
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.step_seconds < b.step_seconds; });
   int64_t num_seen = 0;
   for (const Candidate& candidate : candidates) {
     const WorkPart part = work.part(1, 2).part(num_seen++, static_cast<int64_t>(candidates.size()));

@@ -1,11 +1,13 @@
 #include "evenspan/simulate/prediction.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "evenspan/core/error.h"
 #include "evenspan/simulate/layers.h"
 #include "simulate/equal_shares.h"
+#include "simulate/predict_below.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -91,23 +93,46 @@ struct LayerSimulators {
   int32_t num_layers;
 };
 
-LayerSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, int32_t num_layers,
-                              LiveBytes live_bytes, const WorkPart& work, Prediction* prediction) {
-  const plan::AttentionShape& shape = plan.request.shape;
-  const AttentionTimes& times = attention_times(scenario.profile, shape);
-  std::vector<Schedule> forward, backward;
-  for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
-    const plan::RankProgram program = plan::lower(plan, Rank(r));
-    forward.push_back(price(program.forward, shape, scenario.profile, times, live_bytes));
-    backward.push_back(price(program.backward, shape, scenario.profile, times, live_bytes));
+double compute_seconds(const Schedule& schedule) {
+  double seconds = 0;
+  for (const Step& step : schedule.steps) seconds += step.seconds;
+  return seconds;
+}
+
+// Lowers the plan rank by rank.
+class Lowering {
+ public:
+  Lowering(const plan::Plan& plan, const Scenario& scenario, int32_t num_layers)
+      : plan_(plan),
+        scenario_(scenario),
+        num_layers_(num_layers),
+        times_(attention_times(scenario.profile, plan.request.shape)) {}
+
+  // What the rank computes in all layers of the plan.
+  double lower(Rank rank, LiveBytes live_bytes, Prediction* prediction) {
+    const plan::AttentionShape& shape = plan_.request.shape;
+    const plan::RankProgram program = plan::lower(plan_, rank);
+    forward_.push_back(price(program.forward, shape, scenario_.profile, times_, live_bytes));
+    backward_.push_back(price(program.backward, shape, scenario_.profile, times_, live_bytes));
     prediction->peak_arena_bytes =
         std::max({prediction->peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
     prediction->peak_saved_bytes = std::max(prediction->peak_saved_bytes, program.saved_bytes);
-    work.tell(r + 1, plan.request.num_ranks());
+    return num_layers_ * (compute_seconds(forward_.back()) + compute_seconds(backward_.back()));
   }
-  return {Simulator(scenario.machine, std::move(forward)), Simulator(scenario.machine, std::move(backward)),
-          num_layers};
-}
+
+  // REQUIRES: all ranks were lowered.
+  LayerSimulators simulators() {
+    return {Simulator(scenario_.machine, std::move(forward_)), Simulator(scenario_.machine, std::move(backward_)),
+            num_layers_};
+  }
+
+ private:
+  const plan::Plan& plan_;
+  const Scenario& scenario_;
+  const int32_t num_layers_;
+  const AttentionTimes& times_;
+  std::vector<Schedule> forward_, backward_;  // [rank]
+};
 
 LayerSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, const LinearLayers& layers) {
   std::vector<Schedule> forward, backward;
@@ -129,6 +154,11 @@ PassPrediction predict_pass(const Simulator& simulator, Timeline timeline) {
 }  // namespace
 
 Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline timeline, const WorkPart& work) {
+  return std::get<Prediction>(predict_below(HUGE_VAL, plan, scenario, timeline, work));
+}
+
+std::variant<Prediction, double> predict_below(double enough, const plan::Plan& plan, const Scenario& scenario,
+                                               Timeline timeline, const WorkPart& work) {
   const auto& [machine, profile, model] = scenario;
   Prediction prediction;
   prediction.strategy = plan.request.options.strategy;
@@ -137,12 +167,23 @@ Prediction predict(const plan::Plan& plan, const Scenario& scenario, Timeline ti
   kinds.reserve(1 + layers.others.size() + model.linear.size());
   const auto num_kinds = static_cast<int64_t>(kinds.capacity());
   const WorkPart lowering = work.part(0, 2), running = work.part(1, 2);
-  kinds.push_back(simulators_of(plan, scenario, layers.num_base_layers,
-                                timeline == Timeline::record ? LiveBytes::count : LiveBytes::skip,
-                                lowering.part(0, num_kinds), &prediction));
-  for (const auto& [count, other] : layers.others) {
+  const double seconds_per_token = token_seconds(profile, model);
+  const auto add_kind = [&](const plan::Plan& of_kind, int32_t num_layers, LiveBytes live_bytes) {
     const WorkPart part = lowering.part(static_cast<int64_t>(kinds.size()), num_kinds);
-    kinds.push_back(simulators_of(*other, scenario, count, LiveBytes::skip, part, &prediction));
+    Lowering ranks(of_kind, scenario, num_layers);
+    for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
+      const double computing = ranks.lower(Rank(r), live_bytes, &prediction) +
+                               seconds_per_token * static_cast<double>(plan.placement.num_tokens(Rank(r)));
+      part.tell(r + 1, plan.request.num_ranks());
+      if (computing >= enough) return computing;
+    }
+    kinds.push_back(ranks.simulators());
+    return 0.0;
+  };
+  const LiveBytes live_bytes = timeline == Timeline::record ? LiveBytes::count : LiveBytes::skip;
+  if (const double bound = add_kind(plan, layers.num_base_layers, live_bytes); bound > 0) return bound;
+  for (const auto& [count, other] : layers.others) {
+    if (const double bound = add_kind(*other, count, LiveBytes::skip); bound > 0) return bound;
   }
   for (const LinearLayers& linear : model.linear) kinds.push_back(simulators_of(plan, scenario, linear));
   prediction.forward = predict_pass(kinds.front().forward, timeline);

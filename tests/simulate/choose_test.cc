@@ -3,8 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <random>
 
+#include "../../bench/h100_scenario.h"
+#include "../../bench/lengths.h"
 #include "evenspan/simulate/bound.h"
 #include "evenspan/simulate/formula.h"
 #include "plan/strategy/strategy.h"
@@ -94,7 +98,8 @@ TEST(Choose, BoundsAreBelowThePrograms) {
             for (const plan::Strategy& strategy : plan::strategies()) {
               request.options.strategy = std::string(strategy.name);
               if (!has_formula(request.options.strategy)) continue;
-              EXPECT_LE(bound_by_formula(request, scenario), predict(*plan::make_plan(request), scenario).step_seconds)
+              EXPECT_LE(bound_by_formula(request, scenario, HUGE_VAL),
+                        predict(*plan::make_plan(request), scenario).step_seconds)
                   << strategy.name << " on " << ranks << " ranks, documents of " << testing::PrintToString(lengths)
                   << " tokens, " << to_string(request.documents.all().front().mask) << ", seed " << seed;
             }
@@ -134,6 +139,51 @@ TEST(StepLowerBound, LooksAtMeasuredSquares) {
     EXPECT_LE(step_lower_bound(request, scenario), step * (1 + 1e-9)) << length;
     if (length < 4096) continue;
     EXPECT_NEAR(step_lower_bound(request, scenario) / step, 1, 1e-9);
+  }
+}
+
+// The choice is that of trying everything, and hardly anything is tried.
+TEST(Choose, SimulatesFewOfItsCandidatesAndLosesNothing) {
+  int num_candidates = 0, num_simulated = 0;
+  for (const int32_t ranks : {2, 8, 12}) {
+    for (const double between_nodes : {1e7, 1e9, 1e11}) {
+      for (const uint64_t seed : {1, 2}) {
+        const Scenario scenario = scenario_of(ranks, between_nodes);
+        const plan::Request request = request_of(scenario, seed, plan::MaskKind::causal);
+        const Choice choice = choose(request, scenario);
+        double best = HUGE_VAL;
+        for (const Candidate& candidate : choice.candidates) {
+          plan::Request one = request;
+          one.options.strategy = candidate.strategy;
+          one.options.ranks_per_group = candidate.ranks_per_group;
+          const double step = predict(*plan::make_plan(one), scenario).step_seconds;
+          best = std::min(best, step);
+          ++num_candidates;
+          num_simulated += candidate.simulated ? 1 : 0;
+          if (candidate.simulated) {
+            EXPECT_EQ(candidate.step_seconds, step);
+          } else {
+            EXPECT_LE(candidate.step_seconds, step * (1 + 1e-12));
+            EXPECT_GE(candidate.step_seconds, choice.prediction.step_seconds);
+          }
+        }
+        EXPECT_LE(choice.prediction.step_seconds, best * (1 + 1e-12));
+      }
+    }
+  }
+  EXPECT_LE(4 * num_simulated, num_candidates);
+}
+
+// Many documents on H100 nodes: programs of most candidates are never written.
+TEST(Choose, SimulatesFewPlansOfManyDocuments) {
+  const Scenario scenario = bench::h100_scenario(64);
+  for (const char* file : {"prolong_20000.txt", "wikipedia_20000.txt"}) {
+    const Choice choice =
+        choose(bench::request_for(scenario, "auto", bench::first_lengths(file, int64_t{2} << 20)), scenario);
+    const auto simulated = std::count_if(choice.candidates.begin(), choice.candidates.end(),
+                                         [](const Candidate& candidate) { return candidate.simulated; });
+    EXPECT_LE(simulated, 4) << file;
+    EXPECT_GE(choice.candidates.size(), 18U) << file;
   }
 }
 

@@ -31,8 +31,4 @@ namespace evenspan::simulate {
 // much a key, whole documents of whole tiles meet that but for a row. Several c are tried. REQUIRES: as predict().
 double step_lower_bound(const plan::Request& request, const Scenario& scenario);
 
-// What the step of this plan takes at least: the busiest rank's token-wise layers, and its pairs at the best rate that
-// any tile of the profile has, in the layers that the plan is of. Needs no programs, and no plans of other layers.
-double busiest_rank_bound(const plan::Plan& plan, const Scenario& scenario);
-
 }  // namespace evenspan::simulate

@@ -24,9 +24,10 @@ Prediction predict_by_formula(const plan::Request& request, const Scenario& scen
 // A lower bound of what the strategy's programs take: a part of the formula, of documents cut down to whole numbers of
 // chunks (`striped`: of rounds of stripes) over the ranks. Formulas round up to whole chunks, so to a row on each rank
 // for a document of a few tokens, where programs leave ranks and stages out; with less of each document no rank has
-// fewer rows in a program than there. 0 where no document has a chunk for each. Tests hold it against programs.
-// Throws and REQUIRES: as predict_by_formula().
-double bound_by_formula(const plan::Request& request, const Scenario& scenario);
+// fewer rows in a program than there. 0 where no document has a chunk for each. Tests hold it against programs. One of
+// `enough` seconds or more may be less than the formula's, and takes less time to find.
+// Throws and REQUIRES: as predict_by_formula(), and has_formula().
+double bound_by_formula(const plan::Request& request, const Scenario& scenario, double enough);
 
 struct PlannedPrediction {
   Prediction prediction;
