@@ -64,8 +64,9 @@ double token_bytes(const simulate::Model& model) {
   return layers + mlp * element + output;
 }
 
-int64_t capacity_tokens(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout) {
-  const double states = state_bytes(scenario.model, layout, scenario.machine.topology.num_ranks);
+int64_t capacity_tokens(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout,
+                        int32_t num_replicas) {
+  const double states = state_bytes(scenario.model, layout, scenario.machine.topology.num_ranks * num_replicas);
   const double token = token_bytes(scenario.model);
   if (memory_bytes < 1) fail_invalid("[batch] a rank has ", memory_bytes, " bytes of memory; give at least 1");
   const double room = std::floor((static_cast<double>(memory_bytes) - states) / token);

@@ -23,8 +23,8 @@ RunScenario scenario_of_run(const RunMachine& run, const simulate::Model& model)
   }
   const simulate::Profile profile = read_profile(by_default ? kDefaultProfile : run.profile);
   try {
-    return {simulate::scenario_of_run(profile, model,
-                                      machine_of_run(run.topology, profile, run.num_ranks, run.ranks_per_node)),
+    const simulate::Machine machine = machine_of_run(run.topology, profile, run.num_ranks, run.ranks_per_node);
+    return {simulate::scenario_of_run(profile, model, simulate::machine_of_replica(machine, run.num_replicas)),
             by_default ? note_of_default_profile(needs) : ""};
   } catch (const Error& error) {
     if (!by_default) throw;

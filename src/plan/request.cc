@@ -98,6 +98,42 @@ Topology make_topology(int32_t num_ranks, int32_t ranks_per_node) {
 
 namespace {
 
+// The first level whose groups neither hold whole replicas nor make them up; null if there is none.
+const Level* level_that_parts(const Topology& topology, int32_t num_replicas) {
+  if (num_replicas == 1) return nullptr;
+  const int32_t ranks = topology.num_ranks / num_replicas;
+  const auto at = std::find_if(topology.levels.begin(), topology.levels.end(), [&](const Level& level) {
+    return level.group_size % ranks != 0 && ranks % level.group_size != 0;
+  });
+  return at == topology.levels.end() ? nullptr : &*at;
+}
+
+}  // namespace
+
+Topology topology_of_replica(const Topology& topology, int32_t num_replicas) {
+  if (const Level* level = level_that_parts(topology, num_replicas)) {
+    std::string serving;
+    for (int32_t replicas = 1; replicas <= topology.num_ranks; ++replicas) {
+      if (topology.num_ranks % replicas != 0 || level_that_parts(topology, replicas) != nullptr) continue;
+      serving += join_text(serving.empty() ? "" : ", ", replicas);
+    }
+    fail_invalid("[topology] replicas lie alike on the machine, each inside a node or on whole ones, but ",
+                 num_replicas, " replicas of ", topology.num_ranks / num_replicas, " ranks do not on ",
+                 level == &topology.levels.front() ? "nodes" : "groups", " of ", level->group_size,
+                 " ranks; give one of ", serving, " replicas, or other nodes");
+  }
+  Topology replica{topology.num_ranks / num_replicas, {}};
+  for (const Level& level : topology.levels) {
+    replica.levels.push_back(level);
+    if (level.group_size < replica.num_ranks) continue;
+    replica.levels.back().group_size = replica.num_ranks;
+    break;
+  }
+  return replica;
+}
+
+namespace {
+
 // Far beyond what is: sums and products of numbers in these bounds stay finite, and do not vanish.
 constexpr double kMostSeconds = 1e6;
 constexpr double kLeastWork = 1e-40;  // seconds of a pair or token that is not free

@@ -269,6 +269,18 @@ Machine make_machine(const Profile& profile, int32_t num_ranks, int32_t ranks_pe
   return machine;
 }
 
+Machine machine_of_replica(const Machine& machine, int32_t num_replicas) {
+  Machine replica{plan::topology_of_replica(machine.topology, num_replicas), machine.links, 0};
+  replica.links.resize(replica.topology.levels.size());
+  if (!machine.shares_cores()) return replica;
+  if (machine.num_cores % num_replicas != 0) {
+    fail_invalid("[topology] replicas that share cores have as many each, but ", num_replicas, " replicas share ",
+                 machine.num_cores, "; give replicas that divide the cores");
+  }
+  replica.num_cores = machine.num_cores / num_replicas;
+  return replica;
+}
+
 void validate(const Machine& machine) {
   const std::vector<plan::Level>& levels = machine.topology.levels;
   const std::string whose = "[topology] the machine";

@@ -1,5 +1,6 @@
 #include "evenspan/machine/micro_batches.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -109,6 +110,124 @@ TEST(MicroBatches, PlannersThatDoNotServeAreRefused) {
     EXPECT_EQ(error.kind(), ErrorKind::unsupported);
     expect_has(error.what(), "the model has 32 layers with windows");
   }
+}
+
+double slowest_of(const std::vector<MicroBatches>& replicas) {
+  double seconds = 0;
+  for (const MicroBatches& replica : replicas) seconds = std::max(seconds, replica.seconds);
+  return seconds;
+}
+
+void expect_all_documents(const std::vector<MicroBatches>& replicas, size_t num_documents) {
+  std::vector<int64_t> all;
+  for (const MicroBatches& replica : replicas) {
+    for (const std::vector<int64_t>& documents : replica.documents) {
+      EXPECT_TRUE(std::is_sorted(documents.begin(), documents.end()));
+      EXPECT_FALSE(documents.empty());
+      all.insert(all.end(), documents.begin(), documents.end());
+    }
+  }
+  std::sort(all.begin(), all.end());
+  std::vector<int64_t> each(num_documents);
+  std::iota(each.begin(), each.end(), 0);
+  EXPECT_EQ(all, each);
+}
+
+// A long document takes as long as many short ones, of which a micro-batch has no room for all.
+TEST(Replicas, HaveAnyNumberOfMicroBatches) {
+  std::vector<int64_t> lengths(60, 1000);
+  lengths.push_back(30'000);
+  const MicroBatchPlanner planner(scenario_of(4), {"auto", 32'768, 0}, 2);
+  const std::vector<MicroBatches> replicas = planner.divide(lengths);
+  ASSERT_EQ(replicas.size(), 2u);
+  expect_all_documents(replicas, lengths.size());
+  EXPECT_EQ(replicas[0].documents.size(), 1u);
+  EXPECT_EQ(replicas[1].documents.size(), 2u);
+  EXPECT_LE(slowest_of(replicas), 1.05 * (replicas[0].seconds + replicas[1].seconds) / 2);
+  for (const MicroBatches& replica : replicas) EXPECT_GE(replica.seconds, replica.bound_seconds * (1 - 1e-9));
+  const std::vector<MicroBatches> again = planner.divide(lengths);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(again[i].documents, replicas[i].documents);
+}
+
+TEST(Replicas, ServeEveryPlanner) {
+  for (const batch::Planner& of : batch::planners()) {
+    if (of.name == "flexsp") continue;  // refused above
+    SCOPED_TRACE(of.name);
+    const MicroBatchPlanner planner(scenario_of(4), {std::string(of.name), 65'536, 0}, 2);
+    const std::vector<MicroBatches> replicas = planner.divide(kLengths);
+    expect_all_documents(replicas, kLengths.size());
+    // No division is faster than the longest document alone.
+    const double alone = planner.plan(std::vector<int64_t>{64'000}).seconds;
+    EXPECT_LE(slowest_of(replicas), 1.05 * std::max(alone, (replicas[0].seconds + replicas[1].seconds) / 2));
+  }
+}
+
+TEST(Replicas, AreOneWithoutMore) {
+  const MicroBatchPlanner planner(scenario_of(8), {"auto", 65'536, 0});
+  const std::vector<MicroBatches> replicas = planner.divide(kLengths);
+  ASSERT_EQ(replicas.size(), 1u);
+  EXPECT_EQ(replicas[0].documents, planner.plan(kLengths).documents);
+}
+
+TEST(Replicas, WithoutLimitsDivideByTheWeightsOfTheCostModel) {
+  plan::CostModel tokens;
+  tokens.pair_seconds = 0;
+  tokens.token_seconds = 1;
+  const std::vector<MicroBatches> by_tokens = MicroBatchPlanner(tokens, 2).divide(kLengths);
+  expect_all_documents(by_tokens, kLengths.size());
+  for (const MicroBatches& replica : by_tokens) {
+    ASSERT_EQ(replica.documents.size(), 1u);
+    EXPECT_EQ(replica.seconds, 0);
+    int64_t sum = 0;
+    for (const int64_t document : replica.documents[0]) sum += kLengths[static_cast<size_t>(document)];
+    EXPECT_NEAR(static_cast<double>(sum), 127'356 / 2.0, 700);
+  }
+  plan::CostModel pairs;
+  pairs.token_seconds = 0;
+  EXPECT_THAT(MicroBatchPlanner(pairs, 2).divide(kLengths)[0].documents,
+              testing::ElementsAre(testing::ElementsAre(7)));  // more pairs than all others have
+}
+
+TEST(Replicas, MoreThanDocumentsHaveNone) {
+  for (const bool limited : {false, true}) {
+    const MicroBatchPlanner planner =
+        limited ? MicroBatchPlanner(scenario_of(2), {"auto", 65'536, 0}, 3) : MicroBatchPlanner({}, 3);
+    const std::vector<MicroBatches> replicas = planner.divide(std::vector<int64_t>{40, 700});
+    EXPECT_THAT(replicas[0].documents, testing::ElementsAre(testing::ElementsAre(1)));
+    EXPECT_THAT(replicas[1].documents, testing::ElementsAre(testing::ElementsAre(0)));
+    EXPECT_THAT(replicas[2].documents, testing::IsEmpty());
+    EXPECT_EQ(replicas[2].seconds, 0);
+  }
+}
+
+// The optimiser's states are divided over the ranks of all replicas.
+TEST(Replicas, LeaveRoomForMoreTokens) {
+  constexpr int64_t kBytes = int64_t{100} << 30;
+  const auto capacity = [](int32_t ranks, int32_t replicas) {
+    return MicroBatchPlanner(scenario_of(ranks), {"auto", 0, kBytes}, replicas).capacity_tokens();
+  };
+  EXPECT_EQ(capacity(4, 2), capacity(8, 1));
+  EXPECT_GT(capacity(4, 2), capacity(4, 1));
+  try {
+    MicroBatchPlanner(scenario_of(4), {"auto", 4000, 0}, 2).divide(kLengths);
+    FAIL();
+  } catch (const Error& error) {
+    expect_has(error.what(), "document 0 has 30000 tokens and a micro-batch holds 4000, 1000 on each of 4 ranks");
+  }
+}
+
+TEST(Replicas, HaveTheirPartOfTheMachine) {
+  const auto replica = [](int32_t ranks_per_node, int32_t replicas) {
+    return scenario_of_run({"mixed", "h100-sxm", "", 16, ranks_per_node, false, replicas}, simulate::Model())
+        .scenario->machine;
+  };
+  EXPECT_EQ(replica(8, 1).topology, replica(8, 1).topology);
+  EXPECT_EQ(replica(8, 2).topology.num_ranks, 8);
+  EXPECT_EQ(replica(8, 2).links.size(), 1u);
+  EXPECT_EQ(replica(8, 8).links.size(), 1u);
+  EXPECT_EQ(replica(4, 2).links.size(), 2u);
+  EXPECT_EQ(replica(4, 2).topology.ranks_per_node(), 4);
+  simulate::validate(replica(4, 2));
 }
 
 TEST(MicroBatches, TheDefaultProfileServesAndIsNamed) {

@@ -127,6 +127,21 @@ std::string refusal(F&& f) {
   return "";
 }
 
+TEST(Machine, OfAReplicaHasItsLinksAndItsShareOfTheCores) {
+  Machine machine = make_machine(test::simple_profile(), 8, 4);
+  EXPECT_EQ(machine_of_replica(machine, 1).links.size(), 2U);
+  EXPECT_EQ(machine_of_replica(machine, 4).links.size(), 1U);
+  EXPECT_EQ(machine_of_replica(machine, 4).topology.num_ranks, 2);
+  machine.num_cores = 4;
+  EXPECT_EQ(machine_of_replica(machine, 2).num_cores, 2);
+  EXPECT_THAT(refusal([&] { machine_of_replica(machine, 8); }),
+              HasSubstr("replicas that share cores have as many each, but 8 replicas share 4"));
+  EXPECT_THAT(refusal([&] { machine_of_replica(make_machine(test::simple_profile(), 12, 4), 2); }),
+              HasSubstr("2 replicas of 6 ranks do not on nodes of 4 ranks"));
+  machine.num_cores = 8;  // none is shared
+  EXPECT_EQ(machine_of_replica(machine, 2).num_cores, 0);
+}
+
 TEST(ProfileErrors, NameRuleValuesAndRemedy) {
   struct Case {
     std::function<void(Profile*)> spoil;

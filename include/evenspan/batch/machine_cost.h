@@ -25,9 +25,10 @@ double state_bytes(const simulate::Model& model, StateLayout layout, int32_t num
 // of the MLP; and of the output layer its input and the logits with their gradient in the accumulation type.
 double token_bytes(const simulate::Model& model);
 
-// The tokens of a rank for which memory is left beside the states. Throws resource where that is none; the text says
-// how much is needed.
-int64_t capacity_tokens(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout);
+// The tokens of a rank for which memory is left beside the states, which are divided over the ranks of `num_replicas`
+// such machines. Throws resource where that is none; the text says how much is needed.
+int64_t capacity_tokens(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout,
+                        int32_t num_replicas = 1);
 
 // Documents at the best rate of the profile's kernels (simulate::cost_model), all-to-alls of queries, keys, values and
 // outputs in both passes over the profile's links, and for a micro-batch the launches of its layers. Throws unsupported

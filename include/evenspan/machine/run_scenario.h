@@ -22,16 +22,17 @@ struct RunMachine {
   int32_t num_ranks = 0;       // >= 1
   int32_t ranks_per_node = 0;  // 0: all ranks on one node, or as the topology says
   bool cuts_batches = false;   // into micro-batches, by the times of the machine
+  int32_t num_replicas = 1;    // of adjacent ranks; divides num_ranks
 };
 
 struct RunScenario {
-  std::optional<simulate::Scenario> scenario;  // none where no profile is named and nothing needs one
+  std::optional<simulate::Scenario> scenario;  // of a replica; none where no profile is named and nothing needs one
   std::string note;                            // note_of_default_profile(), or empty
 };
 
 // Reads the files that the run names. Throws invalid_argument for a topology without a profile, for a machine of other
-// ranks, for a profile that was not measured for the model's attention, and for an invalid model; resource for a file
-// that cannot be read.
+// ranks or one on which replicas are not alike (simulate::machine_of_replica), for a profile that was not measured for
+// the model's attention, and for an invalid model; resource for a file that cannot be read.
 RunScenario scenario_of_run(const RunMachine& run, const simulate::Model& model);
 
 }  // namespace evenspan::machine

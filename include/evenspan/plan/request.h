@@ -75,6 +75,11 @@ struct Topology {
 // One node of `num_ranks`, or nodes of `ranks_per_node` (0: all ranks on one node). Links have no measured speed.
 Topology make_topology(int32_t num_ranks, int32_t ranks_per_node = 0);
 
+// The topology of one of `num_replicas` groups of adjacent ranks, as many in each. Throws invalid_argument unless the
+// groups are alike, each inside a group of every level or made up of whole ones; the text names the numbers that serve.
+// REQUIRES: num_replicas divides the ranks.
+Topology topology_of_replica(const Topology& topology, int32_t num_replicas);
+
 // Work in modelled seconds of one rank: `pair_seconds` for each allowed (query, key) pair of all heads of the whole
 // model, `token_seconds` for each token in everything else, forward and backward.
 // Default: the 7B model of FlexSP (arXiv 2412.01523, published solver constants): alpha1 = 5.128e-6 ms per token^2 of a

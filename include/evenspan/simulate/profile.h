@@ -103,6 +103,11 @@ struct Machine {
 // invalid_argument when there are several nodes and the profile has no link between nodes.
 Machine make_machine(const Profile& profile, int32_t num_ranks, int32_t ranks_per_node);
 
+// The machine of one of `num_replicas` groups of adjacent ranks that compute at the same time, as
+// plan::topology_of_replica() has it. Cores that all ranks share are divided; throws invalid_argument too where they do
+// not divide evenly.
+Machine machine_of_replica(const Machine& machine, int32_t num_replicas);
+
 // Throws invalid_argument for the first broken rule: as many links as levels, speeds positive, the last level holds all
 // ranks, every level's groups make up whole groups of the next one, and at most kMostUniformRanks share cores.
 void validate(const Machine& machine);
