@@ -18,8 +18,12 @@ Batch part_of(const Batch& batch, const std::vector<int64_t>& documents) {
 
 }  // namespace
 
-BatchPlanner::BatchPlanner(const Setup& setup, plan::PlanCache::Make make, size_t capacity, ProgressSink sink)
-    : setup_(setup), sink_(std::move(sink)), plans_(std::move(make), capacity) {}
+BatchPlanner::BatchPlanner(const Setup& setup, int32_t replica, plan::PlanCache::Make make, size_t capacity,
+                           ProgressSink sink)
+    : setup_(setup),
+      replica_(static_cast<size_t>(replica)),
+      sink_(std::move(sink)),
+      plans_(std::move(make), capacity) {}
 
 plan::Request BatchPlanner::request(const Batch& pieces) const {
   plan::Request request = setup_.request;
@@ -27,12 +31,13 @@ plan::Request BatchPlanner::request(const Batch& pieces) const {
   return request;
 }
 
-// In the background: cuts the batch and asks for its plans, which one thread then makes in their order.
-machine::MicroBatches BatchPlanner::begin(const Batch& batch) {
-  machine::MicroBatches cut = setup_.micro_batches.plan(lengths(batch));
-  plans_.reserve(cut.documents.size());
-  for (const std::vector<int64_t>& documents : cut.documents) plans_.prefetch(request(part_of(batch, documents)));
-  return cut;
+// In the background: cuts the batch and asks for the plans, which one thread then makes in their order.
+std::vector<machine::MicroBatches> BatchPlanner::begin(const Batch& batch) {
+  std::vector<machine::MicroBatches> replicas = setup_.micro_batches.divide(lengths(batch));
+  const machine::MicroBatches& own = replicas[replica_];
+  plans_.reserve(own.documents.size());
+  for (const std::vector<int64_t>& documents : own.documents) plans_.prefetch(request(part_of(batch, documents)));
+  return replicas;
 }
 
 void BatchPlanner::prefetch(Batch batch) {
@@ -43,21 +48,18 @@ void BatchPlanner::prefetch(Batch batch) {
 PlannedBatch BatchPlanner::get(const Batch& batch) {
   const auto start = std::chrono::steady_clock::now();
   const Waiting waiting(join_text("planning ", batch.size(), " documents"), seconds_, sink_);
-  machine::MicroBatches cut;
+  PlannedBatch planned;
   if (next_) {
     Next next = *std::exchange(next_, std::nullopt);
     EVENSPAN_CHECK_EQ(next.batch == batch, true);
-    cut = next.micro_batches.get();
+    planned.replicas = next.replicas.get();
   } else {
-    cut = setup_.micro_batches.plan(lengths(batch));
+    planned.replicas = setup_.micro_batches.divide(lengths(batch));
   }
-  PlannedBatch planned;
-  planned.modelled_seconds = cut.seconds;
-  planned.bound_seconds = cut.bound_seconds;
-  for (std::vector<int64_t>& documents : cut.documents) {
+  for (const std::vector<int64_t>& documents : planned.replicas[replica_].documents) {
     Batch pieces = part_of(batch, documents);
     std::shared_ptr<const plan::Plan> plan = plans_.get(request(pieces)).front();
-    planned.micro_batches.push_back({std::move(documents), std::move(pieces), std::move(plan)});
+    planned.micro_batches.push_back({documents, std::move(pieces), std::move(plan)});
   }
   seconds_ = std::max(seconds_ / 2, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return planned;

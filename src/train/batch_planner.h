@@ -1,4 +1,4 @@
-// The micro-batches of batches with their plans, the next batch's made while one runs.
+// The micro-batches of batches with the plans of one replica, the next batch's made while one runs.
 #pragma once
 
 #include <cstdint>
@@ -22,19 +22,19 @@ struct PlannedMicroBatch {
 };
 
 struct PlannedBatch {
-  std::vector<PlannedMicroBatch> micro_batches;    // not empty, as they run
-  double modelled_seconds = 0, bound_seconds = 0;  // as machine::MicroBatches has them
+  std::vector<machine::MicroBatches> replicas;   // [replica]: the batch, divided and cut
+  std::vector<PlannedMicroBatch> micro_batches;  // of the own replica, as they run; empty where it has no document
 };
 
 // Every rank has its own. One thread at a time calls.
 class BatchPlanner {
  public:
-  // `make` makes the plan of a micro-batch, on any thread. At least `capacity` plans are kept, and those of the batch
-  // that comes next. `sink` shows what is waited for. REQUIRES: `setup` outlives this.
-  BatchPlanner(const Setup& setup, plan::PlanCache::Make make, size_t capacity, ProgressSink sink);
+  // Plans are those of `replica`. `make` makes the plan of a micro-batch, on any thread. At least `capacity` plans are
+  // kept, and those of the batch that comes next. `sink` shows what is waited for. REQUIRES: `setup` outlives this.
+  BatchPlanner(const Setup& setup, int32_t replica, plan::PlanCache::Make make, size_t capacity, ProgressSink sink);
 
-  // Begins to cut the batch and to plan its micro-batches, in the background. What that throws comes from get().
-  // REQUIRES: get() has taken the last one.
+  // Begins to divide and cut the batch and to plan the replica's micro-batches, in the background. What that throws
+  // comes from get(). REQUIRES: get() has taken the last one.
   void prefetch(Batch batch);
 
   // Waits for what prefetch() began, or does it here. REQUIRES: `batch` is the one that prefetch() was given last,
@@ -45,15 +45,16 @@ class BatchPlanner {
 
  private:
   plan::Request request(const Batch& pieces) const;
-  machine::MicroBatches begin(const Batch& batch);
+  std::vector<machine::MicroBatches> begin(const Batch& batch);
 
   const Setup& setup_;
+  const size_t replica_;
   const ProgressSink sink_;
   plan::PlanCache plans_;
   double seconds_ = 0;  // that the last batch was waited for
   struct Next {
     Batch batch;
-    std::future<machine::MicroBatches> micro_batches;
+    std::future<std::vector<machine::MicroBatches>> replicas;
   };
   std::optional<Next> next_;  // last: its thread uses all of the above
 };

@@ -1,5 +1,6 @@
 #include "train/console.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <optional>
@@ -17,7 +18,12 @@ namespace {
 // How the step was cut, and what it took beside what the model says; empty mostly.
 std::string micro_batches_text(const StepReport& r) {
   std::string text;
-  if (r.micro_batches > 1) text = join_text("  ", r.micro_batches, " micro-batches");
+  const auto [least, most] = std::minmax_element(r.micro_batches.begin(), r.micro_batches.end());
+  if (*least != *most) {
+    text = join_text("  ", *least, " to ", *most, " micro-batches");
+  } else if (*most > 1) {
+    text = join_text("  ", *most, " micro-batches");
+  }
   if (r.modelled_seconds > 0) {
     char seconds[64];
     std::snprintf(seconds, sizeof seconds, "  %.3g s, modelled %.3g s", r.seconds, r.modelled_seconds);
@@ -34,9 +40,15 @@ std::string tokens_text(const Config& config, const Corpus& corpus) {
 }
 
 // What a micro-batch may hold: "at most 8192 tokens, 4096 on a rank, cut by auto".
-std::string limits_text(const Config& config, int64_t capacity_tokens, int32_t num_ranks) {
+std::string limits_text(const Config& config, int64_t capacity_tokens, int32_t num_ranks) {  // of a replica
   return join_text("at most ", capacity_tokens * num_ranks, " tokens, ", capacity_tokens, " on a rank, cut by ",
                    config.parallel.batch_planner);
+}
+
+// "4", "4, 2 replicas of 2".
+std::string ranks_text(const comm::Mesh& mesh) {
+  if (mesh.num_replicas() == 1) return std::to_string(mesh.num_ranks());
+  return join_text(mesh.num_ranks(), ", ", mesh.num_replicas(), " replicas of ", mesh.sequence_ranks());
 }
 
 }  // namespace
@@ -95,10 +107,10 @@ std::string opening_text(const Config& config, const Setup& setup, const Metrics
   std::string text = join_text(
       "model: ", setup.model.model_type, ", ", line, ", ", h.dtype, "\ndata: ", h.documents, " documents with ",
       h.epoch_tokens, " tokens, ", h.held_out, " held out; dropped ", h.dropped_empty, " empty, ", h.dropped_invalid,
-      " not UTF-8\ntokens: ", tokens_text(config, corpus), "\nranks: ", h.num_ranks, ", ", h.strategy,
+      " not UTF-8\ntokens: ", tokens_text(config, corpus), "\nranks: ", ranks_text(setup.mesh), ", ", h.strategy,
       ", optimiser state ", bytes_text(static_cast<double>(state_bytes)), " each\n");
   if (const std::optional<int64_t> capacity = setup.micro_batches.capacity_tokens()) {
-    text += "micro-batches: " + limits_text(config, *capacity, h.num_ranks) + "\n";
+    text += "micro-batches: " + limits_text(config, *capacity, setup.mesh.sequence_ranks()) + "\n";
   }
   text += "learning rate: " + schedule_text(config.optimizer, config.run.steps) + "\n";
   return text + (setup.note.empty() ? "" : "note: " + setup.note + "\n");

@@ -77,14 +77,18 @@ std::vector<Key> bind_keys(Config& c) {
   path("parallel.topology", &c.parallel.topology,
        "the machine's nodes and links as a JSON file, instead of ranks_per_node; needs a profile, auto or "
        "a limit of micro-batches");
+  number("parallel.replicas", &c.parallel.replicas, 1, 1e6,
+         "groups of adjacent ranks, as many in each, that divide a step's documents and cut their parts into "
+         "micro-batches of their own; gradients are summed over all ranks once a step");
   number("parallel.ranks_per_node", &c.parallel.ranks_per_node, 0, 1e6, "ranks that share a fast link; 0: all of them");
   number("parallel.ranks_per_group", &c.parallel.ranks_per_group, 0, 1e6,
-         "mixed, hierarchical, usp: ranks that split heads; 0: as many as divide the ranks and share a node");
+         "mixed, hierarchical, usp: ranks that split heads; 0: as many as divide the ranks of a replica and share a "
+         "node");
   number("parallel.token_slack", &c.parallel.token_slack, 0, 1e6,
          "tokens of a rank stay below (1 + this) x the mean where possible");
   number("parallel.micro_batch_tokens", &c.parallel.micro_batch_tokens, 0, kMany,
-         "most tokens of a micro-batch, over all ranks; a batch is cut into such, whose gradients are added; 0: no "
-         "such limit");
+         "most tokens of a micro-batch, over all ranks of a replica; a batch is cut into such, whose gradients are "
+         "added; 0: no such limit");
   number("parallel.memory_budget", &c.parallel.memory_budget, 0, kMany,
          "bytes of a rank for the model's states and the activations of a micro-batch, by which a batch is cut too; 0: "
          "no limit");

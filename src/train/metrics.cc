@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -17,21 +18,6 @@ namespace evenspan::train {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// Of each rank its spans in all micro-batches, one after another, by the documents of the whole batch.
-Json placement_json(const std::vector<PlannedMicroBatch>& micro_batches) {
-  Json ranks = Json::array();
-  for (Rank rank(0); rank < micro_batches.front().plan->request.num_ranks(); ++rank.value) {
-    Json spans = Json::array();
-    for (const PlannedMicroBatch& micro_batch : micro_batches) {
-      for (const plan::PlacedSpan& s : micro_batch.plan->placement.spans(rank)) {
-        spans.push_back({micro_batch.documents[static_cast<size_t>(s.document)], s.span.begin, s.span.end});
-      }
-    }
-    ranks.push_back(std::move(spans));
-  }
-  return ranks;
-}
 
 }  // namespace
 
@@ -60,6 +46,7 @@ void MetricsFile::write(const Header& h) {
   if (!out_.is_open()) return;
   const Json json = {{"run",
                       {{"ranks", h.num_ranks},
+                       {"replicas", h.num_replicas},
                        {"strategy", h.strategy},
                        {"dtype", h.dtype},
                        {"parameters", h.num_parameters},
@@ -72,14 +59,15 @@ void MetricsFile::write(const Header& h) {
   write_line(json.dump() + "\n");
 }
 
-void MetricsFile::write(const StepReport& r, const Batch* batch, const std::vector<PlannedMicroBatch>& micro_batches) {
+void MetricsFile::write(const StepReport& r, const Batch& batch) {
   if (!out_.is_open()) return;
   Json json = {{"step", r.step},
                {"loss", r.loss},
                {"tokens", r.tokens},
                {"labels", r.labels},
                {"documents", r.documents},
-               {"micro_batches", r.micro_batches},
+               {"micro_batches", *std::max_element(r.micro_batches.begin(), r.micro_batches.end())},
+               {"replica_micro_batches", r.micro_batches},
                {"learning_rate", r.learning_rate},
                {"gradient_norm", r.gradient_norm},
                {"seconds", r.seconds},
@@ -101,9 +89,9 @@ void MetricsFile::write(const StepReport& r, const Batch* batch, const std::vect
     json["modelled_seconds"] = r.modelled_seconds;
     json["bound_seconds"] = r.bound_seconds;
   }
-  if (batch != nullptr) {
-    json["lengths"] = lengths(*batch);
-    json["placement"] = placement_json(micro_batches);
+  if (!r.placement.empty()) {
+    json["lengths"] = lengths(batch);
+    json["placement"] = r.placement;
   }
   write_line(json.dump() + "\n");
 }

@@ -4,10 +4,9 @@
 #include <cstdint>
 #include <fstream>
 #include <string>
-#include <vector>
 
+#include "evenspan/train/batches.h"
 #include "evenspan/train/trainer.h"
-#include "train/batch_planner.h"
 
 namespace evenspan::train {
 
@@ -24,14 +23,14 @@ class MetricsFile {
 
   // What the run is: at its beginning and again at every resume, perhaps on another number of ranks.
   struct Header {
-    int32_t num_ranks = 0;
+    int32_t num_ranks = 0, num_replicas = 1;
     std::string strategy, dtype;
     int64_t num_parameters = 0, num_layers = 0, documents = 0, epoch_tokens = 0, held_out = 0;
     int64_t dropped_empty = 0, dropped_invalid = 0;
   };
   void write(const Header& header);
-  // Where `batch` is given, its lengths and placement are written too. REQUIRES: `micro_batches` are the batch's.
-  void write(const StepReport& report, const Batch* batch, const std::vector<PlannedMicroBatch>& micro_batches);
+  // Where the report has a placement, it is written too, with the lengths of `batch`, which is the step's.
+  void write(const StepReport& report, const Batch& batch);
   void write_evaluation(int64_t step, double loss, int64_t labels);
   void write(const Summary& summary);
 

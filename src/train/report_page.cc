@@ -175,10 +175,11 @@ std::string comparison_page(const Comparison& c) {
   out += kStyle;
   out += "</style></head><body><main>\n<h1>Training report</h1>\n";
   out += format(
-      "<p>A model of %.2f million parameters, %lld layers, %s; %zu steps on %d ranks with <b>%s</b>, beside the same "
+      "<p>A model of %.2f million parameters, %lld layers, %s; %zu steps on %d ranks%s with <b>%s</b>, beside the same "
       "run on one rank.</p>\n",
       static_cast<double>(run.num_parameters) * 1e-6, static_cast<long long>(run.num_layers),
-      escaped(run.dtype).c_str(), run.steps.size(), run.num_ranks, escaped(run.strategy).c_str());
+      escaped(run.dtype).c_str(), run.steps.size(), run.num_ranks,
+      run.num_replicas > 1 ? format(" in %d replicas", run.num_replicas).c_str() : "", escaped(run.strategy).c_str());
   out += "<div class=\"cards\">\n";
   out += card(c.equal ? "equal" : "not equal", "to the run on one rank", c.equal ? "good" : "bad");
   out += card(format("%.4f \u2192 %.4f", run.steps.front().loss, run.steps.back().loss), "loss, first to last step");

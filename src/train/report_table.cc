@@ -30,6 +30,13 @@ std::string ring_line(const RunRecord& run) {
               bytes_text(sent).c_str(), bytes_text(ring).c_str(), ring > 0 ? 100 * sent / ring : 0.0);
 }
 
+// Empty where there is one.
+std::string replicas_line(const RunRecord& run) {
+  if (run.num_replicas == 1) return "";
+  const int32_t ranks = run.num_ranks / run.num_replicas;
+  return text("replicas: %d of %d rank%s\n", run.num_replicas, ranks, ranks == 1 ? "" : "s");
+}
+
 // Empty where no batch was cut.
 std::string micro_batches_line(const RunRecord& run) {
   const MicroBatchTotals totals = micro_batch_totals(run);
@@ -77,6 +84,7 @@ std::string comparison_table(const Comparison& c) {
     worst_tokens = std::max(worst_tokens, s.tokens_max_over_mean);
   }
   out += text("worst step: work max/mean %.3f, tokens max/mean %.3f\n", worst_work, worst_tokens);
+  out += replicas_line(c.run);
   out += micro_batches_line(c.run);
   out += ring_line(c.run);
   out += text("time: %.1f s on %d ranks, %.1f s on 1 rank (of the same machine)\n", c.run.seconds, c.run.num_ranks,

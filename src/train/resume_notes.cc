@@ -15,8 +15,8 @@ const std::set<std::string> kSchedule = {"optimizer.learning_rate", "optimizer.m
                                          "optimizer.warmup_steps", "optimizer.decay_steps", "run.steps"};
 
 // What is added up in another order.
-const std::set<std::string> kMicroBatches = {"parallel.micro_batch_tokens", "parallel.memory_budget",
-                                             "parallel.batch_planner"};
+const std::set<std::string> kMicroBatches = {"parallel.replicas", "parallel.micro_batch_tokens",
+                                             "parallel.memory_budget", "parallel.batch_planner"};
 
 bool is_mathematics(const Key& key) {
   return !key.is_path &&

@@ -126,6 +126,7 @@ class StepReader {
 
 void read_header(const Fields& in, RunRecord* run) {
   run->num_ranks = static_cast<int32_t>(in.whole_between("ranks", 1, kMostRanks));
+  if (in.has("replicas")) run->num_replicas = static_cast<int32_t>(in.whole_between("replicas", 1, run->num_ranks));
   run->strategy = in.text("strategy");
   run->dtype = in.text("dtype");
   run->num_parameters = in.whole_between("parameters", 1, kMostCount);

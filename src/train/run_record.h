@@ -21,7 +21,7 @@ KeptLines lines_until(const std::string& path, int64_t step);
 
 // How a run's batches were cut.
 struct MicroBatchTotals {
-  double mean = 0;                           // of a step
+  double mean = 0;                           // of a step, on the replica that has most of them
   int64_t most = 1;                          // of a step
   double seconds = 0, modelled_seconds = 0;  // of all steps that a model was made of
 };

@@ -51,12 +51,13 @@ nn::ModelConfig load_model(const Config& config) {
 }
 
 plan::Request request_of(const Config& config, const nn::ModelConfig& model, plan::ElementType element,
-                         int32_t num_ranks) {
+                         const comm::Mesh& mesh) {
   plan::Request request;
   request.shape = plan::AttentionShape{static_cast<int32_t>(model.num_attention_heads),
                                        static_cast<int32_t>(model.num_key_value_heads),
                                        static_cast<int32_t>(model.head_dim), element};
-  request.topology = plan::make_topology(num_ranks, static_cast<int32_t>(config.parallel.ranks_per_node));
+  request.topology = plan::topology_of_replica(
+      plan::make_topology(mesh.num_ranks(), static_cast<int32_t>(config.parallel.ranks_per_node)), mesh.num_replicas());
   request.cost = simulate::cost_model(simulated_model(model, element));
   request.options.strategy = config.parallel.strategy;
   request.options.token_slack = config.parallel.token_slack;
@@ -70,8 +71,9 @@ plan::Request request_of(const Config& config, const nn::ModelConfig& model, pla
 
 // That takes every document there may be.
 machine::MicroBatchPlanner micro_batch_planner(const simulate::Scenario& scenario,
-                                               const machine::MicroBatchLimits& limits, int64_t most_tokens) {
-  machine::MicroBatchPlanner planner(scenario, limits);
+                                               const machine::MicroBatchLimits& limits, int32_t num_replicas,
+                                               int64_t most_tokens) {
+  machine::MicroBatchPlanner planner(scenario, limits, num_replicas);
   planner.check_length(most_tokens, "a document of data.max_document_tokens");
   planner.plan(std::vector<int64_t>{most_tokens});
   return planner;
@@ -113,15 +115,23 @@ Setup prepare(const Config& config, int32_t num_ranks) {
   Setup setup;
   setup.type = compute_type(element);
   setup.model = load_model(config);
-  setup.request = request_of(config, setup.model, element, num_ranks);
+  setup.mesh = comm::Mesh(num_ranks, config.parallel.replicas);
+  setup.request = request_of(config, setup.model, element, setup.mesh);
   simulate::Model model = simulated_model(setup.model, element);
   model.states.transport = config.parallel.transport;
   const machine::MicroBatchLimits limits = micro_batch_limits(config.parallel);
-  machine::RunScenario run =
-      machine::scenario_of_run({config.parallel.strategy, config.parallel.profile, config.parallel.topology, num_ranks,
-                                static_cast<int32_t>(config.parallel.ranks_per_node), limits.any()},
-                               model);
-  if (limits.any()) setup.micro_batches = micro_batch_planner(*run.scenario, limits, config.data.max_document_tokens);
+  machine::RunScenario run = machine::scenario_of_run(
+      {config.parallel.strategy, config.parallel.profile, config.parallel.topology, num_ranks,
+       static_cast<int32_t>(config.parallel.ranks_per_node), limits.any(), setup.mesh.num_replicas()},
+      model);
+  if (limits.any()) {
+    setup.micro_batches =
+        micro_batch_planner(*run.scenario, limits, setup.mesh.num_replicas(), config.data.max_document_tokens);
+  } else {
+    setup.micro_batches = machine::MicroBatchPlanner(
+        run.scenario ? simulate::cost_model(run.scenario->profile, model) : setup.request.cost,
+        setup.mesh.num_replicas());
+  }
   setup.scenario = std::move(run.scenario);
   setup.note = std::move(run.note);
   setup.resume = checkpoint_to_resume(config);

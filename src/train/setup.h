@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "evenspan/comm/mesh.h"
 #include "evenspan/machine/micro_batches.h"
 #include "evenspan/nn/model_config.h"
 #include "evenspan/plan/request.h"
@@ -17,17 +18,18 @@ namespace evenspan::train {
 struct Setup {
   nn::ModelConfig model;
   at::ScalarType type = at::kFloat;            // of the computation
-  plan::Request request;                       // without documents
-  std::optional<simulate::Scenario> scenario;  // by which plans are weighed; none without a profile
+  comm::Mesh mesh;                             // of the run's ranks
+  plan::Request request;                       // of a replica, without documents
+  std::optional<simulate::Scenario> scenario;  // of a replica, by which plans are weighed; none without a profile
   machine::MicroBatchPlanner micro_batches;
   std::string resume;  // the checkpoint to go on from; empty: the run begins
   std::string note;    // what a user should know of the choices made for him; empty mostly
 };
 
-// Throws invalid_argument for the first thing that the run cannot do: a value out of its range, a strategy, transport,
-// profile, topology or planner of micro-batches that does not exist or fit, a model that cannot be read or is not that
-// of the weights, a checkpoint that is none; resource for a file that cannot be read and for documents that no
-// micro-batch holds.
+// Throws invalid_argument for the first thing that the run cannot do: a value out of its range, replicas that do not
+// divide the ranks or do not lie alike on the machine, a strategy, transport, profile, topology or planner of
+// micro-batches that does not exist or fit, a model that cannot be read or is not that of the weights, a checkpoint
+// that is none; resource for a file that cannot be read and for documents that no micro-batch holds.
 Setup prepare(const Config& config, int32_t num_ranks);
 
 // Makes run.folder and the folder of its checkpoints. Throws resource where nothing can be written into one of them.

@@ -48,6 +48,11 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 constexpr size_t kTrainingPlans = 4;
 constexpr size_t kMostEvaluationPlans = 64;
 
+// A communicator of the ranks that share documents: all of them where there is one replica, else a group.
+comm::Communicator replica_of(const comm::Communicator& all, const comm::Mesh& mesh) {
+  return mesh.num_replicas() == 1 ? all : all.split(mesh.sequence_group(all.rank()), "train: replicas");
+}
+
 // One rank's run.
 class Run {
  public:
@@ -70,7 +75,8 @@ class Run {
     Cursor after;
   };
   Upcoming upcoming() const;
-  at::Tensor loss(const Batch& batch, const run::Executable& executable, int64_t labels) const;
+  at::Tensor loss(const PlannedMicroBatch& micro_batch, const run::Executable& executable, int64_t labels) const;
+  void compare(const PlannedBatch& planned) const;
   OwnView accumulate_gradients(const PlannedBatch& planned, int64_t labels);
   StepReport step(int64_t number);
   bool told_to_stop();
@@ -85,6 +91,7 @@ class Run {
   comm::Communicator communicator_;
   Setup setup_;
   const nn::ModelConfig& model_ = setup_.model;
+  comm::Communicator replica_;  // the ranks that share documents with this one
   Batches batches_;
   ShardedAdamW optimizer_;
   nn::Decoder decoder_;
@@ -105,11 +112,13 @@ Run::Run(const Config& config, const comm::Communicator& communicator, const Sto
       stop_(stop),
       communicator_(comm::make_recording_communicator(communicator, recorded_)),
       setup_(prepare(config, communicator_.size())),
+      replica_(replica_of(communicator_, setup_.mesh)),
       batches_(open(), config.data),
       optimizer_(nn::parameter_specs(model_), setup_.type, config.optimizer, communicator_),
       decoder_(model_, optimizer_.parameters()),
-      planner_(setup_, make_plan(), kTrainingPlans, progress()),
-      evaluation_planner_(setup_, make_plan(), kMostEvaluationPlans, progress()) {
+      planner_(setup_, setup_.mesh.replica_of(communicator_.rank()), make_plan(), kTrainingPlans, progress()),
+      evaluation_planner_(setup_, setup_.mesh.replica_of(communicator_.rank()), make_plan(), kMostEvaluationPlans,
+                          progress()) {
   start();
 }
 
@@ -193,10 +202,17 @@ void Run::write_header() {
     metrics_ = MetricsFile((std::filesystem::path(config_.run.folder) / "metrics.jsonl").string(), first_step_ - 1);
     nn::write_file((std::filesystem::path(config_.run.folder) / "config.toml").string(), to_toml(config_));
   }
-  const MetricsFile::Header header{
-      communicator_.size(),     config_.parallel.strategy, config_.model.dtype,   nn::num_elements(optimizer_.specs()),
-      model_.num_hidden_layers, batches_.num_pieces(),     batches_.num_tokens(), batches_.num_held_out(),
-      corpus.dropped().empty,   corpus.dropped().invalid};
+  const MetricsFile::Header header{communicator_.size(),
+                                   setup_.mesh.num_replicas(),
+                                   config_.parallel.strategy,
+                                   config_.model.dtype,
+                                   nn::num_elements(optimizer_.specs()),
+                                   model_.num_hidden_layers,
+                                   batches_.num_pieces(),
+                                   batches_.num_tokens(),
+                                   batches_.num_held_out(),
+                                   corpus.dropped().empty,
+                                   corpus.dropped().invalid};
   metrics_.write(header);
   std::printf("%s", opening_text(config_, setup_, header, corpus, optimizer_.state_bytes()).c_str());
   if (!setup_.resume.empty()) {
@@ -224,29 +240,37 @@ Run::Upcoming Run::upcoming() const {
 }
 
 // This rank's share of the mean over the labels of all ranks.
-at::Tensor Run::loss(const Batch& batch, const run::Executable& executable, int64_t labels) const {
-  const LocalTokens tokens =
-      load_tokens(batches_.corpus(), batch, executable.plan().placement.spans(communicator_.rank()), model_.vocab_size);
+at::Tensor Run::loss(const PlannedMicroBatch& micro_batch, const run::Executable& executable, int64_t labels) const {
+  const LocalTokens tokens = load_tokens(batches_.corpus(), micro_batch.pieces,
+                                         micro_batch.plan->placement.spans(replica_.rank()), model_.vocab_size);
   const at::Tensor hidden = decoder_.forward(tokens.ids, tokens.positions, executable, config_.parallel.transport);
   return nn::tiled_cross_entropy(hidden, decoder_.head_weight(), tokens.labels,
                                  labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0);
 }
 
-// Forward and backward of all micro-batches; every rank goes from one to the next by itself.
+// Ranks of a replica compare their plans when they bind them; that all replicas have other documents shows here.
+void Run::compare(const PlannedBatch& planned) const {
+  if (setup_.mesh.num_replicas() == 1) return;
+  compare_divisions(planned, communicator_);
+  recorded_->sends.clear();
+}
+
+// Forward and backward of all micro-batches of the replica; every rank goes from one to the next by itself.
 OwnView Run::accumulate_gradients(const PlannedBatch& planned, int64_t labels) {
+  compare(planned);
   std::vector<run::Executable> executables;  // ranks compare their plans before the first, and not between two
   for (const PlannedMicroBatch& micro_batch : planned.micro_batches) {
-    executables.emplace_back(micro_batch.plan, communicator_);
+    executables.emplace_back(micro_batch.plan, replica_);
   }
   OwnView own;
   for (size_t i = 0; i < executables.size(); ++i) {
     if (i > 0) optimizer_.accumulate();
     const run::Executable executable = std::exchange(executables[i], run::Executable());  // its arena ends with it
-    const at::Tensor local_loss = loss(planned.micro_batches[i].pieces, executable, labels);
+    const at::Tensor local_loss = loss(planned.micro_batches[i], executable, labels);
     torch::autograd::backward({local_loss}, {});
     own.loss += local_loss.item<double>();
     own.arena_bytes = std::max(own.arena_bytes, buffer_bytes(model_, executable.plan(), executable.program(),
-                                                             config_.parallel.transport, communicator_.rank()));
+                                                             config_.parallel.transport, replica_.rank()));
   }
   return own;
 }
@@ -262,7 +286,7 @@ StepReport Run::step(int64_t number) {
   const auto asked = Clock::now();
   const PlannedBatch planned = planner_.get(batch);
   report.plan_seconds = seconds_since(asked);
-  describe_plans(planned, &report);
+  describe_division(planned, &report);
   if (config_.parallel.profile.empty()) report.modelled_seconds = report.bound_seconds = 0;  // of another machine
   if (number < config_.run.steps) {
     next_ = upcoming();
@@ -276,15 +300,20 @@ StepReport Run::step(int64_t number) {
   report.learning_rate = learning_rate_at(config_.optimizer, number, config_.run.steps);
   report.gradient_norm = optimizer_.step(report.learning_rate);
   own.signal = received();
-  summary_.stopped_by = std::max(summary_.stopped_by, gather_views(own, communicator_, recorded_.get(), &report));
-  if (leads()) {
-    measure_plans(planned, model_, config_.parallel.transport, &report);
-    report.peak_rss_bytes = peak_rss_bytes();
+  if (replica_.rank() == 0) {
+    own.plans = measure_plans(planned, replica_.size(), model_, config_.parallel.transport);
   }
+  summary_.stopped_by =
+      std::max(summary_.stopped_by, gather_views(own, setup_.mesh, communicator_, recorded_.get(), &report));
+  if (config_.run.record_placement) {
+    report.placement = gather_placement(planned, replica_.rank(), communicator_);
+    recorded_->sends.clear();
+  }
+  if (leads()) report.peak_rss_bytes = peak_rss_bytes();
   tokens_seen_ += report.tokens;
   summary_.tokens += report.tokens;
   report.seconds = seconds_since(start);
-  if (leads()) metrics_.write(report, config_.run.record_placement ? &batch : nullptr, planned.micro_batches);
+  if (leads()) metrics_.write(report, batch);
   return report;
 }
 
@@ -310,8 +339,9 @@ std::optional<double> Run::evaluate(int64_t step) {
     shown.at(static_cast<double>(i), static_cast<double>(batches.size()));
     const PlannedBatch planned = evaluation_planner_.get(batches[i]);
     if (i + 1 < batches.size()) evaluation_planner_.prefetch(batches[i + 1]);
+    compare(planned);
     for (const PlannedMicroBatch& micro_batch : planned.micro_batches) {
-      sum.add_(loss(micro_batch.pieces, run::Executable(micro_batch.plan, communicator_), labels));
+      sum.add_(loss(micro_batch, run::Executable(micro_batch.plan, replica_), labels));
     }
     if (told_to_stop() && i + 1 < batches.size()) return std::nullopt;
   }

@@ -29,11 +29,14 @@ def losses(folder: Path) -> list[float]:
     return [step["loss"] for step in steps if "loss" in step]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_processes_train_as_threads_do(training_config: Path, tmp_path: Path, dtype: str) -> None:
-    words = [training_config, "--model.dtype", dtype, "--parallel.threads_per_rank", 1, "--run.folder"]
-    call(PROGRAM, *words, tmp_path / "threads", "--ranks", 2)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+@pytest.mark.parametrize(("dtype", "ranks", "replicas"), [("float32", 2, 1), ("float64", 2, 1), ("float32", 4, 2)])
+def test_processes_train_as_threads_do(
+    training_config: Path, tmp_path: Path, dtype: str, ranks: int, replicas: int
+) -> None:
+    words = [training_config, "--model.dtype", dtype, "--parallel.threads_per_rank", 1]
+    words += ["--parallel.replicas", replicas, "--run.folder"]
+    call(PROGRAM, *words, tmp_path / "threads", "--ranks", ranks)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
     call(*torchrun, "-m", "evenspan", "train", *words, tmp_path / "processes")
     found = losses(tmp_path / "processes")
     assert len(found) == 3

@@ -55,6 +55,7 @@ struct ParallelConfig {
   std::string strategy = plan::kDefaultStrategy;
   std::string profile;
   std::string topology;
+  int64_t replicas = 1;
   int64_t ranks_per_node = 0;
   int64_t ranks_per_group = 0;
   double token_slack = 0.1;

@@ -10,7 +10,8 @@ namespace evenspan::train {
 // A run folder, read back.
 struct RunRecord {
   struct Step {
-    int64_t step = 0, tokens = 0, documents = 0, micro_batches = 1;
+    int64_t step = 0, tokens = 0, documents = 0;
+    int64_t micro_batches = 1;    // the most of a replica
     double modelled_seconds = 0;  // 0 where the run has none
     double loss = 0, seconds = 0, work_max_over_mean = 1, tokens_max_over_mean = 1;
     std::vector<int64_t> rank_tokens;
@@ -21,7 +22,7 @@ struct RunRecord {
     std::vector<std::vector<std::vector<int64_t>>> placement;  // [rank][span] = document, begin, end
   };
   std::string folder, strategy, dtype, checkpoint;
-  int32_t num_ranks = 0;
+  int32_t num_ranks = 0, num_replicas = 1;
   int64_t num_parameters = 0, num_layers = 0;
   double held_out_loss = 0, seconds = 0;  // held_out_loss is not a number if there was none
   std::vector<Step> steps;

@@ -17,22 +17,24 @@ struct StepReport {
   int64_t step = 0;  // from 1
   double loss = 0;   // mean over the labels of all ranks; 0 without labels
   int64_t tokens = 0, labels = 0, documents = 0;
-  int64_t micro_batches = 1;
+  std::vector<int64_t> micro_batches;  // [replica]
   double learning_rate = 0;
   double gradient_norm = 0;  // before clipping
   double seconds = 0;
-  double modelled_seconds = 0;  // of forward and backward, by the planner of micro-batches; 0 without a named profile
-  double bound_seconds = 0;     // that no cut into micro-batches beats in that model; 0 as modelled_seconds
-  double plan_seconds = 0;      // in which the step waited for its plans
-  bool planned_ahead = false;   // the plans were asked for while the step before ran
-  std::string plan_strategy;    // that made the plans, also where the configuration says auto: "mixed", "mixed, local"
+  // Of forward and backward of the slowest replica, by the planner of micro-batches; 0 without a named profile.
+  double modelled_seconds = 0;
+  double bound_seconds = 0;    // that no cut of the replicas' documents beats in that model; 0 as modelled_seconds
+  double plan_seconds = 0;     // in which the step waited for its plans
+  bool planned_ahead = false;  // the plans were asked for while the step before ran
+  std::string plan_strategy;   // that made the plans, also where the configuration says auto: "mixed", "mixed, local"
   double tokens_max_over_mean = 1, work_max_over_mean = 1;  // of the sums over the micro-batches
   std::vector<int64_t> rank_tokens;                         // [rank]
   std::vector<double> rank_work;                            // [rank], modelled seconds
   std::vector<std::vector<int64_t>> attention_bytes;  // [from][to], seen leaving, forward and backward of all layers
   std::vector<std::vector<int64_t>> optimizer_bytes;  // [from][to], gradients and parameters
-  int64_t forward_bytes = 0;                          // modelled, one forward of all layers
-  int64_t ring_bytes = 0;                             // modelled, one forward of all layers by `ring`
+  std::vector<std::vector<std::vector<int64_t>>> placement;  // [rank][span] = document, begin, end; where recorded
+  int64_t forward_bytes = 0;                                 // modelled, one forward of all layers
+  int64_t ring_bytes = 0;                                    // modelled, one forward of all layers by `ring`
   int64_t arena_bytes = 0;     // largest over ranks and micro-batches, saved blocks of all layers included
   int64_t peak_rss_bytes = 0;  // of the process of rank 0, since its start
 };
