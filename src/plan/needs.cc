@@ -64,6 +64,10 @@ void NeedFinder::append_needs(Rank rank, Operand operand, std::span<const Use> u
 
 // Fills in the needs' num_tiles and last_stage from the uses of their operand.
 void NeedFinder::count_tiles(std::span<const Use> uses, std::span<Need> needs) {
+  if (uses.size() == 1) {
+    for (Need& need : needs) need.num_tiles = 1;
+    return;
+  }
   rows_.clear();
   for (const Use& use : uses) rows_.push_back(use.rows);
   for (const Need& need : needs) rows_.push_back(need.move.rows);

@@ -44,11 +44,23 @@ class Formula {
   }
 
   Prediction predict() {
-    prediction_.strategy = request_.options.strategy;
     prediction_.by_formula = true;
+    prediction_.step_seconds = find_step();
+    measure_work();
+    set_bytes(forward_bytes_, &prediction_.forward);
+    set_bytes(backward_bytes_, &prediction_.backward);
+    const double compute = scenario_.model.num_softmax_layers() * (compute_seconds_[0] + compute_seconds_[1]) +
+                           token_seconds(scenario_.profile, scenario_.model) * num_tokens_ / num_ranks_;
+    prediction_.idle_fraction = 1 - compute / prediction_.step_seconds;
+    return std::move(prediction_);
+  }
+
+  // The step alone.
+  double find_step() {
+    prediction_.strategy = request_.options.strategy;
     forward_bytes_.assign(scenario_.machine.links.size(), 0);
     backward_bytes_ = forward_bytes_;
-    measure();
+    count_tokens();
     if (prediction_.strategy == "ulysses") {
       predict_ulysses();
     } else if (gathers()) {
@@ -58,10 +70,7 @@ class Formula {
     } else {
       predict_ring();
     }
-    set_bytes(forward_bytes_, &prediction_.forward);
-    set_bytes(backward_bytes_, &prediction_.backward);
-    predict_step();
-    return std::move(prediction_);
+    return step_seconds();
   }
 
  private:
@@ -78,9 +87,9 @@ class Formula {
     if (stream.num_ranks() > 0) return stream.spans(rank);
     std::vector<plan::PlacedSpan> spans;
     for (int64_t d = 0; d < request_.documents.size(); ++d) {
-      for (const Span& span : homes(request_.documents[DocumentId(d)].length, rank.value)) {
+      for_each_home(request_.documents[DocumentId(d)].length, rank.value, [&](const Span& span) {
         if (!span.empty()) spans.push_back({DocumentId(d), span});
-      }
+      });
     }
     return spans;
   }
@@ -101,52 +110,63 @@ class Formula {
     return sum;
   }
 
-  // Home spans of a document on a rank.
-  std::vector<Span> homes(int64_t length, int64_t rank) const {
+  // Calls f(span) for the home spans of a document on a rank, in ascending order.
+  template <class F>
+  void for_each_home(int64_t length, int64_t rank, F&& f) const {
     const std::string& strategy = prediction_.strategy;
-    if (strategy == "ring") return {equal_part(length, rank, num_ranks_)};
-    if (strategy.starts_with("zigzag") || strategy == "token_ring") {
+    if (strategy == "ring") return f(equal_part(length, rank, num_ranks_));
+    if (strategy != "striped") {
       const int64_t chunks = int64_t{2} * num_ranks_;
       const Span low = equal_part(length, rank, chunks), high = equal_part(length, chunks - 1 - rank, chunks);
-      if (low.end == high.begin) return {Span{low.begin, high.end}};
-      return {low, high};
+      if (low.end == high.begin) return f(Span{low.begin, high.end});
+      f(low);
+      return f(high);
     }
-    std::vector<Span> stripes;
     const int64_t stripe = request_.options.stripe_tokens;
     for (int64_t begin = rank * stripe; begin < length; begin += stripe * num_ranks_) {
-      stripes.push_back(Span{begin, std::min(begin + stripe, length)});
+      f(Span{begin, std::min(begin + stripe, length)});
     }
-    return stripes;
   }
 
-  // Tokens, work and computing seconds of every rank's attention where queries stay at home.
-  void measure() {
+  // Calls f(rank, document, span) for every home span where queries stay at home.
+  template <class F>
+  void for_each_home_span(F&& f) const {
     const auto size = static_cast<size_t>(num_ranks_);
-    tokens_.assign(size, num_tokens_ / num_ranks_);
-    std::vector<double> pairs(size, 0);
-    const std::string& strategy = prediction_.strategy;
-    if (strategy == "ulysses" || strategy == "usp") return;
-    std::fill(tokens_.begin(), tokens_.end(), 0);
     if (gathers()) {
       const plan::Placement stream = gathered_stream();
       for (size_t r = 0; r < size; ++r) {
         for (const auto& [document, span] : gathered_spans(stream, Rank(static_cast<int64_t>(r)))) {
-          tokens_[r] += static_cast<double>(span.size());
-          pairs[r] += static_cast<double>(plan::num_pairs(request_.documents[document], span));
+          f(r, request_.documents[document], span);
         }
       }
-    } else {
-      for (const plan::Document& document : request_.documents.all()) {
-        for (size_t r = 0; r < size; ++r) {
-          for (const Span& span : homes(document.length, static_cast<int64_t>(r))) {
-            tokens_[r] += static_cast<double>(span.size());
-            pairs[r] += static_cast<double>(plan::num_pairs(document, span));
-          }
-        }
+      return;
+    }
+    for (const plan::Document& document : request_.documents.all()) {
+      for (size_t r = 0; r < size; ++r) {
+        for_each_home(document.length, static_cast<int64_t>(r), [&](const Span& span) { f(r, document, span); });
       }
     }
+  }
+
+  bool splits_heads() const { return prediction_.strategy == "ulysses" || prediction_.strategy == "usp"; }
+
+  // Of every rank.
+  void count_tokens() {
+    tokens_.assign(static_cast<size_t>(num_ranks_), splits_heads() ? num_tokens_ / num_ranks_ : 0);
+    if (splits_heads()) return;
+    for_each_home_span([this](size_t rank, const plan::Document&, const Span& span) {
+      tokens_[rank] += static_cast<double>(span.size());
+    });
+  }
+
+  void measure_work() {
+    if (splits_heads()) return;
+    std::vector<double> pairs(static_cast<size_t>(num_ranks_), 0);
+    for_each_home_span([&pairs](size_t rank, const plan::Document& document, const Span& span) {
+      pairs[rank] += static_cast<double>(plan::num_pairs(document, span));
+    });
     double most_work = 0, work = 0;
-    for (size_t r = 0; r < size; ++r) {
+    for (size_t r = 0; r < pairs.size(); ++r) {
       const double seconds = request_.cost.pair_seconds * pairs[r] + request_.cost.token_seconds * tokens_[r];
       most_work = std::max(most_work, seconds);
       work += seconds;
@@ -375,13 +395,6 @@ class Formula {
            token_seconds(scenario_.profile, scenario_.model) * most_tokens;
   }
 
-  void predict_step() {
-    prediction_.step_seconds = step_seconds();
-    const double compute = scenario_.model.num_softmax_layers() * (compute_seconds_[0] + compute_seconds_[1]) +
-                           token_seconds(scenario_.profile, scenario_.model) * num_tokens_ / num_ranks_;
-    prediction_.idle_fraction = 1 - compute / prediction_.step_seconds;
-  }
-
   const plan::Request& request_;
   const Scenario& scenario_;
   const double enough_;
@@ -454,7 +467,7 @@ double bound_by_formula(const plan::Request& request, const Scenario& scenario, 
   double part = kBoundOfFormula;
   if (num_stages > 1) part *= 1 - 0.5 / static_cast<double>(num_stages);  // half of a stage's tiles at the other ranks
   const auto bound_on = [&](const Scenario& machine) {
-    return part * Formula(even, machine, enough / part).predict().step_seconds;
+    return part * Formula(even, machine, enough / part).find_step();
   };
   const std::string& strategy = request.options.strategy;
   if (!strategy.ends_with("all_gather")) return bound_on(scenario);

@@ -124,18 +124,23 @@ Program Emitter::finish() {
   return std::move(program_);
 }
 
+void ExchangeBuilder::add(std::vector<Item>* items, const Block& block, Precision wire, Use use) {
+  Item& item = items->emplace_back(Item{block, wire, use, 0, 0});
+  const Block on_wire = wire_block(item, 0);
+  item.element_bytes = element_bytes(on_wire, emitter_.shape());
+  item.wire_bytes = payload_bytes(on_wire, emitter_.shape());
+}
+
 std::vector<std::vector<ExchangeBuilder::Item>> ExchangeBuilder::messages(std::vector<Item> items) const {
-  const auto wire_bytes = [this](const Item& item) { return payload_bytes(wire_block(item, 0), emitter_.shape()); };
-  const auto wire_element = [this](const Item& item) { return element_bytes(wire_block(item, 0), emitter_.shape()); };
-  const auto order = [&](const Item& item) {
+  const auto order = [](const Item& item) {
     const Block& block = item.block;
-    return std::tuple(-wire_element(item), block.document, block.rows, block.heads, block.tensor);
+    return std::tuple(-item.element_bytes, block.document, block.rows, block.heads, block.tensor);
   };
   std::sort(items.begin(), items.end(), [&](const Item& a, const Item& b) { return order(a) < order(b); });
   std::vector<std::vector<Item>> cut;
   std::vector<Item> shared;
   for (const Item& item : items) {
-    if (wire_bytes(item) >= kDirectBytes) {
+    if (item.wire_bytes >= kDirectBytes) {
       cut.push_back({item});
     } else {
       shared.push_back(item);
@@ -185,11 +190,11 @@ Pending ExchangeBuilder::start() {
       return message;
     }
     int64_t bytes = 0;
-    for (const Item& item : items) bytes += payload_bytes(wire_block(item, 0), emitter_.shape());
+    for (const Item& item : items) bytes += item.wire_bytes;
     int64_t offset = emitter_.arena_bytes(bytes);
     for (const Item& item : items) {
       const Block wire = wire_block(item, offset);
-      offset += payload_bytes(wire, emitter_.shape());
+      offset += item.wire_bytes;
       message.blocks.push_back(wire);
       if (sending) {
         packing.pairs.push_back(BlockPair{wire, item.block});

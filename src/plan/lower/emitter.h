@@ -100,15 +100,15 @@ class ExchangeBuilder {
   explicit ExchangeBuilder(Emitter* emitter) : emitter_(*emitter) {}
 
   // Sends `source` in precision `wire`.
-  void send(Rank peer, const Block& source, Precision wire) { sends_[peer].push_back(Item{source, wire, Use::copy}); }
+  void send(Rank peer, const Block& source, Precision wire) { add(&sends_[peer], source, wire, Use::copy); }
   // Receives into `target`, or adds to it.
   void receive(Rank peer, const Block& target, Precision wire, bool add) {
-    receives_[peer].push_back(Item{target, wire, add ? Use::add : Use::copy});
+    this->add(&receives_[peer], target, wire, add ? Use::add : Use::copy);
   }
   // Receives a partial result, output in precision `wire`, and merges it into another.
   void receive_partial(Rank peer, const Block& output, const Block& lse, Precision wire) {
-    receives_[peer].push_back(Item{output, wire, Use::merge});
-    receives_[peer].push_back(Item{lse, Precision::accumulation, Use::merge});
+    add(&receives_[peer], output, wire, Use::merge);
+    add(&receives_[peer], lse, Precision::accumulation, Use::merge);
   }
 
   // Emits the packing copies and the exchange; none when nothing was added.
@@ -120,7 +120,10 @@ class ExchangeBuilder {
     Block block;
     Precision wire;
     Use use;
+    int64_t element_bytes;  // on the wire
+    int64_t wire_bytes;
   };
+  void add(std::vector<Item>* items, const Block& block, Precision wire, Use use);
   // Wide elements first, so that all are aligned, then by what they hold; cut into messages.
   std::vector<std::vector<Item>> messages(std::vector<Item> items) const;
   static void append_merges(std::vector<BlockPair> blocks, std::vector<PartialPair>* merges);
