@@ -57,6 +57,7 @@ struct Sketch {
   const plan::Request& request;
   const plan::Placement& placement;
   const std::vector<plan::Task>& tasks;
+  const std::vector<plan::Need>* needs = nullptr;  // null: not yet found
   bool keys_relayed = false;    // keys and values may come by way of other ranks: of the node, from other nodes
   bool tiles_parted = false;    // full tiles may yet be parted at such keys
   bool operands_moved = false;  // by the strategy, keys and values
@@ -80,7 +81,18 @@ class StepBound {
                                         [](const plan::Task& task) { return static_cast<size_t>(task.rank); });
     std::vector<std::vector<StageWork>> work;
     work.reserve(static_cast<size_t>(num_ranks));
-    for (int32_t r = 0; r < num_ranks; ++r) work.push_back(stages_of(Rank(r), tasks[static_cast<size_t>(r)]));
+    plan::NeedFinder finder(request_, sketch_.placement);
+    std::vector<plan::Need> needs;  // of one rank after another
+    for (int32_t r = 0; r < num_ranks; ++r) {
+      work.push_back(stages_of(tasks[static_cast<size_t>(r)]));
+      if (sketch_.needs != nullptr) continue;
+      needs.clear();
+      finder.append(Rank(r), tasks[static_cast<size_t>(r)], &needs);
+      for (const plan::Need& need : needs) add(need, &work.back());
+    }
+    if (sketch_.needs != nullptr) {
+      for (const plan::Need& need : *sketch_.needs) add(need, &work[static_cast<size_t>(need.move.to)]);
+    }
     const double seconds_per_token = token_seconds(scenario_.profile, scenario_.model);
     const int32_t num_layers = num_layers_of(request_.documents, scenario_.model);
     double longest = 0;
@@ -109,7 +121,7 @@ class StepBound {
     return false;
   }
 
-  std::vector<StageWork> stages_of(Rank rank, std::span<const plan::Task> tasks) {
+  std::vector<StageWork> stages_of(std::span<const plan::Task> tasks) const {
     std::vector<StageWork> stages(static_cast<size_t>(num_stages_), StageWork(scenario_.machine));
     for (const plan::Task& task : tasks) {
       StageWork& stage = stages[static_cast<size_t>(task.stage)];
@@ -122,9 +134,6 @@ class StepBound {
       stage.forward_seconds += tile_seconds(Pass::forward, task.tile, parted);
       stage.backward_seconds += tile_seconds(Pass::backward, task.tile, parted);
     }
-    needs_.clear();
-    plan::NeedFinder(request_, sketch_.placement).append(rank, tasks, &needs_);
-    for (const plan::Need& need : needs_) add(need, &stages);
     return stages;
   }
 
@@ -196,7 +205,6 @@ class StepBound {
   const AttentionTimes& times_;
   int32_t num_stages_ = 1;
   std::vector<double> copied_;  // [rank] bytes read and written, to pack queries or to unpack outputs
-  std::vector<plan::Need> needs_;
 };
 
 bool moves_queries(const std::vector<plan::Move>& moves) {
@@ -215,7 +223,7 @@ double bound_of_draft(const plan::Request& request, const plan::Draft& draft, co
 }
 
 double bound_of_plan(const plan::Plan& plan, const Scenario& scenario) {
-  Sketch sketch{plan.request, plan.placement, plan.tasks};
+  Sketch sketch{plan.request, plan.placement, plan.tasks, &plan.needs};
   sketch.operands_moved = !plan.direct;
   sketch.queries_moved = !plan.direct && moves_queries(plan.moves);
   sketch.keys_relayed = !plan.relay_stages.empty();
