@@ -46,8 +46,8 @@ std::vector<int64_t> lengths_of(const std::vector<int64_t>& documents, std::span
   return out;
 }
 
-// Of how often the times of two replicas are asked for. The bound is within a few per cent of the planner's times and
-// takes a hundredth of them.
+// Of how often the times of two replicas are asked for. The bound is within a few per cent of the planner's times
+// and takes less than a hundredth of its own.
 constexpr int kTriesByBound = 200;
 constexpr int kTriesByPlan = 8;
 
