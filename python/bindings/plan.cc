@@ -86,6 +86,8 @@ void bind_plan(py::module_& m) {
            py::arg("model"), py::arg("layers"), py::arg("capacity"))
       .def("prefetch", &Planner::prefetch, Unlocked(), py::arg("lengths"), py::arg("mask"))
       .def("plans", &Planner::plans, Unlocked(), py::arg("lengths"), py::arg("mask"))
+      .def("plan_of_groups", &Planner::plan_of_groups, Unlocked(), py::arg("lengths"), py::arg("mask"),
+           py::arg("groups"))
       .def("micro_batches", &Planner::micro_batches, Unlocked(), py::arg("lengths"), py::arg("tokens"),
            py::arg("planner"))
       .def("take_note", &Planner::take_note)

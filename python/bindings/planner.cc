@@ -139,6 +139,23 @@ std::vector<std::shared_ptr<PlanHandle>> Planner::plans(const std::vector<int64_
   return handles;
 }
 
+std::shared_ptr<PlanHandle> Planner::plan_of_groups(const std::vector<int64_t>& lengths, const MaskArgument& mask,
+                                                    const std::vector<std::vector<int64_t>>& groups) const {
+  plan::Request request = request_of(lengths, mask);
+  request.options.strategy = "ulysses";
+  if (scenario_) {
+    request.topology = scenario_->machine.topology;
+    request.cost = simulate::cost_model(scenario_->profile, model_);
+  }
+  std::vector<std::vector<Rank>> of_ranks;
+  const int64_t num_ranks = request.num_ranks();
+  for (const std::vector<int64_t>& group : groups) {
+    std::vector<Rank>& ranks = of_ranks.emplace_back();
+    for (const int64_t rank : group) ranks.emplace_back(static_cast<int32_t>(std::clamp<int64_t>(rank, -1, num_ranks)));
+  }
+  return std::make_shared<PlanHandle>(plan::make_plan_of_groups(std::move(request), of_ranks));
+}
+
 std::vector<std::vector<int64_t>> Planner::micro_batches([[maybe_unused]] const std::vector<int64_t>& lengths,
                                                          [[maybe_unused]] int64_t tokens,
                                                          [[maybe_unused]] const std::string& planner) {

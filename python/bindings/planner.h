@@ -56,6 +56,10 @@ class Planner {
   void prefetch(const std::vector<int64_t>& lengths, const MaskArgument& mask);
   // Of each kind of layers. Those that have the same plan have the same object.
   std::vector<std::shared_ptr<PlanHandle>> plans(const std::vector<int64_t>& lengths, const MaskArgument& mask);
+  // Of documents that each lie on the ranks of its group (plan::make_plan_of_groups()); named `ulysses`. REQUIRES: the
+  // planner has no kinds of layers.
+  std::shared_ptr<PlanHandle> plan_of_groups(const std::vector<int64_t>& lengths, const MaskArgument& mask,
+                                             const std::vector<std::vector<int64_t>>& groups) const;
   // Which documents share a micro-batch of at most so many tokens on all ranks, by the scenario or the default
   // profile's. Throws as machine::MicroBatchPlanner.
   std::vector<std::vector<int64_t>> micro_batches(const std::vector<int64_t>& lengths, int64_t tokens,

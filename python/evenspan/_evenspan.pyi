@@ -99,6 +99,10 @@ class Planner:
 
         `mask` is what a layer without a window sees: "causal" for a language model.
         """
+    def plan_of_groups(
+        self, lengths: Sequence[int], mask: str | Sequence[str], groups: Sequence[Sequence[int]]
+    ) -> Plan:
+        """Return the plan of documents that each lie, in equal parts, on the ranks of its group."""
     def micro_batches(self, lengths: Sequence[int], tokens: int, planner: str) -> list[list[int]]:
         """Return the documents of each micro-batch of a step, ascending; one has at most so many tokens on all ranks.
 

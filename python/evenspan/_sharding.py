@@ -152,6 +152,7 @@ def plan(
     memory_budget: int = 0,
     profile: str | os.PathLike[str] | None = None,
     model: ModelSizes | str | os.PathLike[str] | None = None,
+    groups: Sequence[Sequence[int]] | None = None,
 ) -> _evenspan.Plan:
     """Plan one batch of packed documents: deterministic, so that every rank makes the same plan from the same input.
 
@@ -180,6 +181,9 @@ def plan(
         model: The model that is weighed: layers, hidden size, intermediate size and vocabulary, or the path of its
             config.json, whose windows and linear layers are weighed too. By a profile's times, of Llama 3 8B by
             default; without one by operations, or by FlexSP's times of a 7B model if none is given.
+        groups: Where your own planner puts the documents, instead of a strategy: the ranks of each document, which hold
+            equal parts of it in the order given and split its heads, as Ulysses does, and its rows where they are more
+            than the heads. `Plan.strategy` is "ulysses".
 
     Raises:
         InvalidArgumentError: An argument breaks a rule; an unknown strategy gets the nearest name; the profile was
@@ -201,9 +205,27 @@ def plan(
         profile=profile,
         model=model,
     )
-    made = made_by.plans(whole_numbers("plan", "lengths", lengths), one_mask_or_more("plan", mask))[0]
+    lengths, mask = whole_numbers("plan", "lengths", lengths), one_mask_or_more("plan", mask)
+    if groups is not None:
+        return made_by.plan_of_groups(lengths, mask, _groups_of(groups, strategy, ranks_per_group, memory_budget))
+    made = made_by.plans(lengths, mask)[0]
     warn_of_choice(made_by)
     return made
+
+
+def _groups_of(groups: Any, strategy: str, ranks_per_group: int, memory_budget: int) -> list[list[int]]:
+    """Return the ranks of each document; raise InvalidArgumentError where an option goes with strategies only."""
+    if strategy != _evenspan.DEFAULT_STRATEGY or ranks_per_group or memory_budget:
+        raise InvalidArgumentError(
+            "[plan] groups say where documents lie, so strategy, ranks_per_group and memory_budget have no say; leave "
+            "them out"
+        )
+    if not isinstance(groups, Sequence) or isinstance(groups, str | bytes | bytearray):
+        raise InvalidArgumentError(
+            f"[plan] groups must be the ranks of each document, such as [[0, 1], [2]], they are {described(groups)}; "
+            "give a list of lists"
+        )
+    return [whole_numbers("plan", f"the group of document {d}", group) for d, group in enumerate(groups)]
 
 
 def warn_of_choice(made_by: _evenspan.Planner) -> None:

@@ -61,6 +61,30 @@ def test_attention_equals_every_document_alone(num_ranks: int) -> None:
         assert max(errors) < 1e-12, dict(zip(strategies, errors, strict=True))
 
 
+def errors_of_groups(groups: list[list[int]]) -> float:
+    """The same of documents on ranks that somebody else chose, and what the plan says of them."""
+    plan = evenspan.plan(
+        LENGTHS, dist.get_world_size(), heads=HEADS, kv_heads=KV_HEADS, head_dim=HEAD_DIM, groups=groups, dtype="f64"
+    )
+    holders: list[set[int]] = [set() for _ in LENGTHS]
+    for rank, spans in enumerate(plan.placement):
+        for document, _, _ in spans:
+            holders[document].add(rank)
+    assert holders == [set(group) for group in groups]
+    assert plan.strategy == "ulysses"
+    *qkv, grad = (evenspan.shard(x, plan, dist.group.WORLD) for x in inputs())
+    q, k, v = (x.requires_grad_() for x in qkv)
+    out = evenspan.attention(q, k, v, plan, dist.group.WORLD)
+    local = [out, *torch.autograd.grad(out, (q, k, v), grad)]
+    whole = [evenspan.unshard(x, plan, dist.group.WORLD) for x in local]
+    return max((a - b).abs().max().item() for a, b in zip(whole, reference(), strict=True))
+
+
+@pytest.mark.parametrize("groups", [[[0, 1, 2], [1], [2, 0], [2]], [[2], [2], [1, 0], [0, 1]]])
+def test_documents_lie_on_the_ranks_of_their_groups(groups: list[list[int]]) -> None:
+    assert max(results(run_ranks(3, partial(errors_of_groups, groups)))) < 1e-12
+
+
 WINDOW = 5
 
 

@@ -177,6 +177,15 @@ def test_an_argument_of_the_wrong_kind_is_refused(function: str) -> None:
         ({"token_slack": "0.1"}, "token_slack must be a number, it is '0.1' (str); give one"),
         ({"token_slack": True}, "token_slack must be a number, it is True (bool); give one"),
         ({"token_slack": 10**400}, "token_slack must be a number"),
+        ({"groups": 3}, "groups must be the ranks of each document, such as [[0, 1], [2]], they are 3 (int); give a"),
+        ({"groups": [0]}, "the group of document 0 must be a list of whole numbers, it is 0 (int); give one"),
+        ({"groups": [[]]}, "the group of document 0 has 0 ranks; give one or more different ones in [0, 1)"),
+        ({"groups": [[2**40]]}, "the group of document 0 has 1 ranks; give one or more different ones in [0, 1)"),
+        ({"groups": [[0], [0]]}, "there are groups of ranks for 2 documents, and 1 documents; give one for each"),
+        (
+            {"groups": [[0]], "strategy": "ring"},
+            "so strategy, ranks_per_group and memory_budget have no say; leave them",
+        ),
     ],
 )
 def test_what_a_plan_cannot_be_made_of(change: dict[str, Any], text: str) -> None:
