@@ -18,7 +18,7 @@ double weights(const simulate::Model& model) {
 void check_kind(const simulate::Scenario& scenario) {
   const auto refuse = [](const std::string& what) {
     fail(ErrorKind::unsupported, "[batch] ", what,
-         ", which the cost of micro-batches knows nothing of; give another, or take a batch as one micro-batch");
+         ", which the cost of micro-batches knows nothing of; give another, or leave the limits of micro-batches out");
   };
   const simulate::Model& model = scenario.model;
   const int32_t linear = model.num_layers - model.num_softmax_layers();

@@ -22,18 +22,18 @@ using simulate::Spread;
 
 constexpr size_t kMostGroups = 12;
 
-std::string milliseconds(double seconds) { return fixed(1e3 * std::max(seconds, 0.0), 3); }
-std::string megabytes(int64_t bytes) { return fixed(1e-6 * static_cast<double>(bytes), 1); }
+std::string in_milliseconds(double seconds) { return fixed(1e3 * std::max(seconds, 0.0), 3); }
+std::string in_megabytes(int64_t bytes) { return fixed(1e-6 * static_cast<double>(bytes), 1); }
 // "2.5" or "1.0 to 2.5".
 std::string range(const std::string& from, const std::string& to) { return from == to ? from : from + " to " + to; }
 
-std::string name_of(const std::string& strategy, int32_t ranks_per_group) {
+std::string explained_name(const std::string& strategy, int32_t ranks_per_group) {
   return ranks_per_group > 0 ? join_text(strategy, " with ", ranks_per_group, " ranks a group") : strategy;
 }
 
-std::string choice_text(const simulate::RunnablePlan& planned) {
+std::string explained_choice(const simulate::RunnablePlan& planned) {
   const plan::Options& options = planned.plan->request.options;
-  const std::string name = name_of(options.strategy, options.ranks_per_group);
+  const std::string name = explained_name(options.strategy, options.ranks_per_group);
   if (!planned.choice) return "The strategy is " + name + ".\n";
   const Candidate* second = nullptr;
   int64_t simulated = 0, bounded = 0;
@@ -45,8 +45,8 @@ std::string choice_text(const simulate::RunnablePlan& planned) {
   std::string text =
       join_text("auto takes ", name, ", the shortest step of ", counted(simulated, "candidate"), " simulated");
   if (second != nullptr) {
-    text += join_text("; ", name_of(second->strategy, second->ranks_per_group), " takes ",
-                      milliseconds(second->step_seconds), " ms");
+    text += join_text("; ", explained_name(second->strategy, second->ranks_per_group), " takes ",
+                      in_milliseconds(second->step_seconds), " ms");
   }
   if (bounded > 0) text += join_text("; ", bounded, " cannot be shorter by their bounds");
   if (!planned.note.empty()) text += ".\nNote: " + planned.note;
@@ -93,12 +93,12 @@ std::string group_text(const DocumentGroup& group, const plan::Plan& plan) {
     text += join_text(" of ", counted(group.num_nodes, "node"));
   }
   text += reason_text(group, plan);
-  return text + (group.sent_bytes > 0 ? join_text("; ", megabytes(group.sent_bytes), " MB\n") : "; nothing sent\n");
+  return text + (group.sent_bytes > 0 ? join_text("; ", in_megabytes(group.sent_bytes), " MB\n") : "; nothing sent\n");
 }
 
 std::string traffic_text(const Explanation& e) {
-  std::string text = join_text("One layer's forward sends ", megabytes(e.sent_bytes), " MB, ",
-                               megabytes(e.key_value_bytes), " MB of it keys and values. ");
+  std::string text = join_text("One layer's forward sends ", in_megabytes(e.sent_bytes), " MB, ",
+                               in_megabytes(e.key_value_bytes), " MB of it keys and values. ");
   const std::string limits =
       join_text("work within ", fixed(e.bound.limits.work_max_over_mean, 2), " and tokens within ",
                 fixed(e.bound.limits.tokens_max_over_mean, 2), " of the mean");
@@ -106,7 +106,7 @@ std::string traffic_text(const Explanation& e) {
     return text + "With\n" + limits + " no single document is too much for a rank.\n";
   }
   return text + join_text("Plans with queries at home,\n", limits, ", send at least ",
-                          megabytes(e.bound.key_value_bytes), " MB of keys and values, since\n",
+                          in_megabytes(e.bound.key_value_bytes), " MB of keys and values, since\n",
                           e.bound.binding == plan::Binding::work
                               ? "single documents have more work than a rank"
                               : "the ranks that hold long documents must have their share of tokens",
@@ -132,14 +132,14 @@ std::vector<Part> parts_of(const simulate::StepParts& step) {
 }
 
 std::string step_text(const simulate::Scenario& scenario, const Explanation& e) {
-  std::string text = join_text("The step takes ", milliseconds(e.step.step_seconds), " ms, of which\n");
+  std::string text = join_text("The step takes ", in_milliseconds(e.step.step_seconds), " ms, of which\n");
   std::vector<std::vector<std::string>> rows;
   std::string most_text;
   double most = 0;
   std::vector<Part> parts = parts_of(e.step);
   std::erase_if(parts, [](const Part& part) { return part.key == kMessages && part.seconds == 0; });
   for (const Part& part : parts) {
-    rows.push_back({milliseconds(part.seconds), fixed(100 * std::max(part.seconds, 0.0) / e.step.step_seconds, 1)});
+    rows.push_back({in_milliseconds(part.seconds), fixed(100 * std::max(part.seconds, 0.0) / e.step.step_seconds, 1)});
     if (part.seconds <= most || part.key == "lower_bound_seconds") continue;
     most = part.seconds;
     most_text = part.text;
@@ -154,14 +154,14 @@ std::string step_text(const simulate::Scenario& scenario, const Explanation& e) 
   if (most > 0) text += "What limits it most, above the bound: " + most_text + ".\n";
   const simulate::BusiestRank& busiest = e.busiest;
   text += join_text("\nThe busiest is rank ", busiest.rank.value, " with ", grouped(busiest.num_tokens),
-                    " tokens. It computes ", milliseconds(e.step.step_seconds - e.step.exposed_seconds),
-                    " ms: attention ", milliseconds(busiest.attention_seconds), ",\ntoken-wise layers ",
-                    milliseconds(busiest.token_seconds), ", copies ", milliseconds(busiest.copy_seconds),
-                    busiest.message_seconds > 0 ? ", messages " + milliseconds(busiest.message_seconds) : "", ". ");
+                    " tokens. It computes ", in_milliseconds(e.step.step_seconds - e.step.exposed_seconds),
+                    " ms: attention ", in_milliseconds(busiest.attention_seconds), ",\ntoken-wise layers ",
+                    in_milliseconds(busiest.token_seconds), ", copies ", in_milliseconds(busiest.copy_seconds),
+                    busiest.message_seconds > 0 ? ", messages " + in_milliseconds(busiest.message_seconds) : "", ". ");
   std::string waits;
   for (size_t level = 0; level < busiest.wait_seconds_by_level.size(); ++level) {
     if (busiest.wait_seconds_by_level[level] <= 0) continue;
-    waits += join_text(waits.empty() ? "" : ", ", milliseconds(busiest.wait_seconds_by_level[level]),
+    waits += join_text(waits.empty() ? "" : ", ", in_milliseconds(busiest.wait_seconds_by_level[level]),
                        " ms for exchanges among ", scenario.machine.topology.levels[level].group_size, " ranks");
   }
   return join_text(text, "In a layer that all ranks begin together it waits\n",
@@ -170,9 +170,9 @@ std::string step_text(const simulate::Scenario& scenario, const Explanation& e) 
 
 std::string memory_text(const simulate::RunnablePlan& planned, const Explanation& e) {
   const int64_t budget = planned.plan->request.options.memory_budget_bytes;
-  return join_text("Memory of a layer on a rank, at most: ", megabytes(e.prediction.peak_arena_bytes),
-                   " MB temporary, ", megabytes(e.prediction.peak_saved_bytes), " MB saved for backward",
-                   budget > 0 ? join_text("; the budget is ", megabytes(budget), " MB") : "", ".\n");
+  return join_text("Memory of a layer on a rank, at most: ", in_megabytes(e.prediction.peak_arena_bytes),
+                   " MB temporary, ", in_megabytes(e.prediction.peak_saved_bytes), " MB saved for backward",
+                   budget > 0 ? join_text("; the budget is ", in_megabytes(budget), " MB") : "", ".\n");
 }
 
 }  // namespace
@@ -190,8 +190,8 @@ std::string explanation_text(const simulate::Scenario& scenario, const simulate:
   }
   if (left_out > 0) documents += join_text("  and ", counted(left_out, "document"), " more; --json lists them all\n");
   return join_text(
-      choice_text(planned), "\nWhere the documents went; MB are those of one layer's forward, 10^6 bytes:\n", documents,
-      traffic_text(explanation), "\n", step_text(scenario, explanation), memory_text(planned, explanation));
+      explained_choice(planned), "\nWhere the documents went; MB are those of one layer's forward, 10^6 bytes:\n",
+      documents, traffic_text(explanation), "\n", step_text(scenario, explanation), memory_text(planned, explanation));
 }
 
 std::string explanation_json(const simulate::Scenario& scenario, const simulate::RunnablePlan& planned,

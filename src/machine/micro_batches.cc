@@ -31,7 +31,7 @@ int64_t capacity_within(const simulate::Scenario& scenario, const MicroBatchLimi
   if (limits.micro_batch_tokens > 0) tokens = limits.micro_batch_tokens / ranks;
   if (tokens < 1) {
     fail_invalid("[batch] micro_batch_tokens must be at least a token for each of the ", ranks, " ranks, it is ",
-                 limits.micro_batch_tokens);
+                 limits.micro_batch_tokens, "; raise it");
   }
   if (limits.memory_budget > 0) {
     tokens = std::min(tokens, batch::capacity_tokens(scenario, limits.memory_budget, kStates, num_replicas));

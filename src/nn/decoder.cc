@@ -8,6 +8,8 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "evenspan/core/error.h"
 #include "nn/linear_layer.h"
@@ -22,6 +24,26 @@ at::Tensor rotated(const at::Tensor& x, const at::Tensor& cosine, const at::Tens
   const at::Tensor& b = halves[1];
   return at::cat({a * cosine - b * sine, b * cosine + a * sine}, -1).to(x.scalar_type());
 }
+
+// weight [vocabulary, hidden], ids [tokens] -> [tokens, hidden]. The rows of a token that comes often are many: their
+// gradients are summed in the accumulation type and rounded once, where at::embedding adds 16 bits on the CPU.
+struct Embedding : torch::autograd::Function<Embedding> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& weight,
+                            const at::Tensor& ids) {
+    context->save_for_backward({ids});
+    context->saved_data["vocabulary"] = weight.size(0);
+    return at::embedding(weight, ids);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grad_outputs) {
+    const at::Tensor& grad = grad_outputs[0];
+    const at::Tensor wide = grad.to(accumulation_type(grad.scalar_type()));
+    const at::Tensor sums = at::zeros({context->saved_data["vocabulary"].toInt(), grad.size(1)}, wide.options())
+                                .index_add_(0, context->get_saved_variables()[0], wide);
+    return {sums.to(grad.scalar_type()), at::Tensor()};
+  }
+};
 
 }  // namespace
 
@@ -112,7 +134,7 @@ at::Tensor Decoder::forward(const at::Tensor& ids, const at::Tensor& positions, 
                  " and ", positions.scalar_type(), positions.sizes());
   }
   const Rotation r = rotation(positions);
-  at::Tensor hidden = at::embedding(embedding_, ids);
+  at::Tensor hidden = Embedding::apply(embedding_, ids);
   for (const Layer& layer : layers_) {
     const at::Tensor x = normed(hidden, layer.input_norm);
     hidden =

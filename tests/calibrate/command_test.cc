@@ -9,7 +9,7 @@ namespace {
 
 using testing::HasSubstr;
 
-std::string refusal(const std::vector<std::string>& words) {
+std::string command_refusal(const std::vector<std::string>& words) {
   try {
     parse_command(words);
   } catch (const Error& error) {
@@ -41,16 +41,17 @@ TEST(Command, HelpIsAskedForBesideAnything) {
 }
 
 TEST(CommandErrors, NameRuleValueAndRemedy) {
-  EXPECT_THAT(refusal({}), HasSubstr("--out is missing"));
-  EXPECT_THAT(refusal({"--out", "-", "--head", "4"}),
+  EXPECT_THAT(command_refusal({}), HasSubstr("--out is missing"));
+  EXPECT_THAT(command_refusal({"--out", "-", "--head", "4"}),
               HasSubstr("no option \"--head\"; see --help; did you mean '--heads'?"));
-  EXPECT_THAT(refusal({"--out"}), HasSubstr("--out needs a value, FILE"));
-  EXPECT_THAT(refusal({"--heads", "many"}), HasSubstr("--heads is \"many\"; give a whole number of at least 1"));
-  EXPECT_THAT(refusal({"--ranks", "0"}), HasSubstr("--ranks is \"0\""));
-  EXPECT_THAT(refusal({"--seconds", "-1"}), HasSubstr("--seconds is \"-1\"; give a number of at least 0"));
-  EXPECT_THAT(refusal({"--seconds", "inf"}), HasSubstr("--seconds is \"inf\""));
-  EXPECT_THAT(refusal({"--dtype", "f8"}), HasSubstr("f8"));
-  EXPECT_THAT(refusal({"--device", "abacus"}), HasSubstr("--device is \"abacus\"; give a device as torch"));
+  EXPECT_THAT(command_refusal({"--out"}), HasSubstr("--out needs a value, FILE"));
+  EXPECT_THAT(command_refusal({"--heads", "many"}),
+              HasSubstr("--heads is \"many\"; give a whole number of at least 1"));
+  EXPECT_THAT(command_refusal({"--ranks", "0"}), HasSubstr("--ranks is \"0\""));
+  EXPECT_THAT(command_refusal({"--seconds", "-1"}), HasSubstr("--seconds is \"-1\"; give a number of at least 0"));
+  EXPECT_THAT(command_refusal({"--seconds", "inf"}), HasSubstr("--seconds is \"inf\""));
+  EXPECT_THAT(command_refusal({"--dtype", "f8"}), HasSubstr("f8"));
+  EXPECT_THAT(command_refusal({"--device", "abacus"}), HasSubstr("--device is \"abacus\"; give a device as torch"));
 }
 
 }  // namespace

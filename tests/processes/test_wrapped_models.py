@@ -126,6 +126,26 @@ def wrapped() -> dict[str, list[tuple[float, float]]]:
     return outcome
 
 
+def refusal_of_unequal_steps() -> str:
+    """What replicas hear whose steps have another number of batches."""
+    same_batch, _, _ = groups()
+    model = llama()
+    parallel = DistributedDataParallel(model)
+    context = evenspan.attach(parallel, same_batch)
+    batch = [[[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4]]][dist.get_rank() // 2]
+    try:
+        for part in context.shard([batch] * 3, global_batch_tokens=8):
+            context.loss(parallel(**part)).backward()
+    except evenspan.InvalidArgumentError as error:
+        return str(error)
+    return "nothing"
+
+
+def test_replicas_with_other_numbers_of_batches_are_refused() -> None:
+    for rank, said in enumerate(results(run_ranks(4, refusal_of_unequal_steps))):
+        assert f"in step 1 this one has {1 + rank // 2}, and 2 replicas have 3; give accumulate=" in said
+
+
 def refused() -> dict[str, str]:
     """What the first batch of each says that cannot be right."""
     same_batch, _, _ = groups()

@@ -256,7 +256,7 @@ void check_backward(const Problem& p, bool pending, const LinearKernel& kernel, 
   }
 }
 
-void check(const Problem& p, const LinearKernel& kernel, const std::string& name) {
+void check_kernel(const Problem& p, const LinearKernel& kernel, const std::string& name) {
   for (const bool pending : {false, true}) {
     const std::string own = name + (pending ? " with states" : "");
     check_forward(p, pending, kernel, own);
@@ -284,8 +284,8 @@ TEST_F(LinearKernelTest, IsTheRecurrence) {
     for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
       for (const auto& lengths : kLengths) {
         if (!sweep.takes_next()) continue;
-        check(problem(variant, lengths, type), *kernel,
-              join_text(variant.name, " ", type, " ", lengths.size(), " of ", lengths[0]));
+        check_kernel(problem(variant, lengths, type), *kernel,
+                     join_text(variant.name, " ", type, " ", lengths.size(), " of ", lengths[0]));
       }
     }
   }
@@ -295,7 +295,7 @@ TEST_F(LinearKernelTest, TakesSixteenBits) {
   const auto kernel = make_chunked_kernel();
   for (const Variant& variant : kVariants) {
     for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) {
-      check(problem(variant, {3, 70, 1, 17}, type), *kernel, join_text(variant.name, " ", type));
+      check_kernel(problem(variant, {3, 70, 1, 17}, type), *kernel, join_text(variant.name, " ", type));
     }
   }
 }
@@ -304,7 +304,8 @@ TEST_F(LinearKernelTest, TakesAnyChunk) {
   for (const int64_t chunk_tokens : {1, 5, 100}) {
     const auto kernel = make_chunked_kernel(chunk_tokens);
     for (const Variant& variant : kVariants) {
-      check(problem(variant, {40, 3}, at::kDouble), *kernel, join_text(variant.name, " in chunks of ", chunk_tokens));
+      check_kernel(problem(variant, {40, 3}, at::kDouble), *kernel,
+                   join_text(variant.name, " in chunks of ", chunk_tokens));
     }
   }
 }
@@ -314,8 +315,8 @@ TEST_F(LinearKernelTest, CrossesBlocks) {
   const auto kernel = make_chunked_kernel(2);
   for (const Variant& variant : kVariants) {
     for (const at::ScalarType type : {at::kDouble, at::kBFloat16}) {
-      check(problem(variant, {40, 300, 170, 3, 9}, type), *kernel,
-            join_text(variant.name, " ", type, " in many blocks"));
+      check_kernel(problem(variant, {40, 300, 170, 3, 9}, type), *kernel,
+                   join_text(variant.name, " ", type, " in many blocks"));
     }
   }
 }
@@ -326,7 +327,7 @@ TEST_F(LinearKernelTest, ManyShortSegments) {
   for (int64_t i = 0; i < 100; ++i) lengths.push_back(1 + i * i % 9);
   const auto kernel = make_chunked_kernel();
   for (const Variant& variant : kVariants) {
-    check(problem(variant, lengths, at::kDouble), *kernel, join_text(variant.name, " of many short segments"));
+    check_kernel(problem(variant, lengths, at::kDouble), *kernel, join_text(variant.name, " of many short segments"));
   }
 }
 
@@ -352,7 +353,8 @@ TEST_F(LinearKernelTest, GatesMayBeExtreme) {
     for (const auto& [name, gate] : cases) {
       for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
         if (!sweep.takes_next()) continue;
-        check(problem(variant, lengths, type, gate), *kernel, join_text(variant.name, " ", type, " gates ", name));
+        check_kernel(problem(variant, lengths, type, gate), *kernel,
+                     join_text(variant.name, " ", type, " gates ", name));
       }
     }
   }
@@ -403,7 +405,7 @@ TEST_F(LinearKernelTest, UsesThreads) {
   at::set_num_threads(3);
   const auto kernel = make_chunked_kernel(256);
   for (const Variant& variant : kVariants) {
-    check(problem(variant, {600, 300, 30}, at::kDouble), *kernel, join_text(variant.name, " on threads"));
+    check_kernel(problem(variant, {600, 300, 30}, at::kDouble), *kernel, join_text(variant.name, " on threads"));
   }
 }
 
@@ -419,7 +421,7 @@ TEST_F(LinearKernelTest, TakesViews) {
     p.operands.key = view(p.operands.key);
     p.operands.value = view(p.operands.value);
     p.grad_output = view(p.grad_output);
-    check(p, *kernel, join_text(variant.name, " views"));
+    check_kernel(p, *kernel, join_text(variant.name, " views"));
   }
 }
 

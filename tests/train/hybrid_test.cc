@@ -168,7 +168,7 @@ train::Config hybrid_config(const Scratch& s, const std::string& run) {
   return config;
 }
 
-void run(const train::Config& config, int32_t ranks) {
+void run_hybrid(const train::Config& config, int32_t ranks) {
   comm::run_threads(ranks, [&](const comm::Communicator& communicator) { train::train(config, communicator); });
 }
 
@@ -176,13 +176,13 @@ void run(const train::Config& config, int32_t ranks) {
 TEST(HybridTraining, FourRanksTrainWhatOneTrains) {
   const Scratch s;
   write_texts(s, testing::kSizes);
-  run(hybrid_config(s, "one"), 1);
+  run_hybrid(hybrid_config(s, "one"), 1);
   for (const char* strategy : {"sequence_aware", "zigzag"}) {
     train::Config config = hybrid_config(s, strategy);
     config.parallel.strategy = strategy;
     config.parallel.transport = strategy == std::string("zigzag") ? "two_level" : "all_gather";
     config.parallel.ranks_per_node = 2;
-    run(config, 4);
+    run_hybrid(config, 4);
     const train::Comparison comparison = train::compare_runs(s.path(strategy), s.path("one"), {});
     EXPECT_TRUE(comparison.equal) << train::comparison_table(comparison);
   }
@@ -195,13 +195,13 @@ TEST(HybridTraining, GoesOnFromACheckpoint) {
     train::Config config = hybrid_config(s, "straight");
     config.model.dtype = dtype;
     config.run.steps = config.optimizer.decay_steps = 6;
-    run(config, 2);
+    run_hybrid(config, 2);
     config.run.folder = s.path("broken");
     config.run.steps = 3;
-    run(config, 2);
+    run_hybrid(config, 2);
     config.run.steps = 6;
     config.run.resume = "latest";
-    run(config, 2);
+    run_hybrid(config, 2);
     const auto checkpoint = [&](const char* run) { return train::read_run(s.path(run)).checkpoint; };
     EXPECT_EQ(train::weight_distance(checkpoint("broken"), checkpoint("straight")), 0) << dtype;
   }
@@ -256,7 +256,7 @@ TEST(HybridTraining, AnUnknownTransportIsRefused) {
   write_texts(s, testing::kSizes);
   train::Config config = hybrid_config(s, "run");
   config.parallel.transport = "allgather";
-  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("did you mean 'all_gather'"));
+  EXPECT_THAT(error_of([&] { run_hybrid(config, 1); }), HasSubstr("did you mean 'all_gather'"));
 }
 
 TEST(HybridTraining, ATransportWithoutLinearLayersIsRefused) {
@@ -265,7 +265,7 @@ TEST(HybridTraining, ATransportWithoutLinearLayersIsRefused) {
   train::Config config = hybrid_config(s, "run");
   s.write("config.json", hybrid_json(R"(["full_attention", "full_attention"])"));
   config.parallel.transport = "ring";
-  EXPECT_THAT(error_of([&] { run(config, 1); }), HasSubstr("no effect on a model without linear layers"));
+  EXPECT_THAT(error_of([&] { run_hybrid(config, 1); }), HasSubstr("no effect on a model without linear layers"));
 }
 
 }  // namespace

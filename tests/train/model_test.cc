@@ -188,6 +188,24 @@ TEST(Decoder, RunsWithoutTokens) {
   }
 }
 
+// 4,096 rows of three tokens: sums of 16 bits lose most of what they should have.
+TEST(Decoder, SumsTheGradientOfItsEmbeddingInTheAccumulationType) {
+  const at::Tensor ids = at::arange(4096, at::kLong).remainder(3);
+  const auto gradient = [&](at::ScalarType type) {
+    const Parameters parameters = make_initial_parameters(small(), 3, type);
+    require_gradients(parameters);
+    const Decoder decoder(small(), parameters);
+    const at::Tensor hidden = decoder.forward(
+        ids, ids, attention_only([](const at::Tensor& q, const at::Tensor&, const at::Tensor&) { return q; }));
+    torch::autograd::backward({hidden.to(at::kDouble).narrow(1, 0, 5).sum()}, {});
+    return parameters.at("model.embed_tokens.weight").grad().to(at::kDouble);
+  };
+  const at::Tensor exact = gradient(at::kDouble);
+  EXPECT_EQ(exact.narrow(0, 3, 20).abs().max().item<double>(), 0);
+  // A row's own gradient has a few roundings of 2^-9 for each of two layers, alike in all rows of a token.
+  EXPECT_LE((gradient(at::kBFloat16) - exact).norm().item<double>(), 0.05 * exact.norm().item<double>());
+}
+
 TEST(Decoder, WrongInputIsRefused) {
   const Decoder decoder(small(), make_initial_parameters(small(), 3, at::kFloat));
   const Mixers attention = attention_only([](const at::Tensor& q, const at::Tensor&, const at::Tensor&) { return q; });

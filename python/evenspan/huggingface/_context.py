@@ -25,7 +25,7 @@ from evenspan.huggingface._loss import cross_entropy_sum
 from evenspan.huggingface._models import vocabulary_of
 from evenspan.huggingface._plans import Plans
 from evenspan.huggingface._sharder import Sharder
-from evenspan.huggingface._steps import Ledger, ShardedBatch
+from evenspan.huggingface._steps import Ledger, ShardedBatch, TrainStep
 from evenspan.huggingface._wrappers import Averaging, agree, averaging_of, runnable
 
 
@@ -295,12 +295,26 @@ class Context:
         self._trained = found
         averaging = self._averaged
         if step.divisor is None:
-            step.divisor = averaging.over_replicas(step.weight, self._model.device)
+            step.divisor = self._divisor(step)
         share = total * (averaging.size / step.divisor if step.divisor > 0 else 0)
         if step.num_batches == 1 or self._heard_scale:
             return share
         self._heard_scale = True  # once
         return hear_scale(share, functools.partial(_warn_of_scale, step.num_batches))
+
+    def _divisor(self, step: TrainStep) -> float:
+        """Return the weight of a step's labels in all replicas, which must have as many batches in it."""
+        count = step.num_batches
+        weight, replicas, counts, squares = self._averaged.over_replicas(
+            step.weight, 1, count, count**2, device=self._model.device
+        )
+        if (counts, squares) != (replicas * count, replicas * count**2):  # then no replica has the mean of both
+            raise InvalidArgumentError(
+                f"[loss] all replicas must have as many batches in a step, since {self._averaged.by} averages gradients "
+                f"in every backward; in step {step.number} this one has {count}, and {replicas:.0f} replicas have "
+                f"{counts:.0f}; give accumulate=, or one group of all ranks, which shares every micro-batch"
+            )
+        return weight
 
     def mean_loss(self) -> float:
         """Return the loss of the step whose loss was taken last, the same on all ranks: one number is added up.
@@ -321,7 +335,7 @@ class Context:
         total = self._sum_over_group(list(step.totals.values()))
         weight = step.weight
         if step.divisor is not None:
-            total = self._averaged.over_replicas(total, self._model.device)
+            (total,) = self._averaged.over_replicas(total, device=self._model.device)
             weight = step.divisor
         return total / weight if weight > 0 else 0.0
 

@@ -15,9 +15,10 @@ Cut = Callable[[list[int], int, str], list[list[int]]]
 
 
 def _refuse_unless_positive(name: str, value: Any, unit: str, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 63:
         raise InvalidArgumentError(
-            f"[shard] {name} must be a whole number of {unit}, at least 1, it is {described(value)}; {remedy}"
+            f"[shard] {name} must be a whole number of {unit}, at least 1 and of 64 bits, it is {described(value)}; "
+            f"{remedy}"
         )
 
 

@@ -83,14 +83,14 @@ class Averaging:
         """Whether the gradients must still be summed over the ranks that share a batch."""
         return self.over in (Over.NOBODY, Over.ONE_OF_EACH)
 
-    def over_replicas(self, value: float, device: torch.device) -> float:
-        """Return the sum of a number that all ranks of a group know, over the groups of all replicas."""
+    def over_replicas(self, *values: float, device: torch.device) -> list[float]:
+        """Return the sums of numbers that all ranks of a group know, over the groups of all replicas."""
         if not self.replicas:
-            return value
-        total = torch.tensor([value if self.leads else 0.0], dtype=torch.float64, device=device)
+            return list(values)
+        totals = torch.tensor(values, dtype=torch.float64, device=device) * float(self.leads)
         for group in self.replicas:
-            dist.all_reduce(total, group=group)
-        return float(total)
+            dist.all_reduce(totals, group=group)
+        return totals.tolist()
 
 
 def _ranks_of(group: dist.ProcessGroup | None) -> list[int]:
