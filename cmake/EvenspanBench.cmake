@@ -5,6 +5,7 @@ foreach(layer plan simulate run)
     evenspan_find_edges("the benchmark evenspan_${layer}_bench" found benchmark)
     if(found)
       add_executable(evenspan_${layer}_bench ${sources})
+      set_target_properties(evenspan_${layer}_bench PROPERTIES UNITY_BUILD OFF)  # each file registers its own
       target_link_libraries(evenspan_${layer}_bench PRIVATE evenspan_${layer} edge_benchmark)
       evenspan_finish(evenspan_${layer}_bench)
       evenspan_name_source_folder(${sources})

@@ -310,9 +310,10 @@ class Context:
         )
         if (counts, squares) != (replicas * count, replicas * count**2):  # then no replica has the mean of both
             raise InvalidArgumentError(
-                f"[loss] all replicas must have as many batches in a step, since {self._averaged.by} averages gradients "
-                f"in every backward; in step {step.number} this one has {count}, and {replicas:.0f} replicas have "
-                f"{counts:.0f}; give accumulate=, or one group of all ranks, which shares every micro-batch"
+                f"[loss] all replicas must have as many batches in a step, since {self._averaged.by} averages "
+                f"gradients in every backward; in step {step.number} this one has {count}, and "
+                f"{replicas:.0f} replicas have {counts:.0f}; give accumulate=, or one "
+                "group of all ranks, which shares every micro-batch"
             )
         return weight
 
