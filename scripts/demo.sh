@@ -10,7 +10,7 @@ config=${2:-examples/demo/demo.toml}
 program=build/bin/evenspan-train
 cores=$(nproc)
 
-echo "== 1 of 4: set up and build the trainer; the first time up to $((12 / (cores < 6 ? cores : 6) + 2)) minutes on $cores cores, later seconds"
+echo "== 1 of 4: set up and build the trainer; the first time up to $((8 / (cores < 4 ? cores : 4) + 2)) minutes on $cores cores, later seconds"
 scripts/build.sh product evenspan-train
 library=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')
 
