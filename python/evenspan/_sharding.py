@@ -222,8 +222,8 @@ def _groups_of(groups: Any, strategy: str, ranks_per_group: int, memory_budget: 
         )
     if not isinstance(groups, Sequence) or isinstance(groups, str | bytes | bytearray):
         raise InvalidArgumentError(
-            f"[plan] groups must be the ranks of each document, such as [[0, 1], [2]], they are {described(groups)}; "
-            "give a list of lists"
+            f"[plan] groups must be a list of the ranks of each document, it is {described(groups)}; give one such as "
+            "[[0, 1], [2]]"
         )
     return [whole_numbers("plan", f"the group of document {d}", group) for d, group in enumerate(groups)]
 
