@@ -23,7 +23,7 @@ at::Tensor rows_of(const at::Tensor& x, RowRange rows) {
 at::Tensor leaf(const at::Tensor& x) { return x.defined() ? x.detach().requires_grad_() : x; }
 
 // A segment that has run: leaves, and what came of them.
-struct Segment {
+struct FunctionSegment {
   LinearOperands operands;
   at::Tensor state_before, output, state_after;
 };
@@ -34,9 +34,9 @@ class Runner {
       : operands_(operands), function_(function) {}
 
   // Undefined states are 0.
-  Segment run(RowRange rows, const at::Tensor& state) const {
+  FunctionSegment run(RowRange rows, const at::Tensor& state) const {
     const LinearOperands& all = operands_;
-    Segment s;
+    FunctionSegment s;
     s.operands = {leaf(rows_of(all.query, rows)), leaf(rows_of(all.key, rows)),  leaf(rows_of(all.value, rows)),
                   leaf(rows_of(all.gate, rows)),  leaf(rows_of(all.beta, rows)), all.scale};
     s.state_before = leaf(state.defined() ? state : zero_state());
@@ -118,7 +118,7 @@ class FunctionBackward : public LinearBackward {
   void summarize(const std::vector<RowRange>& segments, const std::vector<at::Tensor>& grad_states) override {
     const AutogradOn on;
     for (size_t s = 0; s < segments.size(); ++s) {
-      const Segment segment = runner_.run(segments[s], {});
+      const FunctionSegment segment = runner_.run(segments[s], {});
       grad_states[s].copy_(
           torch::autograd::grad({segment.output}, {segment.state_before}, {rows_of(grad_output_, segments[s])})[0]);
     }
@@ -140,7 +140,7 @@ class FunctionBackward : public LinearBackward {
 
   void write(RowRange rows, const at::Tensor& state, const at::Tensor& grad_state) {
     const AutogradOn on;
-    const Segment segment = runner_.run(rows, state);
+    const FunctionSegment segment = runner_.run(rows, state);
     std::vector<at::Tensor> outputs{segment.output}, grads{rows_of(grad_output_, rows)};
     if (grad_state.defined()) {
       outputs.push_back(segment.state_after);
