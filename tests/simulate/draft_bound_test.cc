@@ -87,9 +87,10 @@ TEST(DraftBound, IsNoMoreThanTheStepOfThePrograms) {
       }
     }
   }
+  // Of the third of the cases that a sanitizer takes, too.
   EXPECT_GE(num_tight, 100);
-  EXPECT_GE(num_relayed, 10);
-  EXPECT_GE(num_partial, 20);
+  EXPECT_GE(num_relayed, 5);
+  EXPECT_GE(num_partial, 10);
 }
 
 }  // namespace
