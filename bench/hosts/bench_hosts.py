@@ -12,14 +12,12 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from accounting import WAITING, between_hosts, expected_bytes, matrix
-from network import INTERFACE, HostsError, Network, hosts, require_root
+from network import HostsError, Network, hosts, require_root, run_ranks
 from prediction import ROOT, predict
 
 RANKS_PER_HOST = 2
@@ -39,43 +37,12 @@ def draw(tokens: int, longest: int, seed: int) -> list[int]:
     return batch
 
 
-def run_ranks(network: Network, job: dict, folder: Path, limit_seconds: float) -> list[dict]:
-    """Run rank.py on every host, and return what each rank wrote. No process outlives the call."""
-    num_ranks = network.num_hosts * RANKS_PER_HOST
+def measure(network: Network, job: dict, folder: Path, limit_seconds: float) -> list[dict]:
+    """Run rank.py on every host, and return what each rank wrote."""
     (folder / "job.json").write_text(json.dumps(job))
-    ranks = []
-    try:
-        for rank in range(num_ranks):
-            environment = {
-                **os.environ,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(num_ranks),
-                "MASTER_ADDR": network.address(0),
-                "MASTER_PORT": "29400",
-                "GLOO_SOCKET_IFNAME": INTERFACE,
-                "OMP_NUM_THREADS": "1",
-            }
-            program = [sys.executable, str(Path(__file__).with_name("rank.py"))]
-            words = [*network.inside(rank // RANKS_PER_HOST), *program, folder / "job.json", folder / f"{rank}.json"]
-            with (folder / f"{rank}.log").open("w") as log:
-                ranks.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True))
-        deadline = time.monotonic() + limit_seconds
-        while any(rank.poll() is None for rank in ranks):
-            failed = [i for i, rank in enumerate(ranks) if rank.poll() not in (None, 0)]
-            if failed or time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-        bad = [i for i, rank in enumerate(ranks) if rank.poll() != 0]
-        if bad:
-            failed = [i for i in bad if ranks[i].poll() is not None]
-            why = f"rank {failed[0]} ended with {ranks[failed[0]].poll()}" if failed else "they run"
-            log = (folder / f"{(failed or bad)[0]}.log").read_text()
-            raise RuntimeError(f"[bench-hosts] ranks end within {limit_seconds:.0f} s, {why}:\n{log[-2000:]}")
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(num_ranks)]
+    program = [sys.executable, Path(__file__).with_name("rank.py"), folder / "job.json"]
+    run_ranks(network, RANKS_PER_HOST, lambda rank: [*program, folder / f"{rank}.json"], folder, limit_seconds)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(network.num_hosts * RANKS_PER_HOST)]
 
 
 def sent_by_hosts(found: list[dict], strategy: str) -> list[float]:
@@ -155,7 +122,7 @@ def compare(network: Network, job: dict, limit_seconds: float) -> None:
     """Run every strategy on one network, and print its table."""
     with tempfile.TemporaryDirectory() as name, hosts(network):
         folder = Path(name)
-        found = run_ranks(network, job, folder, limit_seconds)
+        found = measure(network, job, folder, limit_seconds)
         machines = [rank["machine"] for rank in found]
         chosen = found[0]["auto"]
         rows = [

@@ -13,8 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 INTERFACE = "eth0"
@@ -128,6 +130,49 @@ def hosts(network: Network) -> Iterator[Network]:
             subprocess.run(command.split(), capture_output=True, timeout=30)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_ranks(
+    network: Network, ranks_per_host: int, words_of: Callable[[int], list], folder: Path, limit_seconds: float
+) -> None:
+    """Run `words_of(rank)` for every rank on its host, with the variables that env:// reads and logs in `folder`.
+
+    No process outlives the call. Raises RuntimeError with the log of a rank that failed or did not end in time.
+    """
+    num_ranks = network.num_hosts * ranks_per_host
+    ranks = []
+    try:
+        for rank in range(num_ranks):
+            environment = {
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": str(num_ranks),
+                "LOCAL_RANK": str(rank % ranks_per_host),
+                "LOCAL_WORLD_SIZE": str(ranks_per_host),
+                "MASTER_ADDR": network.address(0),
+                "MASTER_PORT": "29400",
+                "GLOO_SOCKET_IFNAME": INTERFACE,
+                "OMP_NUM_THREADS": "1",
+            }
+            words = [*network.inside(rank // ranks_per_host), *map(str, words_of(rank))]
+            with (folder / f"{rank}.log").open("w") as log:
+                ranks.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True))
+        deadline = time.monotonic() + limit_seconds
+        while any(rank.poll() is None for rank in ranks):
+            failed = [i for i, rank in enumerate(ranks) if rank.poll() not in (None, 0)]
+            if failed or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        bad = [i for i, rank in enumerate(ranks) if rank.poll() != 0]
+        if bad:
+            failed = [i for i in bad if ranks[i].poll() is not None]
+            why = f"rank {failed[0]} ended with {ranks[failed[0]].poll()}" if failed else "they run"
+            log = (folder / f"{(failed or bad)[0]}.log").read_text()
+            raise RuntimeError(f"[bench-hosts] ranks end within {limit_seconds:.0f} s, {why}:\n{log[-2000:]}")
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
 
 
 if __name__ == "__main__":  # says whether this user may, for scripts/bench_hosts.sh

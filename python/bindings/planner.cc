@@ -143,10 +143,7 @@ std::shared_ptr<PlanHandle> Planner::plan_of_groups(const std::vector<int64_t>& 
                                                     const std::vector<std::vector<int64_t>>& groups) const {
   plan::Request request = request_of(lengths, mask);
   request.options.strategy = "ulysses";
-  if (scenario_) {
-    request.topology = scenario_->machine.topology;
-    request.cost = simulate::cost_model(scenario_->profile, model_);
-  }
+  if (scenario_) simulate::weigh(*scenario_, &request);
   std::vector<std::vector<Rank>> of_ranks;
   const int64_t num_ranks = request.num_ranks();
   for (const std::vector<int64_t>& group : groups) {
@@ -158,21 +155,12 @@ std::shared_ptr<PlanHandle> Planner::plan_of_groups(const std::vector<int64_t>& 
 
 std::vector<std::vector<int64_t>> Planner::micro_batches([[maybe_unused]] const std::vector<int64_t>& lengths,
                                                          [[maybe_unused]] int64_t tokens,
-                                                         [[maybe_unused]] const std::string& planner) {
+                                                         [[maybe_unused]] const std::string& planner) const {
 #ifdef EVENSPAN_WITH_MACHINE
-  std::call_once(once_, [this] {
-    if (scenario_) return;
-    machine::RunScenario run = machine::scenario_of_run({request_.options.strategy, "", "", request_.num_ranks(),
-                                                         request_.topology.ranks_per_node(), /*cuts_batches=*/true},
-                                                        model_);
-    default_scenario_ = std::move(run.scenario);
-    add_note(run.note);
-  });
-  const simulate::Scenario& scenario = scenario_ ? *scenario_ : *default_scenario_;
-  return machine::MicroBatchPlanner(scenario, {planner, tokens, 0}).plan(lengths).documents;
+  const machine::MicroBatchPlanner planned(model_, request_.num_ranks(), scenario_, {planner, tokens, 0});
+  return planned.plan(lengths).documents;
 #else
-  fail(ErrorKind::unsupported,
-       "[batch] this build reads no profiles, by which batches are cut; build evenspan with nlohmann-json");
+  fail(ErrorKind::unsupported, "[batch] this build cuts no batches; build evenspan with nlohmann-json");
 #endif
 }
 

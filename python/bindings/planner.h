@@ -60,10 +60,10 @@ class Planner {
   // planner has no kinds of layers.
   std::shared_ptr<PlanHandle> plan_of_groups(const std::vector<int64_t>& lengths, const MaskArgument& mask,
                                              const std::vector<std::vector<int64_t>>& groups) const;
-  // Which documents share a micro-batch of at most so many tokens on all ranks, by the scenario or the default
-  // profile's. Throws as machine::MicroBatchPlanner.
+  // Which documents share a micro-batch of at most so many tokens on all ranks, by the scenario or by operations.
+  // Throws as machine::MicroBatchPlanner.
   std::vector<std::vector<int64_t>> micro_batches(const std::vector<int64_t>& lengths, int64_t tokens,
-                                                  const std::string& planner);
+                                                  const std::string& planner) const;
   // What a user should know of the last choice and was not told; empty mostly.
   std::string take_note();
   std::map<std::string, int64_t> counts() const;
@@ -79,11 +79,9 @@ class Planner {
   std::string note_;
   const LayersArgument layers_;
   const simulate::Model model_;
-  plan::Request request_;                               // without documents
-  std::optional<simulate::Scenario> scenario_;          // set by the constructor alone
-  std::once_flag once_;                                 // guards the next
-  std::optional<simulate::Scenario> default_scenario_;  // by which batches are cut, once one was; else scenario_
-  plan::PlanCache cache_;                               // last: its thread uses the rest
+  plan::Request request_;                       // without documents
+  std::optional<simulate::Scenario> scenario_;  // set by the constructor alone
+  plan::PlanCache cache_;                       // last: its thread uses the rest
 };
 
 }  // namespace evenspan::python

@@ -23,7 +23,7 @@ def whole_number(operation: str, name: str, value: Any, bits: int = 32) -> int:
     Raises:
         InvalidArgumentError: It is none, or does not fit into `bits`.
     """
-    number = _index(value, bits)
+    number = integer_or_none(value, bits)
     if number is None:
         raise InvalidArgumentError(
             f"[{operation}] {name} must be a whole number of at most {bits} bits, it is {described(value)}; give one"
@@ -46,7 +46,7 @@ def whole_numbers(operation: str, name: str, values: Any) -> list[int]:
         raise InvalidArgumentError(f"{wanted}, it is {described(values)}; give one") from None
     numbers = []
     for i, item in enumerate(items):
-        number = _index(item, 64)
+        number = integer_or_none(item, 64)
         if number is None:
             raise InvalidArgumentError(
                 f"{wanted} of at most 64 bits, item {i} is {described(item)}; give whole numbers"
@@ -136,7 +136,7 @@ def described(value: Any) -> str:
     return f"{text} ({type(value).__name__})"
 
 
-def _index(value: Any, bits: int) -> int | None:
+def integer_or_none(value: Any, bits: int) -> int | None:
     if _is_bool(value):
         return None
     try:

@@ -38,6 +38,10 @@ void validate(const Cost& cost) {
                  " tokens beside the model's states; at least 1 is needed: raise the memory, or use more ranks");
   }
   check_seconds("the time of a pair", cost.square_seconds);
+  for (const Cost::Window& window : cost.windows) {
+    check_seconds("the time of a pair in a window", window.pair_seconds);
+    if (window.keys < 1) fail_invalid("[batch] a window has ", window.keys, " keys; at least 1 is needed");
+  }
   check_seconds("the time of a token", cost.token_seconds);
   if (cost.token_seconds == 0) fail_invalid("[batch] the time of a token is 0; it is above 0");
   check_seconds("the time of a micro-batch", cost.micro_batch_seconds);

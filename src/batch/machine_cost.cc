@@ -14,20 +14,21 @@ double weights(const simulate::Model& model) {
   return model.layer_weights() + embeddings;
 }
 
-// The cost is of documents that attend to themselves in all layers, on ranks that compute on their own.
-void check_kind(const simulate::Scenario& scenario) {
-  const auto refuse = [](const std::string& what) {
-    fail(ErrorKind::unsupported, "[batch] ", what,
-         ", which the cost of micro-batches knows nothing of; give another, or leave the limits of micro-batches out");
-  };
-  const simulate::Model& model = scenario.model;
-  const int32_t linear = model.num_layers - model.num_softmax_layers();
-  const int32_t windows = model.num_softmax_layers() - model.num_unwindowed_layers();
-  if (linear > 0) refuse(join_text("the model has ", linear, " layers of linear attention"));
-  if (windows > 0) refuse(join_text("the model has ", windows, " layers with windows"));
-  if (scenario.machine.shares_cores()) {
-    refuse(join_text("the topology has ", scenario.machine.num_cores, " cores for all ranks"));
-  }
+// A micro-batch reads every weight once more, which takes a processor about as long as the products of so many tokens
+// with it: by operations, one more is taken only where it gains more than that.
+constexpr double kTokensOfMicroBatch = 128;
+
+// Of queries, keys, values and outputs.
+double attention_columns(const plan::AttentionShape& shape) {
+  return (2.0 * shape.num_heads + 2.0 * shape.num_kv_heads) * shape.head_dim;
+}
+
+// What documents take where no rank needs another's rows; `slowdown` times as long.
+void add_work(const plan::CostModel& of, const simulate::Model& model, double slowdown, Cost* cost) {
+  const double pair_seconds = slowdown * of.pair_seconds / std::max(1, model.num_softmax_layers());  // of a layer
+  cost->square_seconds = pair_seconds * model.num_unwindowed_layers() / 2;
+  cost->token_seconds = slowdown * of.token_seconds;
+  for (const auto& [count, keys] : model.windows) cost->windows.push_back({keys, pair_seconds * count});
 }
 
 }  // namespace
@@ -50,8 +51,6 @@ double token_bytes(const simulate::Model& model) {
   const auto element = static_cast<double>(num_bytes(model.shape.element));
   const auto sum = static_cast<double>(num_bytes(plan::accumulation_type(model.shape.element)));
   const auto hidden = static_cast<double>(model.hidden);
-  const double head = model.shape.head_dim;
-  const double attention = 2 * model.shape.num_heads * head + 2 * model.shape.num_kv_heads * head;
   double mlp = 0;  // columns that a token passes, of all layers
   int32_t plain = model.num_layers;
   for (const simulate::MlpLayers& layers : model.mlps) {
@@ -59,15 +58,17 @@ double token_bytes(const simulate::Model& model) {
     plain -= layers.count;
   }
   mlp += plain * 3.0 * static_cast<double>(model.intermediate);
-  const double layers = model.num_layers * ((4 * hidden + attention) * element + model.shape.num_heads * sum);
+  const int32_t softmax = model.num_softmax_layers();
+  double attention = softmax * attention_columns(model.shape);
+  for (const simulate::LinearLayers& of : model.linear) attention += of.count * attention_columns(of.shape);
+  const double layers = (model.num_layers * 4 * hidden + attention) * element + softmax * model.shape.num_heads * sum;
   const double output = hidden * element + 2 * static_cast<double>(model.vocabulary) * sum;
   return layers + mlp * element + output;
 }
 
-int64_t capacity_tokens(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout,
-                        int32_t num_replicas) {
-  const double states = state_bytes(scenario.model, layout, scenario.machine.topology.num_ranks * num_replicas);
-  const double token = token_bytes(scenario.model);
+int64_t capacity_tokens(const simulate::Model& model, int32_t num_ranks, int64_t memory_bytes, StateLayout layout) {
+  const double states = state_bytes(model, layout, num_ranks);
+  const double token = token_bytes(model);
   if (memory_bytes < 1) fail_invalid("[batch] a rank has ", memory_bytes, " bytes of memory; give at least 1");
   const double room = std::floor((static_cast<double>(memory_bytes) - states) / token);
   if (room < 1) {
@@ -79,23 +80,31 @@ int64_t capacity_tokens(const simulate::Scenario& scenario, int64_t memory_bytes
   return static_cast<int64_t>(std::min(room, 1e15));
 }
 
-Cost machine_cost(const simulate::Scenario& scenario, int64_t capacity_tokens) {
-  check_kind(scenario);
+Cost operation_cost(const simulate::Model& model, int32_t num_ranks) {
+  Cost cost;
+  cost.num_ranks = cost.ranks_per_node = num_ranks;
+  add_work(simulate::cost_model(model), model, 1, &cost);
+  cost.micro_batch_seconds = kTokensOfMicroBatch * cost.token_seconds;
+  cost.exchange_seconds = {0};
+  for (int64_t degree = 1; degree < num_ranks; degree *= 2) cost.exchange_seconds.push_back(0);
+  return cost;
+}
+
+Cost machine_cost(const simulate::Scenario& scenario) {
   const simulate::Model& model = scenario.model;
-  const plan::Topology& topology = scenario.machine.topology;
+  const simulate::Machine& machine = scenario.machine;
+  const plan::Topology& topology = machine.topology;
   const plan::CostModel of = simulate::cost_model(scenario.profile, model);
   Cost cost;
   cost.num_ranks = topology.num_ranks;
   cost.ranks_per_node = topology.ranks_per_node();
-  cost.capacity_tokens = capacity_tokens;
-  cost.square_seconds = of.pair_seconds / 2;
-  cost.token_seconds = of.token_seconds;
-  cost.micro_batch_seconds = of.stage_seconds * of.num_layers;
-  const plan::AttentionShape& shape = model.shape;
-  const double bytes = 2.0 * (2.0 * shape.num_heads + 2.0 * shape.num_kv_heads) * shape.head_dim *
-                       static_cast<double>(num_bytes(shape.element)) * model.num_softmax_layers();
-  const simulate::EvenLinks links(scenario.machine);
-  std::vector<double> unused(scenario.machine.links.size(), 0);
+  const double slowdown = machine.shares_cores() ? static_cast<double>(topology.num_ranks) / machine.num_cores : 1;
+  add_work(of, model, slowdown, &cost);
+  cost.micro_batch_seconds = slowdown * of.stage_seconds * of.num_layers;
+  const double bytes = 2.0 * attention_columns(model.shape) * static_cast<double>(num_bytes(model.shape.element)) *
+                       model.num_softmax_layers();
+  const simulate::EvenLinks links(machine);
+  std::vector<double> unused(machine.links.size(), 0);
   cost.exchange_seconds = {0};
   constexpr double kTokens = 1 << 16;  // at once, so that latencies do not count
   for (int64_t degree = 2; cost.exchange_seconds.size() < 32; degree *= 2) {

@@ -41,7 +41,7 @@ Options declared(BatchArguments* arguments) {
 // The tokens for which a rank has memory.
 int64_t capacity_of(const simulate::Scenario& scenario, int64_t memory_bytes, batch::StateLayout layout) {
   try {
-    return batch::capacity_tokens(scenario, memory_bytes, layout);
+    return batch::capacity_tokens(scenario.model, scenario.machine.topology.num_ranks, memory_bytes, layout);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::resource || layout == batch::StateLayout::sharded) throw;
     fail(error.kind(), error.what(), "; --states all divides weights and gradients over the ranks too");
@@ -63,7 +63,8 @@ BatchMachine read_batch_machine(const Options& options, BatchArguments* argument
     simulate::validate(scenario.machine);
     simulate::validate(scenario.model);
     const batch::StateLayout layout = batch::parse_state_layout(arguments->states);
-    out.cost = batch::machine_cost(scenario, capacity_of(scenario, arguments->memory_bytes, layout));
+    out.cost = batch::machine_cost(scenario);
+    out.cost.capacity_tokens = capacity_of(scenario, arguments->memory_bytes, layout);
     out.name = scenario.profile.name;
     out.model = scenario.model;
     out.states = arguments->states;

@@ -29,6 +29,7 @@ Json plan_json(const BatchReport& report, size_t p, const BatchOutcome& outcome)
   if (outcome.simulated) {
     out["placed_seconds"] = outcome.simulated->placed_seconds;
     out["mixed_seconds"] = outcome.simulated->mixed_seconds;
+    out["auto_seconds"] = outcome.simulated->auto_seconds;
   }
   Json& batches = out["micro_batches"] = Json::array();
   for (size_t b = 0; b < outcome.planned.plan.micro_batches.size(); ++b) {
@@ -75,6 +76,9 @@ Json head_json(const BatchReport& report) {
   out["ranks_per_node"] = machine.cost.ranks_per_node;
   out["capacity_tokens"] = machine.cost.capacity_tokens;
   out["square_seconds"] = machine.cost.square_seconds;
+  for (const auto& [keys, pair_seconds] : machine.cost.windows) {
+    out["windows"].push_back({{"keys", keys}, {"pair_seconds", pair_seconds}});
+  }
   out["token_seconds"] = machine.cost.token_seconds;
   out["micro_batch_seconds"] = machine.cost.micro_batch_seconds;
   out["exchange_seconds"] = machine.cost.exchange_seconds;

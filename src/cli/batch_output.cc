@@ -53,6 +53,7 @@ std::vector<std::string> planner_row(const BatchReport& report, size_t p) {
   if (is_simulated(report)) {
     row.push_back(fixed(mean(of([](const BatchOutcome& o) { return o.simulated->placed_seconds; })), 3));
     row.push_back(fixed(mean(of([](const BatchOutcome& o) { return o.simulated->mixed_seconds; })), 3));
+    row.push_back(fixed(mean(of([](const BatchOutcome& o) { return o.simulated->auto_seconds; })), 3));
   }
   if (report.steps.size() > 1) {
     row.push_back(fixed(percentile(ratios, 95), 3));
@@ -165,7 +166,7 @@ std::vector<std::string> batch_heading(const BatchReport& report) {
 std::vector<std::vector<std::string>> batch_rows(const BatchReport& report) {
   const bool several = report.steps.size() > 1;
   std::vector<std::vector<std::string>> rows = {{"planner", "step s", "of bound"}};
-  if (is_simulated(report)) rows[0].insert(rows[0].end(), {"placed s", "mixed s"});
+  if (is_simulated(report)) rows[0].insert(rows[0].end(), {"placed s", "mixed s", "auto s"});
   if (several) rows[0].insert(rows[0].end(), {"p95", "worst", "spread"});
   rows[0].insert(rows[0].end(), {"batches", "memory %", "all-to-all %", "idle %", "proven"});
   if (report.has_times) rows[0].emplace_back("plan ms");
@@ -190,9 +191,9 @@ std::string batch_columns(const BatchReport& report) {
   }
   if (is_simulated(report)) {
     text +=
-        "placed, mixed: the step as it is simulated, every document on the ranks that the planner gave it, and the "
-        "same\n"
-        "micro-batches with their documents placed by the strategy mixed.\n";
+        "placed, mixed, auto: the step as it is simulated, every document on the ranks that the planner gave it, and "
+        "the\n"
+        "same micro-batches with their documents placed by the strategy mixed, and by the fastest strategy of each.\n";
   }
   text +=
       "memory: the most tokens of a rank in a micro-batch, of those that fit. all-to-all, idle: shares of all ranks'\n"

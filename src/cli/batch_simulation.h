@@ -14,6 +14,7 @@ namespace evenspan::cli {
 struct SimulatedStep {
   double placed_seconds = 0;  // every document on the ranks that the planner gave it, which share its heads
   double mixed_seconds = 0;   // the same micro-batches, their documents placed by the strategy mixed
+  double auto_seconds = 0;    // the same, each with the plan that simulate::choose() takes
 };
 
 // Throws as plan::make_plan() and simulate::predict().

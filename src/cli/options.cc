@@ -3,13 +3,13 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <iostream>
 #include <limits>
 #include <string_view>
 
 #include "cli/table.h"
+#include "evenspan/core/bytes.h"
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/core/quoted.h"
@@ -46,38 +46,6 @@ T parse_number(const std::string& name, const std::string& text, const char* wha
   }
   if (error != std::errc() || at != end) fail_invalid("[options] ", name, " is ", quoted(text), "; give ", what);
   return value;
-}
-
-// "; did you mean '80GiB'?" for 80G, 80GB, 80gib and 80 GiB; else nothing.
-std::string bytes_hint(const std::string& text) {
-  const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
-  std::string unit;
-  for (const char c : text.substr(digits)) {
-    if (c != ' ') unit += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  }
-  if (digits == 0 || unit.empty() || std::string_view("KMG").find(unit[0]) == std::string_view::npos) return "";
-  const std::string rest = unit.substr(1);
-  if (rest != "" && rest != "B" && rest != "IB") return "";
-  return "; did you mean '" + text.substr(0, digits) + unit[0] + "iB'?";
-}
-
-int64_t parse_bytes(const std::string& name, const std::string& text) {
-  const std::string what =
-      "a whole number of bytes, KiB, MiB or GiB, such as 1000, 64KiB, 8MiB or 2GiB" + bytes_hint(text);
-  int64_t unit = 1;
-  std::string number = text;
-  for (const auto& [suffix, bytes] : {std::pair<const char*, int64_t>{"KiB", int64_t{1} << 10},
-                                      std::pair<const char*, int64_t>{"MiB", int64_t{1} << 20},
-                                      std::pair<const char*, int64_t>{"GiB", int64_t{1} << 30}}) {
-    if (!text.ends_with(suffix)) continue;
-    unit = bytes;
-    number.resize(text.size() - 3);
-  }
-  const auto count = parse_number<int64_t>(name, number, what.c_str());
-  if (count > std::numeric_limits<int64_t>::max() / unit) {
-    fail_invalid("[options] ", name, " is ", quoted(text), ", beyond ", std::numeric_limits<int64_t>::max(), " bytes");
-  }
-  return count * unit;
 }
 
 }  // namespace
@@ -126,7 +94,7 @@ void Options::number(const std::string& name, const std::string& help, double* v
 
 void Options::bytes(const std::string& name, const std::string& help, int64_t* variable, Default said) {
   add(name, "BYTES", help, said == Default::shown ? join_text(*variable) : "",
-      [=](const std::string& text) { *variable = parse_bytes(name, text); });
+      [=](const std::string& text) { *variable = parse_bytes("[options] " + name, text); });
 }
 
 void Options::flag(const std::string& name, const std::string& help, bool* variable) {

@@ -25,8 +25,8 @@ const batch::Planner& find_repeatable_planner(const std::string& name) {
        "such as auto, or compare plans with evenspan batch");
 }
 
-int64_t capacity_within(const simulate::Scenario& scenario, const MicroBatchLimits& limits, int32_t num_replicas) {
-  const int32_t ranks = scenario.machine.topology.num_ranks;
+int64_t capacity_within(const simulate::Model& model, int32_t ranks, const MicroBatchLimits& limits,
+                        int32_t num_replicas) {
   int64_t tokens = std::numeric_limits<int64_t>::max();
   if (limits.micro_batch_tokens > 0) tokens = limits.micro_batch_tokens / ranks;
   if (tokens < 1) {
@@ -34,7 +34,7 @@ int64_t capacity_within(const simulate::Scenario& scenario, const MicroBatchLimi
                  limits.micro_batch_tokens, "; raise it");
   }
   if (limits.memory_budget > 0) {
-    tokens = std::min(tokens, batch::capacity_tokens(scenario, limits.memory_budget, kStates, num_replicas));
+    tokens = std::min(tokens, batch::capacity_tokens(model, ranks * num_replicas, limits.memory_budget, kStates));
   }
   return tokens;
 }
@@ -53,13 +53,16 @@ constexpr int kTriesByPlan = 8;
 
 }  // namespace
 
-MicroBatchPlanner::MicroBatchPlanner(const simulate::Scenario& scenario, MicroBatchLimits limits, int32_t num_replicas)
+MicroBatchPlanner::MicroBatchPlanner(const simulate::Model& model, int32_t num_ranks,
+                                     const std::optional<simulate::Scenario>& scenario, MicroBatchLimits limits,
+                                     int32_t num_replicas)
     : num_replicas_(num_replicas),
       limits_(std::move(limits)),
       planner_(&find_repeatable_planner(limits_.planner)),
-      cost_(batch::machine_cost(scenario, capacity_within(scenario, limits_, num_replicas))),
-      state_bytes_(batch::state_bytes(scenario.model, kStates, cost_->num_ranks * num_replicas)),
-      token_bytes_(batch::token_bytes(scenario.model)) {
+      cost_(scenario ? batch::machine_cost(*scenario) : batch::operation_cost(model, num_ranks)),
+      state_bytes_(batch::state_bytes(model, kStates, num_ranks * num_replicas)),
+      token_bytes_(batch::token_bytes(model)) {
+  cost_->capacity_tokens = capacity_within(model, num_ranks, limits_, num_replicas);
   plan(std::vector<int64_t>{1});  // shows whether the planner takes the ranks
 }
 

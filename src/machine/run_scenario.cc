@@ -12,10 +12,8 @@ std::string note_of_default_profile(std::string_view what) {
 }
 
 RunScenario scenario_of_run(const RunMachine& run, const simulate::Model& model) {
-  std::string needs;  // a machine
-  if (run.strategy == simulate::kAuto) needs = "auto chooses";
-  if (run.cuts_batches) needs += needs.empty() ? "batches are cut" : ", and batches are cut,";
-  const bool by_default = run.profile.empty() && !needs.empty();
+  const bool by_default = run.profile.empty() && run.strategy == simulate::kAuto;
+  const auto note = [] { return note_of_default_profile("auto chooses"); };
   if (run.profile.empty() && !by_default) {
     if (run.topology.empty()) return {};
     fail_invalid("[plan] the topology ", run.topology, " has no effect with ", run.strategy,
@@ -25,10 +23,10 @@ RunScenario scenario_of_run(const RunMachine& run, const simulate::Model& model)
   try {
     const simulate::Machine machine = machine_of_run(run.topology, profile, run.num_ranks, run.ranks_per_node);
     return {simulate::scenario_of_run(profile, model, simulate::machine_of_replica(machine, run.num_replicas)),
-            by_default ? note_of_default_profile(needs) : ""};
+            by_default ? note() : ""};
   } catch (const Error& error) {
     if (!by_default) throw;
-    fail(error.kind(), error.what(), " (", note_of_default_profile(needs), ")");
+    fail(error.kind(), error.what(), " (", note(), ")");
   }
 }
 

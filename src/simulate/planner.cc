@@ -114,16 +114,18 @@ Choice choose_within_budget(const plan::Request& request, const Scenario& scenar
   return choice;
 }
 
+void weigh(const Scenario& scenario, plan::Request* request) {
+  request->topology = scenario.machine.topology;
+  request->cost = cost_model(scenario.profile, scenario.model);
+  plan_for_layers(scenario.model, request);
+}
+
 RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario, const WorkPart& work) {
   const bool chooses = request.options.strategy == kAuto;
   if (chooses && scenario == nullptr) {
     fail_invalid("[plan] the strategy auto simulates the machine, and no profile is given; name a profile");
   }
-  if (scenario != nullptr) {
-    request.topology = scenario->machine.topology;
-    request.cost = cost_model(scenario->profile, scenario->model);
-    plan_for_layers(scenario->model, &request);
-  }
+  if (scenario != nullptr) weigh(*scenario, &request);
   if (!chooses) return {plan::make_plan(std::move(request)), std::nullopt, ""};
   plan::validate(request);
   RunnablePlan out;

@@ -255,13 +255,16 @@ Machine make_machine(const Profile& profile, int32_t num_ranks, int32_t ranks_pe
   Machine machine;
   machine.topology = plan::make_topology(num_ranks, ranks_per_node == 0 ? profile.ranks_per_node : ranks_per_node);
   std::vector<plan::Level>& levels = machine.topology.levels;
-  if (levels.size() > profile.links.size()) {
-    fail_invalid("[simulate] ", num_ranks, " ranks in nodes of ", levels.front().group_size, " need ", levels.size(),
-                 " levels of links, the profile ", profile.name, " has ", profile.links.size(),
-                 "; use fewer ranks, or a profile or topology with the missing level");
+  // A profile of nodes of one rank has no link within a node: its first one joins nodes.
+  const bool has_single_ranks = profile.ranks_per_node == 1 && levels.size() > 1 && levels.front().group_size == 1;
+  const size_t unlinked = has_single_ranks ? 1 : 0;
+  if (levels.size() - unlinked > profile.links.size()) {
+    fail_invalid("[simulate] ", num_ranks, " ranks in nodes of ", levels.front().group_size, " need ",
+                 levels.size() - unlinked, " levels of links, the profile ", profile.name, " has ",
+                 profile.links.size(), "; use fewer ranks, or a profile or topology with the missing level");
   }
   for (size_t level = 0; level < levels.size(); ++level) {
-    const Link& link = profile.links[level];
+    const Link& link = profile.links[level - std::min(level, unlinked)];
     levels[level].latency_seconds = link.latency_seconds;
     levels[level].bytes_per_second = link.bytes_per_second;
     machine.links.push_back(link);

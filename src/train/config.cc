@@ -14,6 +14,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "evenspan/core/bytes.h"
 #include "evenspan/core/error.h"
 #include "evenspan/core/nearest.h"
 #include "evenspan/machine/machine_files.h"
@@ -117,12 +118,22 @@ void resolve_path(const Key& key, const fs::path& folder) {
   path = (folder / path).lexically_normal().string();
 }
 
+int64_t bytes_of(const Key& key, const std::string& text, const std::string& source) {
+  return parse_bytes("[config] " + source + ": " + key.name, text);
+}
+
 void set_from_toml(const Key& key, const toml::node& node, const std::string& source) {
   std::ostringstream written;
   written << toml::node_view<const toml::node>(node);
   const auto wrong = [&]() { wrong_type(key, source, written.str()); };
   std::visit(Overloaded{[&](bool* x) { node.is_boolean() ? void(*x = node.as_boolean()->get()) : wrong(); },
-                        [&](int64_t* x) { node.is_integer() ? void(*x = node.as_integer()->get()) : wrong(); },
+                        [&](int64_t* x) {
+                          if (key.is_bytes && node.is_string()) {
+                            *x = bytes_of(key, node.as_string()->get(), source);
+                          } else {
+                            node.is_integer() ? void(*x = node.as_integer()->get()) : wrong();
+                          }
+                        },
                         [&](double* x) { node.is_number() ? void(*x = *node.value<double>()) : wrong(); },
                         [&](std::string* x) { node.is_string() ? void(*x = node.as_string()->get()) : wrong(); },
                         [&](std::vector<std::string>* x) {
@@ -150,7 +161,13 @@ void set_from_text(const Key& key, const std::string& text, const std::string& s
                           require(text == "true" || text == "false");
                           *x = text == "true";
                         },
-                        [&](int64_t* x) { require(parse_number(text, x)); },
+                        [&](int64_t* x) {
+                          if (key.is_bytes) {
+                            *x = bytes_of(key, text, source);
+                          } else {
+                            require(parse_number(text, x));
+                          }
+                        },
                         [&](double* x) { require(parse_number(text, x)); }, [&](std::string* x) { *x = text; },
                         [&](std::vector<std::string>* x) {  // "a,b"; empty: none
                           x->clear();
@@ -196,10 +213,11 @@ void read_toml(const std::string& text, const std::string& source, const fs::pat
 }  // namespace
 
 std::string type_name(const Key& key) {
-  return std::visit(Overloaded{[](bool*) { return "true|false"; }, [](int64_t*) { return "integer"; },
-                               [](double*) { return "number"; }, [](std::string*) { return "text"; },
-                               [](std::vector<std::string>*) { return "list"; }},
-                    key.value);
+  return std::visit(
+      Overloaded{[](bool*) { return "true|false"; }, [&](int64_t*) { return key.is_bytes ? "bytes" : "integer"; },
+                 [](double*) { return "number"; }, [](std::string*) { return "text"; },
+                 [](std::vector<std::string>*) { return "list"; }},
+      key.value);
 }
 
 std::string value_text(const Key& key) {

@@ -7,7 +7,7 @@
 
 namespace evenspan::train {
 
-// "integer", "number", "text", "true|false" or "list".
+// "integer", "bytes", "number", "text", "true|false" or "list".
 std::string type_name(const Key& key);
 // The bound value in TOML's syntax.
 std::string value_text(const Key& key);

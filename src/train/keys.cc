@@ -72,11 +72,9 @@ std::vector<Key> bind_keys(Config& c) {
       "how a batch is planned: a name of `evenspan plan --help`; auto: the plan whose step is simulated shortest");
   path("parallel.profile", &c.parallel.profile,
        "the machine's profile, a shipped name or a JSON file, by which work is weighed, auto chooses and batches are "
-       "cut; "
-       "empty: work is counted in operations, and what needs a machine takes h100-sxm and says so");
+       "cut; empty: work is counted in operations, and auto takes h100-sxm and says so");
   path("parallel.topology", &c.parallel.topology,
-       "the machine's nodes and links as a JSON file, instead of ranks_per_node; needs a profile, auto or "
-       "a limit of micro-batches");
+       "the machine's nodes and links as a JSON file, instead of ranks_per_node; needs a profile or auto");
   number("parallel.replicas", &c.parallel.replicas, 1, 1e6,
          "groups of adjacent ranks, as many in each, that divide a step's documents and cut their parts into "
          "micro-batches of their own; gradients are summed over all ranks once a step");
@@ -90,8 +88,10 @@ std::vector<Key> bind_keys(Config& c) {
          "most tokens of a micro-batch, over all ranks of a replica; a batch is cut into such, whose gradients are "
          "added; 0: no such limit");
   number("parallel.memory_budget", &c.parallel.memory_budget, 0, kMany,
-         "bytes of a rank for the model's states and the activations of a micro-batch, by which a batch is cut too; 0: "
-         "no limit");
+         "bytes of a rank for the model's states and the activations of a micro-batch, such as \"80GiB\", by which a "
+         "batch "
+         "is cut too; 0: no limit");
+  keys.back().is_bytes = true;
   add("parallel.batch_planner", &c.parallel.batch_planner,
       "who cuts batches into micro-batches: a planner of `evenspan batch --help` that needs no solver");
   add("parallel.transport", &c.parallel.transport,

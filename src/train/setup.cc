@@ -70,10 +70,7 @@ plan::Request request_of(const Config& config, const nn::ModelConfig& model, pla
 }
 
 // That takes every document there may be.
-machine::MicroBatchPlanner micro_batch_planner(const simulate::Scenario& scenario,
-                                               const machine::MicroBatchLimits& limits, int32_t num_replicas,
-                                               int64_t most_tokens) {
-  machine::MicroBatchPlanner planner(scenario, limits, num_replicas);
+machine::MicroBatchPlanner checked(machine::MicroBatchPlanner planner, int64_t most_tokens) {
   planner.check_length(most_tokens, "a document of data.max_document_tokens");
   planner.plan(std::vector<int64_t>{most_tokens});
   return planner;
@@ -120,13 +117,14 @@ Setup prepare(const Config& config, int32_t num_ranks) {
   simulate::Model model = simulated_model(setup.model, element);
   model.states.transport = config.parallel.transport;
   const machine::MicroBatchLimits limits = micro_batch_limits(config.parallel);
-  machine::RunScenario run = machine::scenario_of_run(
-      {config.parallel.strategy, config.parallel.profile, config.parallel.topology, num_ranks,
-       static_cast<int32_t>(config.parallel.ranks_per_node), limits.any(), setup.mesh.num_replicas()},
-      model);
+  machine::RunScenario run =
+      machine::scenario_of_run({config.parallel.strategy, config.parallel.profile, config.parallel.topology, num_ranks,
+                                static_cast<int32_t>(config.parallel.ranks_per_node), setup.mesh.num_replicas()},
+                               model);
   if (limits.any()) {
-    setup.micro_batches =
-        micro_batch_planner(*run.scenario, limits, setup.mesh.num_replicas(), config.data.max_document_tokens);
+    setup.micro_batches = checked(
+        machine::MicroBatchPlanner(model, setup.mesh.sequence_ranks(), run.scenario, limits, setup.mesh.num_replicas()),
+        config.data.max_document_tokens);
   } else {
     setup.micro_batches = machine::MicroBatchPlanner(
         run.scenario ? simulate::cost_model(run.scenario->profile, model) : setup.request.cost,

@@ -104,16 +104,19 @@ def test_simulated_steps(evenspan: Run) -> None:
     """Of one document on all ranks they are the strategies' steps; of several micro-batches their sum."""
     words = ["--ranks", 4, "--memory-bytes", "80GiB", "--states", "all", "--planner", "static", "--simulate"]
     done = evenspan(
-        "simulate", "--lengths", "-", "--ranks", 4, "--strategy", "ulysses,mixed", "--json", "-", stdin="8000\n"
+        "simulate", "--lengths", "-", "--ranks", 4, "--strategy", "ulysses,mixed,auto", "--json", "-", stdin="8000\n"
     )
     wanted = {row["strategy"]: row["step_seconds"] for row in json.loads(done.stdout)["strategies"]}
     (plan,) = batch(evenspan, *words, stdin="8000\n")["steps"][0]["plans"]
     assert (plan["placed_seconds"], plan["mixed_seconds"]) == (wanted["ulysses"], wanted["mixed"])
+    assert plan["auto_seconds"] == wanted["auto"]
     (plan,) = batch(evenspan, *words, stdin="24000\n" * 4)["steps"][0]["plans"]
     (one,) = batch(evenspan, *words, stdin="24000\n")["steps"][0]["plans"]
     assert len(plan["micro_batches"]) == 4
     assert plan["placed_seconds"] == pytest.approx(4 * one["placed_seconds"], rel=1e-12)
-    assert "placed s  mixed s" in evenspan("batch", "--lengths", "-", *words, stdin="8000\n").stdout
+    assert plan["auto_seconds"] == pytest.approx(4 * one["auto_seconds"], rel=1e-12)
+    assert plan["auto_seconds"] < min(plan["placed_seconds"], plan["mixed_seconds"]) * (1 + 1e-12)
+    assert "placed s  mixed s  auto s" in evenspan("batch", "--lengths", "-", *words, stdin="8000\n").stdout
 
 
 def test_memory_is_states_and_tokens(evenspan: Run) -> None:
@@ -290,17 +293,31 @@ def test_bad_documents(evenspan: Run, lengths: str, words: list, message: str) -
     assert message in refused(evenspan, *CONSTANTS, *words, stdin=lengths)
 
 
-def test_models_and_machines_that_the_cost_does_not_know(evenspan: Run, tmp_path: Path) -> None:
-    words = ["--lengths", "not-there.txt", "--memory-bytes", "160GiB", "--ranks", 4, "--model", "model.json"]
+def test_models_and_machines_of_other_kinds(evenspan: Run, tmp_path: Path) -> None:
+    """Windows and linear layers make a step of long documents cheaper, shared cores make any twice as long."""
+
+    def step_of(more: dict, topology: str = '{"ranks": 8}', *options: str) -> dict:
+        (tmp_path / "topology.json").write_text(topology)
+        (tmp_path / "model.json").write_text(json.dumps({**LLAMA_8B, **more}))
+        words = ["--memory-bytes", "160GiB", "--topology", "topology.json"]
+        words += ["--model", "model.json", "--no-times", "--planner", "auto", *options]
+        report = batch(evenspan, *words, stdin="120000\n90000\n5000\n" * 4)
+        return report["steps"][0]["plans"][0]
+
+    full = step_of({})
     windows = {"model_type": "mistral", "sliding_window": 4096}
-    (tmp_path / "model.json").write_text(json.dumps({**LLAMA_8B, **windows}))
-    assert "the model has 32 layers with windows, which the cost" in refused(evenspan, *words)
-    linear = {"layer_types": ["gla"] * 32, "linear_num_heads": 32, "linear_key_dim": 128, "linear_value_dim": 128}
-    (tmp_path / "model.json").write_text(json.dumps({**LLAMA_8B, **linear}))
-    assert "the model has 32 layers of linear attention" in refused(evenspan, *words)
-    (tmp_path / "topology.json").write_text('{"ranks": 4, "cores": 2}')
-    shared = ["--lengths", "not-there.txt", "--memory-bytes", "160GiB", "--topology", "topology.json"]
-    assert "the topology has 2 cores for all ranks" in refused(evenspan, *shared)
+    linear = {
+        "layer_types": (["gla"] * 3 + ["full_attention"]) * 8,
+        "linear_num_heads": 32,
+        "linear_key_dim": 128,
+        "linear_value_dim": 128,
+    }
+    for more in (windows, linear):
+        simulated = step_of(more, '{"ranks": 8}', "--simulate")
+        assert simulated["seconds"] < 0.7 * full["seconds"]
+        assert simulated["seconds"] < simulated["mixed_seconds"] < 2 * simulated["seconds"]
+    shared = step_of({}, '{"ranks": 8, "cores": 4}')
+    assert 1.9 * full["seconds"] < shared["seconds"] < 2.1 * full["seconds"]
 
 
 def test_a_model_file_is_the_same_as_the_default(evenspan: Run, tmp_path: Path) -> None:

@@ -15,14 +15,18 @@
 namespace evenspan::machine {
 namespace {
 
-// Llama 3 8B on machines of the default profile.
+// Llama 3 8B on machines of a shipped profile.
 simulate::Scenario scenario_of(int32_t num_ranks) {
-  return *scenario_of_run({"mixed", "", "", num_ranks, 0, /*cuts_batches=*/true}, simulate::Model()).scenario;
+  return *scenario_of_run({"mixed", "h100-sxm", "", num_ranks, 0}, simulate::Model()).scenario;
+}
+
+MicroBatchPlanner planner_of(int32_t num_ranks, const MicroBatchLimits& limits, int32_t num_replicas = 1) {
+  return {simulate::Model(), num_ranks, scenario_of(num_ranks), limits, num_replicas};
 }
 
 std::string refusal(int32_t num_ranks, const MicroBatchLimits& limits, int64_t tokens = 1) {
   try {
-    MicroBatchPlanner(scenario_of(num_ranks), limits).plan(std::vector<int64_t>{1, tokens});
+    planner_of(num_ranks, limits).plan(std::vector<int64_t>{1, tokens});
   } catch (const Error& error) {
     return error.what();
   }
@@ -48,7 +52,7 @@ TEST(MicroBatches, HoldEveryDocumentOnceWithinTheLimit) {
   for (const batch::Planner& planner : batch::planners()) {
     if (planner.name == "flexsp") continue;  // refused below
     SCOPED_TRACE(planner.name);
-    const MicroBatchPlanner planned(scenario_of(8), {std::string(planner.name), 65'543, 0});
+    const MicroBatchPlanner planned = planner_of(8, {std::string(planner.name), 65'543, 0});
     EXPECT_EQ(planned.capacity_tokens(), 8192);  // rounded down
     const MicroBatches step = planned.plan(kLengths);
     std::vector<int64_t> all;
@@ -70,10 +74,10 @@ TEST(MicroBatches, HoldEveryDocumentOnceWithinTheLimit) {
 
 TEST(MicroBatches, TheTighterLimitHolds) {
   const auto capacity = [](int64_t tokens, int64_t bytes) {
-    return MicroBatchPlanner(scenario_of(8), {"auto", tokens, bytes}).capacity_tokens();
+    return planner_of(8, {"auto", tokens, bytes}).capacity_tokens();
   };
   constexpr int64_t kBytes = int64_t{80} << 30;
-  const int64_t by_memory = batch::capacity_tokens(scenario_of(8), kBytes, batch::StateLayout::sharded_optimizer);
+  const int64_t by_memory = batch::capacity_tokens(simulate::Model(), 8, kBytes, batch::StateLayout::sharded_optimizer);
   EXPECT_EQ(capacity(0, kBytes), by_memory);
   EXPECT_EQ(capacity(8 * by_memory - 1, kBytes), by_memory - 1);
   EXPECT_EQ(capacity(8 * by_memory + 8, kBytes), by_memory);
@@ -101,15 +105,52 @@ TEST(MicroBatches, PlannersThatDoNotServeAreRefused) {
   expect_has(refusal(8, {"flexsp", 1000, 0}), "flexsp uses a solver that a clock stops");
   expect_has(refusal(8, {"atuo", 1000, 0}), "did you mean 'auto'?");
   expect_has(refusal(6, {"megatron_hybrid", 1000, 0}), "another planner");
-  simulate::Scenario windows = scenario_of(2);
-  windows.model.windows = {{32, 4096}};
-  try {
-    const MicroBatchPlanner planner(windows, {"auto", 1000, 0});
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::unsupported);
-    expect_has(error.what(), "the model has 32 layers with windows");
-  }
+}
+
+// Layers that see a window weigh less, and the more the longer a document is; ranks that share cores take longer.
+TEST(MicroBatches, AreWeighedByWhatTheirLayersSee) {
+  simulate::Scenario scenario = scenario_of(4);
+  const batch::Cost full = batch::machine_cost(scenario);
+  constexpr int64_t kWindow = 4096, kLong = 1 << 17;
+  scenario.model.windows = {{24, kWindow}};
+  const batch::Cost windowed = batch::machine_cost(scenario);
+  // A query before the window's end sees all keys before it, whatever the layer.
+  EXPECT_NEAR(windowed.work(kWindow), full.work(kWindow), 1e-12 * full.work(kWindow));
+  const auto pairs = [](int64_t seen) {  // of a document of kLong tokens, as an integral over its rows
+    const auto s = static_cast<double>(kLong);
+    return static_cast<double>(seen) * (s - static_cast<double>(seen) / 2);
+  };
+  const double of_layer = full.square_seconds * 2 / 32;
+  const double expected = full.work(kLong) - 24 * of_layer * (pairs(kLong) - pairs(kWindow));
+  EXPECT_NEAR(windowed.work(kLong), expected, 1e-12 * full.work(kLong));
+
+  scenario.model.windows = {};
+  scenario.model.linear = {{24, {32, 32, 128, plan::ElementType::bf16}}};
+  const batch::Cost hybrid = batch::machine_cost(scenario);
+  EXPECT_NEAR(hybrid.square_seconds, full.square_seconds / 4, 1e-12 * full.square_seconds);
+  EXPECT_GT(hybrid.token_seconds, full.token_seconds);  // the local part of linear layers
+  EXPECT_LT(hybrid.work(kLong), full.work(kLong) / 2);
+
+  scenario = scenario_of(4);
+  scenario.machine.num_cores = 2;
+  EXPECT_NEAR(batch::machine_cost(scenario).work(kLong), 2 * full.work(kLong), 1e-12 * full.work(kLong));
+}
+
+// Of any type and width of heads, which no profile has been measured for.
+TEST(MicroBatches, WithoutAMachineAreWeighedByOperations) {
+  simulate::Model model;
+  model.shape = {4, 2, 32, plan::ElementType::f64};
+  const MicroBatchPlanner planner(model, 8, std::nullopt, {"auto", 65'536, 0});
+  const MicroBatches step = planner.plan(kLengths);
+  EXPECT_EQ(step.documents.size(), 2u);  // of 127,356 tokens
+  const batch::Cost cost = batch::operation_cost(model, 8);
+  const plan::CostModel operations = simulate::cost_model(model);
+  EXPECT_EQ(cost.square_seconds, operations.pair_seconds / 2);
+  EXPECT_EQ(cost.token_seconds, operations.token_seconds);
+  double work = 0;
+  for (const int64_t length : kLengths) work += cost.work(length);
+  EXPECT_GE(step.seconds, work / 8 * (1 - 1e-9));
+  EXPECT_LE(step.seconds, 1.02 * work / 8);
 }
 
 double slowest_of(const std::vector<MicroBatches>& replicas) {
@@ -137,7 +178,7 @@ void expect_all_documents(const std::vector<MicroBatches>& replicas, size_t num_
 TEST(Replicas, HaveAnyNumberOfMicroBatches) {
   std::vector<int64_t> lengths(60, 1000);
   lengths.push_back(30'000);
-  const MicroBatchPlanner planner(scenario_of(4), {"auto", 32'768, 0}, 2);
+  const MicroBatchPlanner planner = planner_of(4, {"auto", 32'768, 0}, 2);
   const std::vector<MicroBatches> replicas = planner.divide(lengths);
   ASSERT_EQ(replicas.size(), 2u);
   expect_all_documents(replicas, lengths.size());
@@ -153,7 +194,7 @@ TEST(Replicas, ServeEveryPlanner) {
   for (const batch::Planner& of : batch::planners()) {
     if (of.name == "flexsp") continue;  // refused above
     SCOPED_TRACE(of.name);
-    const MicroBatchPlanner planner(scenario_of(4), {std::string(of.name), 65'536, 0}, 2);
+    const MicroBatchPlanner planner = planner_of(4, {std::string(of.name), 65'536, 0}, 2);
     const std::vector<MicroBatches> replicas = planner.divide(kLengths);
     expect_all_documents(replicas, kLengths.size());
     // No division is faster than the longest document alone.
@@ -163,7 +204,7 @@ TEST(Replicas, ServeEveryPlanner) {
 }
 
 TEST(Replicas, AreOneWithoutMore) {
-  const MicroBatchPlanner planner(scenario_of(8), {"auto", 65'536, 0});
+  const MicroBatchPlanner planner = planner_of(8, {"auto", 65'536, 0});
   const std::vector<MicroBatches> replicas = planner.divide(kLengths);
   ASSERT_EQ(replicas.size(), 1u);
   EXPECT_EQ(replicas[0].documents, planner.plan(kLengths).documents);
@@ -190,8 +231,7 @@ TEST(Replicas, WithoutLimitsDivideByTheWeightsOfTheCostModel) {
 
 TEST(Replicas, MoreThanDocumentsHaveNone) {
   for (const bool limited : {false, true}) {
-    const MicroBatchPlanner planner =
-        limited ? MicroBatchPlanner(scenario_of(2), {"auto", 65'536, 0}, 3) : MicroBatchPlanner({}, 3);
+    const MicroBatchPlanner planner = limited ? planner_of(2, {"auto", 65'536, 0}, 3) : MicroBatchPlanner({}, 3);
     const std::vector<MicroBatches> replicas = planner.divide(std::vector<int64_t>{40, 700});
     EXPECT_THAT(replicas[0].documents, testing::ElementsAre(testing::ElementsAre(1)));
     EXPECT_THAT(replicas[1].documents, testing::ElementsAre(testing::ElementsAre(0)));
@@ -204,12 +244,12 @@ TEST(Replicas, MoreThanDocumentsHaveNone) {
 TEST(Replicas, LeaveRoomForMoreTokens) {
   constexpr int64_t kBytes = int64_t{100} << 30;
   const auto capacity = [](int32_t ranks, int32_t replicas) {
-    return MicroBatchPlanner(scenario_of(ranks), {"auto", 0, kBytes}, replicas).capacity_tokens();
+    return planner_of(ranks, {"auto", 0, kBytes}, replicas).capacity_tokens();
   };
   EXPECT_EQ(capacity(4, 2), capacity(8, 1));
   EXPECT_GT(capacity(4, 2), capacity(4, 1));
   try {
-    MicroBatchPlanner(scenario_of(4), {"auto", 4000, 0}, 2).divide(kLengths);
+    planner_of(4, {"auto", 4000, 0}, 2).divide(kLengths);
     FAIL();
   } catch (const Error& error) {
     expect_has(error.what(), "document 0 has 30000 tokens and a micro-batch holds 4000, 1000 on each of 4 ranks");
@@ -218,7 +258,7 @@ TEST(Replicas, LeaveRoomForMoreTokens) {
 
 TEST(Replicas, HaveTheirPartOfTheMachine) {
   const auto replica = [](int32_t ranks_per_node, int32_t replicas) {
-    return scenario_of_run({"mixed", "h100-sxm", "", 16, ranks_per_node, false, replicas}, simulate::Model())
+    return scenario_of_run({"mixed", "h100-sxm", "", 16, ranks_per_node, replicas}, simulate::Model())
         .scenario->machine;
   };
   EXPECT_EQ(replica(8, 1).topology, replica(8, 1).topology);
@@ -230,13 +270,12 @@ TEST(Replicas, HaveTheirPartOfTheMachine) {
   simulate::validate(replica(4, 2));
 }
 
-TEST(MicroBatches, TheDefaultProfileServesAndIsNamed) {
-  const auto note = [](const char* strategy, bool cuts) {
-    return scenario_of_run({strategy, "", "", 2, 0, cuts}, simulate::Model()).note;
+TEST(RunScenario, TheDefaultProfileServesAutoAndIsNamed) {
+  const auto note = [](const char* strategy) {
+    return scenario_of_run({strategy, "", "", 2, 0}, simulate::Model()).note;
   };
-  EXPECT_EQ(note("mixed", false), "");
-  expect_has(note("mixed", true), "batches are cut for the machine of the profile h100-sxm, since none is named");
-  expect_has(note("auto", true), "auto chooses, and batches are cut, for the machine of the profile h100-sxm");
+  EXPECT_EQ(note("mixed"), "");
+  expect_has(note("auto"), "auto chooses for the machine of the profile h100-sxm, since none is named");
 }
 
 }  // namespace

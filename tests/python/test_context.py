@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import evenspan
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,15 @@ def llama() -> Any:
     config = transformers.LlamaConfig(
         vocab_size=11, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, initializer_range=0.3,
+    )  # fmt: skip
+    return transformers.AutoModelForCausalLM.from_config(config).double()
+
+
+def with_windows() -> Any:
+    torch.manual_seed(2)
+    config = transformers.MistralConfig(
+        vocab_size=11, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, initializer_range=0.3, sliding_window=3,
     )  # fmt: skip
     return transformers.AutoModelForCausalLM.from_config(config).double()
 
@@ -144,9 +154,31 @@ def test_steps_that_cannot_be_are_refused(options: dict[str, Any], text: str, pr
         list(evenspan.attach(llama(), profile=profile).shard(BATCHES, **options))
 
 
-def test_micro_batches_need_times_of_the_machine() -> None:
-    with pytest.raises(REFUSED, match="batches are cut for the machine of the profile h100-sxm, since none is named"):
-        next(evenspan.attach(llama()).shard(BATCHES, micro_batch_tokens=9))
+def test_numbers_may_be_of_other_libraries() -> None:
+    options = {"accumulate": np.int64(4), "micro_batch_tokens": torch.tensor(5)}
+    plain = {"accumulate": 4, "micro_batch_tokens": 5}
+    found = [
+        [batch["input_ids"].tolist() for batch in evenspan.attach(llama()).shard(BATCHES, **given)]
+        for given in (options, plain)
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", ["llama", "windows"])
+def test_micro_batches_need_no_profile(kind: str) -> None:
+    """Without one they are cut by operations; layers with windows see less of a document."""
+
+    def made() -> Any:
+        return llama() if kind == "llama" else with_windows()
+
+    model = made()
+    expected = steps_of(made(), [BATCHES])
+    with evenspan.attach(model) as context:
+        options = {"accumulate": 4, "micro_batch_tokens": 5}
+        assert all(batch["input_ids"].numel() <= 5 for batch in context.shard(BATCHES, **options))
+        found = [(loss, gradients(model)) for loss in train(context, model, **options)]
+    assert found[0][0] == pytest.approx(expected[0][0], rel=1e-6)  # transformers rounds norms and angles to float32
+    torch.testing.assert_close(found[0][1], expected[0][1], rtol=0, atol=2e-6)
 
 
 def test_labels_weigh_what_they_are_given() -> None:

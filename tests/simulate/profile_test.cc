@@ -127,6 +127,18 @@ std::string refusal(F&& f) {
   return "";
 }
 
+TEST(Machine, OfSingleRanksHasTheLinkBetweenNodes) {
+  Profile single = test::simple_profile();
+  single.ranks_per_node = 1;
+  single.links.erase(single.links.begin());
+  const Machine machine = make_machine(single, 4, 0);
+  ASSERT_EQ(machine.links.size(), 2U);
+  EXPECT_EQ(machine.topology.levels[1], (plan::Level{4, 2, 50}));
+  // Where the profile has both links, single ranks are joined by the second.
+  EXPECT_EQ(make_machine(test::simple_profile(), 4, 1).topology.levels[1], (plan::Level{4, 2, 50}));
+  EXPECT_THAT(refusal([&] { make_machine(single, 4, 2); }), HasSubstr("the profile simple has 1"));
+}
+
 TEST(Machine, OfAReplicaHasItsLinksAndItsShareOfTheCores) {
   Machine machine = make_machine(test::simple_profile(), 8, 4);
   EXPECT_EQ(machine_of_replica(machine, 1).links.size(), 2U);

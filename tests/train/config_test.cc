@@ -42,6 +42,21 @@ TEST(Config, TakesBothSpellingsOfTypes) {
               HasSubstr("model.dtype must be one of float32, bfloat16, float64, it is \"float16\""));
 }
 
+TEST(Config, BytesMayHaveAUnit) {
+  const auto budget = [](const std::string& value, const Overrides& overrides = {}) {
+    return parse(std::string(kLeast) + "[parallel]\nmemory_budget = " + value + "\n", overrides).parallel.memory_budget;
+  };
+  EXPECT_EQ(budget("1000"), 1000);
+  EXPECT_EQ(budget("'3MiB'"), 3 << 20);
+  EXPECT_EQ(budget("0", {{"parallel.memory_budget", "80GiB"}}), int64_t{80} << 30);
+  EXPECT_THAT(
+      error_of([&] { budget("'80GB'"); }),
+      HasSubstr("run.toml:6: parallel.memory_budget is \"80GB\"; give a whole number of bytes, KiB, MiB or GiB, "
+                "such as 1000, 64KiB, 8MiB or 2GiB; did you mean '80GiB'?"));
+  EXPECT_THAT(error_of([&] { budget("1.5"); }), HasSubstr("must be a value of type bytes, it is 1.5"));
+  EXPECT_THAT(error_of([&] { budget("'-1KiB'"); }), HasSubstr("parallel.memory_budget must be from 0 to"));
+}
+
 TEST(Config, PathsStartAtTheFileAndOnTheCommandLineAtTheWorkingFolder) {
   const Config c = parse(kLeast, {{"run.folder", "out"}});
   EXPECT_EQ(c.data.path, "/base/text");

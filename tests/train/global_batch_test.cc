@@ -198,8 +198,6 @@ TEST(GlobalBatch, WhatCannotBeCutIsRefusedBeforeDataIsRead) {
               HasSubstr("did you mean 'static'?"));
   EXPECT_THAT(refusal(3, [](Config* c) { c->parallel.batch_planner = "megatron_dynamic"; }),
               HasSubstr("another planner"));
-  EXPECT_THAT(refusal(4, [](Config* c) { c->parallel.profile = ""; }),
-              HasSubstr("(batches are cut for the machine of the profile h100-sxm, since none is named"));
   EXPECT_THAT(refusal(4, [](Config* c) { c->parallel.micro_batch_tokens = 151; }),
               HasSubstr("parallel.micro_batch_tokens must be at most data.batch_tokens"));
   EXPECT_THAT(refusal(4,
@@ -221,6 +219,20 @@ TEST(GlobalBatch, OtherLimitsAreNotedAtAResume) {
               ElementsAre(AllOf(HasSubstr("other settings than the checkpoint's: parallel.micro_batch_tokens was 0 and "
                                           "is 64"),
                                 HasSubstr("parallel.batch_planner was 'auto' and is 'wlb'"))));
+}
+
+// Without a profile batches are cut by operations; no time is modelled then.
+TEST(GlobalBatch, NeedsNoProfile) {
+  const Scratch s;
+  write_texts(s, kSizes);
+  Config config = global_batch_config(s, "run");
+  config.parallel.profile = "";
+  const Summary many = run(config, 2);
+  config.run.folder = s.path("one");
+  EXPECT_LE(weight_distance(many.checkpoint, run(without_micro_batches(config), 1).checkpoint), 1e-8);
+  const nlohmann::json step = metrics_of(s, "run").at(1);
+  EXPECT_GT(step.at("micro_batches").get<int64_t>(), 2);
+  EXPECT_FALSE(step.contains("modelled_seconds"));
 }
 
 // A budget that holds a few tokens more than the states cuts batches too.

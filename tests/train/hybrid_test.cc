@@ -180,6 +180,7 @@ TEST(HybridTraining, FourRanksTrainWhatOneTrains) {
   for (const char* strategy : {"sequence_aware", "zigzag"}) {
     train::Config config = hybrid_config(s, strategy);
     config.parallel.strategy = strategy;
+    if (strategy == std::string("sequence_aware")) config.parallel.micro_batch_tokens = 64;
     config.parallel.transport = strategy == std::string("zigzag") ? "two_level" : "all_gather";
     config.parallel.ranks_per_node = 2;
     run_hybrid(config, 4);

@@ -2,6 +2,7 @@
 // rules for what it leaves open.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -11,9 +12,15 @@ namespace evenspan::batch {
 
 // Times are seconds of forward and backward of the whole model. A document of s tokens takes
 //   square_seconds s^2 + token_seconds s + exchange_seconds(degree) s
-// of all ranks that share it together, each in proportion to its share of the tokens. A rank's time in a micro-batch is
-// the sum over its shares and micro_batch_seconds; a micro-batch ends with its slowest rank.
+// of all ranks that share it together, each in proportion to its share of the tokens; layers that see a window add the
+// time of the pairs that they see. A rank's time in a micro-batch is the sum over its shares and micro_batch_seconds; a
+// micro-batch ends with its slowest rank.
 struct Cost {
+  struct Window {
+    int64_t keys = 0;         // that a query sees, >= 1
+    double pair_seconds = 0;  // >= 0
+  };
+
   int32_t num_ranks = 0;           // >= 1
   int32_t ranks_per_node = 0;      // >= 1
   int64_t capacity_tokens = 0;     // most tokens of a rank in a micro-batch, >= 1
@@ -23,10 +30,16 @@ struct Cost {
   // [i]: of the all-to-alls of a token over a group of 2^i ranks, 0 first, ascending; the last one's group holds all
   // ranks. Seconds of one rank for its tokens.
   std::vector<double> exchange_seconds;
+  std::vector<Window> windows = {};  // NOLINT(readability-redundant-member-init): as in CostModel
 
   double work(int64_t tokens) const {
     const auto s = static_cast<double>(tokens);
-    return (square_seconds * s + token_seconds) * s;
+    double seconds = (square_seconds * s + token_seconds) * s;
+    for (const Window& window : windows) {
+      const auto seen = static_cast<double>(std::min(tokens, window.keys));
+      seconds += window.pair_seconds * seen * (s - seen / 2);
+    }
+    return seconds;
   }
   // Of a token of a document on so many ranks: the rate of the next power of two.
   double exchange(int32_t degree) const;

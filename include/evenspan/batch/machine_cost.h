@@ -1,4 +1,5 @@
-// The cost of micro-batches of a model on a machine with a measured profile, and the memory that they need.
+// The cost of micro-batches of a model, on a machine with a measured profile or by operations, and the memory that they
+// need.
 #pragma once
 
 #include <cstdint>
@@ -21,18 +22,23 @@ StateLayout parse_state_layout(const std::string& text);  // "optimizer", "all";
 double state_bytes(const simulate::Model& model, StateLayout layout, int32_t num_ranks);
 
 // Bytes that a token keeps from forward to backward on its rank, in all layers, nothing recomputed: of a layer the
-// inputs of its two norms, the normed rows, queries, keys, values, attention's output and log-sum-exp, and three rows
-// of the MLP; and of the output layer its input and the logits with their gradient in the accumulation type.
+// inputs of its two norms, the normed rows, queries, keys, values, attention's output and, of softmax, log-sum-exp, and
+// three rows of the MLP; and of the output layer its input and the logits with their gradient in the accumulation type.
 double token_bytes(const simulate::Model& model);
 
-// The tokens of a rank for which memory is left beside the states, which are divided over the ranks of `num_replicas`
-// such machines. Throws resource where that is none; the text says how much is needed.
-int64_t capacity_tokens(const simulate::Scenario& scenario, int64_t memory_bytes, StateLayout layout,
-                        int32_t num_replicas = 1);
+// The tokens of a rank for which memory is left beside the states, which are divided over so many ranks. Throws
+// resource where that is none; the text says how much is needed.
+int64_t capacity_tokens(const simulate::Model& model, int32_t num_ranks, int64_t memory_bytes, StateLayout layout);
 
-// Documents at the best rate of the profile's kernels (simulate::cost_model), all-to-alls of queries, keys, values and
-// outputs in both passes over the profile's links, and for a micro-batch the launches of its layers. Throws unsupported
-// for linear layers, layers with windows and ranks that share cores, whose times are others.
-Cost machine_cost(const simulate::Scenario& scenario, int64_t capacity_tokens);
+// Costs without a capacity, which is the caller's to set.
+//
+// On a machine: documents at the best rate of the profile's kernels (simulate::cost_model), all-to-alls of queries,
+// keys, values and outputs of softmax layers in both passes over the profile's links, and for a micro-batch the
+// launches of its layers. Of linear layers the local part counts, and not the states that travel. Ranks that share
+// cores are slower by as many as share one.
+Cost machine_cost(const simulate::Scenario& scenario);
+// Without one, as simulate::cost_model(model) counts: all-to-alls take no time, and a micro-batch
+// that of the token-wise layers of 128 tokens.
+Cost operation_cost(const simulate::Model& model, int32_t num_ranks);
 
 }  // namespace evenspan::batch

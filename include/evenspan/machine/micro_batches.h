@@ -39,11 +39,12 @@ class MicroBatchPlanner {
   // Without limits: what a replica has of a step is one micro-batch. Documents are weighed by the cost model.
   explicit MicroBatchPlanner(plan::CostModel weights = {}, int32_t num_replicas = 1)
       : num_replicas_(num_replicas), weights_(std::move(weights)) {}
-  // By the scenario's times, on its ranks, which are those of one replica. Throws invalid_argument for a planner that
-  // does not exist or takes no such number of ranks, and for limits that hold no token a rank; unsupported for a
-  // planner that a clock stops and for a scenario of which batch::machine_cost() knows nothing; resource for memory
-  // that the model's states fill. REQUIRES: limits.any(), and none is negative.
-  MicroBatchPlanner(const simulate::Scenario& scenario, MicroBatchLimits limits, int32_t num_replicas = 1);
+  // By the scenario's times; without one as batch::operation_cost() counts. `num_ranks` are those of one replica, as
+  // the scenario's. Throws invalid_argument for a planner that does not exist or takes no such number of ranks, and for
+  // limits that hold no token a rank; unsupported for a planner that a clock stops; resource for memory that the
+  // model's states fill. REQUIRES: limits.any(), and none is negative.
+  MicroBatchPlanner(const simulate::Model& model, int32_t num_ranks, const std::optional<simulate::Scenario>& scenario,
+                    MicroBatchLimits limits, int32_t num_replicas = 1);
 
   // Most tokens of a rank in a micro-batch; none without limits.
   std::optional<int64_t> capacity_tokens() const;

@@ -21,7 +21,6 @@ struct RunMachine {
   std::string topology;        // a file; empty: nodes of ranks_per_node
   int32_t num_ranks = 0;       // >= 1
   int32_t ranks_per_node = 0;  // 0: all ranks on one node, or as the topology says
-  bool cuts_batches = false;   // into micro-batches, by the times of the machine
   int32_t num_replicas = 1;    // of adjacent ranks; divides num_ranks
 };
 

@@ -21,17 +21,21 @@ Scenario scenario_of_run(const Profile& profile, const Model& model, Machine mac
 Choice choose_within_budget(const plan::Request& request, const Scenario& scenario, Timeline timeline = Timeline::skip,
                             const WorkPart& work = {});
 
+// Makes the topology and the cost model those of the scenario, and the documents those that its model's widest layers
+// see (simulate/layers.h).
+void weigh(const Scenario& scenario, plan::Request* request);
+
 struct RunnablePlan {
   std::shared_ptr<const plan::Plan> plan;  // never null; its options name the strategy that made it
   std::optional<Choice> choice;            // of auto
   std::string note;                        // what a user should know of the choice; empty mostly
 };
 
-// The plan of `request.options.strategy`, a name of the table or kAuto. With a scenario the topology and the cost model
-// are the scenario's, and the plan is of its model's widest layers (simulate/layers.h). Where the shortest step is that
-// of a strategy by formula, of which no plan is written on so many ranks, the plan is the best of the other candidates
-// and the note says so. The same input gives the same plan on every rank. Throws as plan::make_plan() and
-// choose_within_budget(), and invalid_argument for kAuto without a scenario. Threads: callable from several at once.
+// The plan of `request.options.strategy`, a name of the table or kAuto. With a scenario the request is
+// weighed by it. Where the shortest step is that of a strategy by formula, of which no plan is written on so many
+// ranks, the plan is the best of the other candidates and the note says so. The same input gives the same plan on every
+// rank. Throws as plan::make_plan() and choose_within_budget(), and invalid_argument for kAuto without a scenario.
+// Threads: callable from several at once.
 RunnablePlan plan_to_run(plan::Request request, const Scenario* scenario, const WorkPart& work = {});
 
 }  // namespace evenspan::simulate

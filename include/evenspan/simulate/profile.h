@@ -100,7 +100,8 @@ struct Machine {
 };
 
 // Nodes of `ranks_per_node` ranks (0: the profile's), the last perhaps smaller, with the profile's links. Throws
-// invalid_argument when there are several nodes and the profile has no link between nodes.
+// invalid_argument when there are several nodes and the profile has no link between nodes. The one link of a profile of
+// nodes of one rank is that between nodes.
 Machine make_machine(const Profile& profile, int32_t num_ranks, int32_t ranks_per_node);
 
 // The machine of one of `num_replicas` groups of adjacent ranks that compute at the same time, as

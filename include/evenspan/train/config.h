@@ -96,8 +96,9 @@ struct Key {
   double least = -std::numeric_limits<double>::infinity();    // of numbers
   double greatest = std::numeric_limits<double>::infinity();  // of numbers
   std::vector<std::string> choices;                           // of texts; empty: any
-  bool is_type = false;  // of elements, in any of their spellings; read as one of the choices
-  bool is_path = false;  // relative to the config file, or to the working folder on the command line
+  bool is_bytes = false;  // of integers, that may be texts with a unit, such as "80GiB"
+  bool is_type = false;   // of elements, in any of their spellings; read as one of the choices
+  bool is_path = false;   // relative to the config file, or to the working folder on the command line
 };
 
 // The one table of keys. REQUIRES: `config` outlives the result.

@@ -186,8 +186,8 @@ class Context:
 
         `accumulate` batches are a step, or as many as have `global_batch_tokens` together: their losses add up to the
         mean over the labels of all of them, and their gradients are reduced once. The loader's last step may have
-        fewer. With `micro_batch_tokens` a step's documents are dealt anew, to as many micro-batches as the times of
-        the machine ask for.
+        fewer. With `micro_batch_tokens` a step's documents are dealt anew, to as few micro-batches as hold them, or one
+        more where that is faster.
 
         While a batch runs, the next one is planned on a thread. A step's batches are taken from the loader while the
         step before runs; what the loader, the reading or the planning raises is raised in their turn. A loop that ends
@@ -207,7 +207,7 @@ class Context:
             global_batch_tokens: Most tokens of a step instead; the batch that would make it more opens the next one.
             micro_batch_tokens: Most tokens of all ranks in what is yielded at once.
             batch_planner: Who deals a step's documents to micro-batches: one of `evenspan batch --help` that needs no
-                solver. It takes the profile of `attach`, or h100-sxm with a warning.
+                solver. It goes by the times of the profile of `attach`, or without one by operations.
 
         Yields:
             `input_ids`, `position_ids` and `shift_labels`, int64 [1, n] on the model's device (n is 1 with no label

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from evenspan._arguments import described
+from evenspan._arguments import described, integer_or_none
 from evenspan._errors import InvalidArgumentError
 from evenspan.huggingface._batches import Batch, join, read_batch
 
@@ -14,12 +14,15 @@ from evenspan.huggingface._batches import Batch, join, read_batch
 Cut = Callable[[list[int], int, str], list[list[int]]]
 
 
-def _refuse_unless_positive(name: str, value: Any, unit: str, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 63:
+def _positive(name: str, value: Any, unit: str, remedy: str) -> int:
+    """Return an integer of Python, NumPy or torch; raise InvalidArgumentError where it is none or below 1."""
+    number = integer_or_none(value, 64)
+    if number is None or number < 1:
         raise InvalidArgumentError(
             f"[shard] {name} must be a whole number of {unit}, at least 1 and of 64 bits, it is {described(value)}; "
             f"{remedy}"
         )
+    return number
 
 
 @dataclasses.dataclass
@@ -40,16 +43,17 @@ class StepRule:
     batch_planner: str = "auto"
 
     def check(self) -> None:
-        """Refuse numbers that are none, and those that contradict each other.
+        """Make numbers those of Python; refuse what is no number, and numbers that contradict each other.
 
         Raises:
             InvalidArgumentError: Says which.
         """
         if self.accumulate is not None:
-            _refuse_unless_positive("accumulate", self.accumulate, "batches", "leave it out for steps of one batch")
+            remedy = "leave it out for steps of one batch"
+            self.accumulate = _positive("accumulate", self.accumulate, "batches", remedy)
         for name in ("global_batch_tokens", "micro_batch_tokens"):
-            if getattr(self, name) is not None:
-                _refuse_unless_positive(name, getattr(self, name), "tokens", "leave it out where there is no limit")
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, _positive(name, value, "tokens", "leave it out where there is no limit"))
         if self.accumulate is not None and self.global_batch_tokens is not None:
             raise InvalidArgumentError(
                 f"[shard] a step ends after accumulate={self.accumulate} batches or before it has more than "

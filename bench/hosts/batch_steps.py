@@ -1,13 +1,14 @@
-"""Steps of several micro-batches as planners compose and place them, predicted and measured: Markdown tables.
+"""Steps of several micro-batches as planners compose and place them, predicted and measured: a Markdown table.
 
-Gloo processes of one thread train a small model, forward and backward of all micro-batches of a step, the same executor
-under every row: documents on the ranks of a planner (`evenspan.plan(groups=...)`), and the micro-batches of `auto` with
-the placement of the strategy `mixed`, which is what the trainer and `evenspan.attach` run. A rank goes from one
-micro-batch to the next by itself; a step ends with its slowest rank. The rows take turns, and of each step the median
-counts. Predictions are of `evenspan batch --simulate` with a profile that is measured just before, by two ranks: where
-more ranks than cores run, they are of a machine with a core for each, and only the order can be compared.
+Gloo ranks of one thread, each on a host of its own (a network namespace with a shaped link), train a small model:
+forward and backward of all micro-batches of a step, the same executor under every row. The planners' documents lie on
+the ranks that the planner gives them (`evenspan.plan(groups=...)`); the micro-batches of the planner `auto` are placed
+by a strategy, as the trainer and `evenspan.attach` do it. A rank goes from one micro-batch to the next by
+itself; a step ends with its slowest rank. The rows take turns, and of each step the median counts. Predictions are of
+`evenspan batch --simulate` with a profile that two ranks measure just before over the same links: where more ranks than
+cores run, they are of a machine with a core for each, and only the order can be compared.
 
-Run: python bench/batch_steps_report.py [--ranks 2] [--num-steps 3] [--repetitions 5] [--solver-seconds 5]
+Needs root and iproute2. Run: python bench/hosts/batch_steps.py --help
 """
 
 import argparse
@@ -25,9 +26,10 @@ import evenspan
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from network import HostsError, Network, hosts, require_root, run_ranks
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "build" / "bin" / "evenspan"
 LAYERS, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, VOCABULARY = 2, 4, 4, 64, 512, 1024
 HIDDEN = HEADS * HEAD_DIM
@@ -43,15 +45,16 @@ MODEL = {
     "max_position_embeddings": 1 << 20,
     "torch_dtype": "float32",
 }
+LIMIT_SECONDS = 3000
 LONGEST = 8192  # tokens; longer documents are cut there
 STEP_TOKENS = 32768
 MICRO_BATCH_TOKENS = 12288  # that fit on all ranks together
-ROWS = {  # of the tables: planner, and whether it places the documents
-    "auto, placed by mixed": ("auto", False),
-    "auto, placed": ("auto", True),
-    "flexsp, placed": ("flexsp", True),
-    "homogeneous, placed": ("homogeneous", True),
-    "static, placed": ("static", True),
+ROWS = {  # of the table: planner, and the strategy that places the documents; None: the planner does
+    "auto, strategy auto": ("auto", "auto"),
+    "auto, strategy mixed": ("auto", "mixed"),
+    "flexsp": ("flexsp", None),
+    "homogeneous": ("homogeneous", None),
+    "static": ("static", None),
 }
 
 
@@ -94,17 +97,17 @@ class Model(nn.Module):
         return F.cross_entropy(self.head(x), tokens, reduction="sum")
 
 
-def plans_of(step: dict, planned: dict, is_placed: bool, profile: str) -> list[evenspan.Plan]:
+def plans_of(step: dict, planned: dict, strategy: str | None, profile: str) -> list[evenspan.Plan]:
     """Make the plans of a step's micro-batches."""
     shape = {"heads": HEADS, "kv_heads": KV_HEADS, "head_dim": HEAD_DIM, "dtype": "f32"}
-    weighed = {"profile": profile, "model": (LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY)}
+    weighed = {"profile": profile, "model": (LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY), "ranks_per_node": 1}
     plans = []
     for micro_batch in planned["micro_batches"]:
         groups: dict[int, list[int]] = {}
         for document, rank, _ in micro_batch["shares"]:
             groups.setdefault(document, []).append(rank)
         lengths = [step["lengths"][document] for document in groups]
-        placed = {"groups": list(groups.values())} if is_placed else {}
+        placed = {"strategy": strategy} if strategy else {"groups": list(groups.values())}
         plans.append(evenspan.plan(lengths, dist.get_world_size(), **shape, **weighed, **placed))
     return plans
 
@@ -133,7 +136,7 @@ class Step:
 
 
 def measure(folder: Path, repetitions: int) -> None:
-    """Run all steps of all rows by turns, on every rank, and print the table."""
+    """Run all steps of all rows by turns, on every rank, and write the table."""
     torch.set_num_threads(1)
     torch.manual_seed(1)
     cores = sorted(os.sched_getaffinity(0))
@@ -144,84 +147,91 @@ def measure(folder: Path, repetitions: int) -> None:
     modelled = dict.fromkeys(ROWS, 0.0)
     for step in report["steps"]:
         planned = {plan["planner"]: plan for plan in step["plans"]}
-        for name, (planner, is_placed) in ROWS.items():
-            rows[name].append(Step(plans_of(step, planned[planner], is_placed, str(folder / "profile.json"))))
-            modelled[name] += planned[planner]["placed_seconds" if is_placed else "mixed_seconds"]
+        for name, (planner, strategy) in ROWS.items():
+            rows[name].append(Step(plans_of(step, planned[planner], strategy, str(folder / "profile.json"))))
+            modelled[name] += planned[planner][f"{strategy or 'placed'}_seconds"]
     for _ in range(1 + repetitions):
         for at in range(len(report["steps"])):
             for steps in rows.values():
                 steps[at].run(model)
     if dist.get_rank() > 0:
         return
-    print("| row | micro-batches | sent MB a layer | predicted s | measured s | predicted / first | measured / first |")
-    print("|---|---|---|---|---|---|---|")
+    table = [
+        "| row | micro-batches | sent MB a layer | predicted s | measured s | predicted / first | measured / first |"
+    ]
+    table.append("|---" * 7 + "|")
     measured = {name: sum(statistics.median(step.times[1:]) for step in steps) for name, steps in rows.items()}
     first = next(iter(ROWS))
     for name, steps in rows.items():
         num_batches = sum(len(step.plans) for step in steps) / len(steps)
         sent = sum(sum(plan.sent_bytes) for step in steps for plan in step.plans) / len(steps) / 1e6
-        print(
+        table.append(
             f"| {name} | {num_batches:.1f} | {sent:.1f} | {modelled[name] / len(steps):.3f} "
             f"| {measured[name] / len(steps):.3f} | {modelled[name] / modelled[first]:.3f} "
             f"| {measured[name] / measured[first]:.3f} |"
         )
+    (folder / "table.md").write_text("\n".join(table) + "\n")
 
 
-def prepare(folder: Path, arguments: argparse.Namespace) -> None:
+def prepare(folder: Path, given: argparse.Namespace) -> None:
     """Measure the machine, draw documents and write what the planners make of them."""
     (folder / "config.json").write_text(json.dumps(MODEL))
-    lengths = [min(LONGEST, int(x)) for x in (ROOT / "bench/data/prolong_20000.txt").read_text().split()]
+    lengths = [min(LONGEST, int(x)) for x in (ROOT / f"bench/data/{given.lengths}_20000.txt").read_text().split()]
     (folder / "lengths.txt").write_text("".join(f"{length}\n" for length in lengths))
     shape = ["--heads", HEADS, "--kv-heads", KV_HEADS, "--head-dim", HEAD_DIM, "--dtype", "f32"]
     words = ["calibrate", *shape, "--longest", LONGEST, "--seconds", 45, "--out", folder / "profile.json"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "evenspan"]
-    subprocess.run([*launch, *map(str, words)], check=True, stdout=subprocess.DEVNULL, env=environment())
-    ranks = arguments.ranks
-    machine = ["--ranks", ranks, "--ranks-per-node", ranks, "--profile", folder / "profile.json"]
+    with hosts(Network(f"evenspan-{os.getpid()}", 2, given.megabits)) as network:
+        run_ranks(network, 1, lambda rank: [sys.executable, "-m", "evenspan", *words], folder, LIMIT_SECONDS)
+    machine = ["--ranks", given.ranks, "--ranks-per-node", 1, "--profile", folder / "profile.json"]
     step = ["--lengths", folder / "lengths.txt", "--model", folder / "config.json", "--dtype", "f32", "--quiet"]
     step += ["--global-batch-tokens", STEP_TOKENS]
     roomy = planned([*machine, *step, "--memory-bytes", "64GiB", "--num-steps", 1, "--planner", "auto"])
-    memory = math.ceil(roomy["state_bytes"] + MICRO_BATCH_TOKENS / ranks * roomy["token_bytes"])
+    memory = math.ceil(roomy["state_bytes"] + MICRO_BATCH_TOKENS / given.ranks * roomy["token_bytes"])
     planners = ",".join(dict.fromkeys(planner for planner, _ in ROWS.values()))
-    limits = [
-        "--memory-bytes",
-        memory,
-        "--num-steps",
-        arguments.num_steps,
-        "--solver-seconds",
-        arguments.solver_seconds,
-    ]
-    report = planned([*machine, *step, *limits, "--planner", planners, "--simulate"])
+    step += ["--memory-bytes", memory, "--num-steps", given.num_steps, "--solver-seconds", given.solver_seconds]
+    report = planned([*machine, *step, "--planner", planners, "--simulate"])
     (folder / "plans.json").write_text(json.dumps(report))
 
 
 def planned(words: list) -> dict:
     """Return what `evenspan batch` writes as JSON."""
     words = [BINARY, "batch", *words, "--json", "-"]
-    done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise HostsError(done.stderr.strip())
     return json.loads(done.stdout)
 
 
-def environment() -> dict[str, str]:
-    """Return the variables of ranks: freed memory keeps its pages, as under evenspan train."""
-    kept = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
-    return {**os.environ, **kept, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-
-
-def main() -> None:
-    """Prepare, and start the ranks."""
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--ranks", type=int, default=2, help="of one thread, each on a host of its own")
+    parser.add_argument("--megabits", type=int, default=1000, help="rate of the links in Mbit/s")
+    parser.add_argument("--lengths", choices=("wikipedia", "prolong"), default="wikipedia", help="of the documents")
     parser.add_argument("--num-steps", type=int, default=3)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--solver-seconds", type=float, default=5)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        prepare(Path(name), arguments)
-        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", arguments.ranks, __file__]
-        subprocess.run(
-            [sys.executable, *map(str, words), name, str(arguments.repetitions)], check=True, env=environment()
-        )
+    parser.add_argument("--repetitions", type=int, default=5, help="of each step and row, in turn")
+    parser.add_argument("--solver-seconds", type=float, default=5, help="of the program of each micro-batch")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Prepare, and start the ranks."""
+    given = arguments()
+    # Freed memory keeps its pages, as under evenspan train.
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+    try:
+        require_root()
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            prepare(folder, given)
+            words = [sys.executable, __file__, folder, given.repetitions]
+            with hosts(Network(f"evenspan-{os.getpid()}", given.ranks, given.megabits)) as network:
+                run_ranks(network, 1, lambda rank: words, folder, LIMIT_SECONDS)
+            print((folder / "table.md").read_text(), end="")
+    except HostsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
@@ -230,4 +240,4 @@ if __name__ == "__main__":
         measure(Path(sys.argv[1]), int(sys.argv[2]))
         dist.destroy_process_group()
     else:
-        main()
+        sys.exit(main())
