@@ -287,7 +287,7 @@ StepReport Run::step(int64_t number) {
   const PlannedBatch planned = planner_.get(batch);
   report.plan_seconds = seconds_since(asked);
   describe_division(planned, &report);
-  if (config_.parallel.profile.empty()) report.modelled_seconds = report.bound_seconds = 0;  // of no machine, or another
+  if (config_.parallel.profile.empty()) report.modelled_seconds = report.bound_seconds = 0;  // of operations
   if (number < config_.run.steps) {
     next_ = upcoming();
     planner_.prefetch(next_->batch);
