@@ -94,7 +94,9 @@ class Chooser {
   void search(std::vector<OpenCandidate> open) {
     while (!open.empty()) {
       auto next = open.begin();
-      if (!choice_.candidates.empty()) {
+      if (choice_.candidates.empty()) {
+        next->plan = plan::make_plan(next->request);
+      } else {
         const auto less = [](const OpenCandidate& a, const OpenCandidate& b) { return a.bound < b.bound; };
         next = std::min_element(open.begin(), open.end(), less);
         if (next->bound >= choice_.prediction.step_seconds) break;
@@ -104,8 +106,7 @@ class Chooser {
         continue;
       }
       const WorkPart part = work_.part(num_simulated_++, num_candidates_);
-      const double enough = choice_.candidates.empty() ? HUGE_VAL : choice_.prediction.step_seconds;
-      auto found = predict_below(enough, *next->plan, scenario_, timeline_, part);
+      auto found = predict_below(best_step(), *next->plan, scenario_, timeline_, part);
       if (const double* bound = std::get_if<double>(&found)) {
         next->bound = *bound;
         continue;
@@ -119,16 +120,19 @@ class Chooser {
     }
   }
 
+  // So far.
+  double best_step() const { return choice_.candidates.empty() ? HUGE_VAL : choice_.prediction.step_seconds; }
+
   void raise_bound(OpenCandidate* candidate) const {
     const plan::Request& request = candidate->request;
     double bound = 0;
     if (!candidate->draft.has_value()) {
       candidate->draft = plan::find_strategy(request.options.strategy).write(request);
-      bound = bound_of_draft(request, *candidate->draft, scenario_);
+      bound = bound_of_draft(request, *candidate->draft, scenario_, best_step());
     } else {
       candidate->plan = plan::make_plan(request, std::move(*candidate->draft));
       candidate->draft.reset();
-      bound = bound_of_plan(*candidate->plan, scenario_);
+      bound = bound_of_plan(*candidate->plan, scenario_, best_step());
     }
     candidate->bound = std::max(candidate->bound, bound);
   }

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <random>
 
 #include "evenspan/simulate/layers.h"
@@ -54,6 +55,9 @@ Scenario random_scenario(int32_t num_ranks, std::mt19937* random) {
   times.forward.seconds = {first * 2e-6, 2.5e-5, first * 2e-5, 3e-4};
   times.backward.seconds = {first * 5e-6, 6e-5, first * 5e-5, 7e-4};
   times.forward.operation_seconds = times.backward.segment_seconds = one_of(0.0, 1e-5);
+  // What every layer waits for adds up.
+  scenario.model.num_layers = one_of(4, 4, 16);
+  scenario.model.hidden = one_of(64, 1024);
   if (one_of(0, 0, 1) == 1) scenario.model.windows = {{1, 100}, {2, 900}};
   return scenario;
 }
@@ -74,13 +78,17 @@ TEST(DraftBound, IsNoMoreThanTheStepOfThePrograms) {
         request.options.strategy = std::string(strategy.name);
         request.options.ranks_per_group = group;
         plan::Draft draft = plan::find_strategy(request.options.strategy).write(request);
-        const double of_draft = bound_of_draft(request, draft, scenario);
+        const double of_draft = bound_of_draft(request, draft, scenario, HUGE_VAL);
         const auto plan = plan::make_plan(request, std::move(draft));
-        const double of_plan = bound_of_plan(*plan, scenario);
+        const double of_plan = bound_of_plan(*plan, scenario, HUGE_VAL);
         const double step = predict(*plan, scenario).step_seconds;
         EXPECT_LE(of_draft, step * (1 + 1e-12)) << strategy.name << "/" << group << " in batch " << i;
         EXPECT_LE(of_plan, step * (1 + 1e-12)) << strategy.name << "/" << group << " in batch " << i;
         EXPECT_GT(of_draft, 0);
+        // A part of them that is enough.
+        const double part = bound_of_plan(*plan, scenario, 0.9 * of_plan);
+        EXPECT_GE(part, 0.9 * of_plan);
+        EXPECT_LE(part, of_plan * (1 + 1e-12));
         num_tight += of_plan > 0.95 * step ? 1 : 0;
         num_relayed += plan->relay_stages.empty() ? 0 : 1;
         num_partial += plan->partials.empty() ? 0 : 1;
