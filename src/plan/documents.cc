@@ -137,7 +137,8 @@ int64_t num_pairs(const Document& document, Span queries, Span keys) {
 }
 
 int64_t num_pairs(const Document& document, Span queries) {
-  return num_pairs(document, queries, Span{0, document.length});
+  if (queries.empty()) return 0;
+  return pairs_below(document, queries.end, document.length) - pairs_below(document, queries.begin, document.length);
 }
 
 }  // namespace evenspan::plan

@@ -357,34 +357,54 @@ class Formula {
     const plan::Placement stream = gathered_stream();
     const int32_t node_size = std::min(request_.topology.ranks_per_node(), num_ranks_);
     const int32_t num_nodes = (num_ranks_ + node_size - 1) / node_size;
-    for (const Pass pass : {Pass::forward, Pass::backward}) {
-      const bool forward = pass == Pass::forward;
+    struct Arrivals {
       double near = 0, far = 0;  // when the keys of the node and of others are there
-      if (forward) {
-        const double chunk = 2.0 * shape_.num_kv_heads * head_bytes_;
-        near = links_.even((node_size - 1) * chunk, node_size, &forward_bytes_);
-        if (num_nodes > 1) {
-          near = std::max(near, links_.outermost((num_nodes - 1) * chunk, &forward_bytes_));
-          far = near + links_.even((node_size - 1.0) * (num_nodes - 1) * chunk, node_size, &forward_bytes_);
-        }
-      } else {
-        const double token_bytes =
-            2.0 * shape_.num_kv_heads * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
-        const plan::Placement placement = stream.num_ranks() > 0 ? stream : plan::zigzag_placement(request_);
-        const auto needed = static_cast<double>(plan::remote_key_tokens(request_, placement));
-        near = far = links_.even(2 * needed / num_ranks_ * token_bytes, num_ranks_, &backward_bytes_);
-      }
-      // The rank whose keys from elsewhere take longest comes last; tiles hide the transfer of later ones.
-      double& slowest = (forward ? prediction_.forward : prediction_.backward).makespan_seconds;
-      double compute = 0;
-      for (int32_t r = 0; r < num_ranks_; ++r) {
-        const GatheredTiles tiles = gathered_tiles(pass, stream, Rank(r), node_size);
-        slowest = std::max(slowest, std::max(std::max(tiles.own, near) + tiles.near, far) + tiles.far);
-        compute += tiles.own + tiles.near + tiles.far;
-        if (step_seconds() >= enough_) return;
-      }
-      compute_seconds_[forward ? 0 : 1] = compute / num_ranks_;
+    };
+    std::array<Arrivals, 2> arrivals;
+    const double chunk = 2.0 * shape_.num_kv_heads * head_bytes_;
+    auto& [near, far] = arrivals[0];
+    near = links_.even((node_size - 1) * chunk, node_size, &forward_bytes_);
+    if (num_nodes > 1) {
+      near = std::max(near, links_.outermost((num_nodes - 1) * chunk, &forward_bytes_));
+      far = near + links_.even((node_size - 1.0) * (num_nodes - 1) * chunk, node_size, &forward_bytes_);
     }
+    const double token_bytes =
+        2.0 * shape_.num_kv_heads * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
+    const int64_t remote =
+        stream.num_ranks() > 0 ? plan::remote_key_tokens(request_, stream) : zigzag_remote_key_tokens();
+    const auto needed = static_cast<double>(remote);
+    arrivals[1].near = arrivals[1].far =
+        links_.even(2 * needed / num_ranks_ * token_bytes, num_ranks_, &backward_bytes_);
+    // The rank whose keys from elsewhere take longest comes last; tiles hide the transfer of later ones.
+    std::array<double, 2> compute{};
+    for (int32_t r = 0; r < num_ranks_; ++r) {
+      for (const Pass pass : {Pass::forward, Pass::backward}) {
+        const size_t number = pass == Pass::forward ? 0 : 1;
+        const Arrivals& there = arrivals[number];
+        double& slowest = (number == 0 ? prediction_.forward : prediction_.backward).makespan_seconds;
+        const GatheredTiles tiles = gathered_tiles(pass, stream, Rank(r), node_size);
+        slowest = std::max(slowest, std::max(std::max(tiles.own, there.near) + tiles.near, there.far) + tiles.far);
+        compute[number] += tiles.own + tiles.near + tiles.far;
+      }
+      if (step_seconds() >= enough_) return;
+    }
+    for (size_t number : {0, 1}) compute_seconds_[number] = compute[number] / num_ranks_;
+  }
+
+  // plan::remote_key_tokens() of zigzag's placement. A rank's high chunk sees all keys that its low chunk sees.
+  int64_t zigzag_remote_key_tokens() const {
+    int64_t num_tokens = 0;
+    for (const plan::Document& document : request_.documents.all()) {
+      for (int32_t r = 0; r < num_ranks_; ++r) {
+        int64_t own = 0, end = 0;
+        for_each_home(document.length, r, [&](const Span& span) {
+          own += span.size();
+          if (!span.empty()) end = span.end;
+        });
+        if (own > 0) num_tokens += (document.mask.kind == plan::MaskKind::full ? document.length : end) - own;
+      }
+    }
+    return num_tokens;
   }
 
   // Layers end to end, on the rank with most tokens.
