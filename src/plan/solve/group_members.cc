@@ -26,15 +26,37 @@ class Members {
   void run(std::vector<PlacedSpan>* shared, std::vector<PlacedSpan>* homes) {
     size_t num_shared = 0;
     while (num_shared < items_.size() && (items_[num_shared].cut || num_ranks_ == 1)) ++num_shared;
-    Dealt best = with(num_shared, 0);
+    std::vector<Sharing> sharings;  // in the order of preference
     const size_t num_whole = items_.size() - num_shared;
     for (size_t more = 0; num_ranks_ > 1 && more <= num_whole; more += more < 16 ? 1 : more / 4) {
       for (const size_t num_divided : {0, 1}) {
-        if (best.seconds <= even_seconds() * (1 + kUneven)) break;
-        if (more + num_divided == 0 || more + num_divided > num_whole) continue;
-        Dealt dealt = with(num_shared + more, num_divided);
-        if (dealt.seconds < best.seconds) best = std::move(dealt);
+        if (more + num_divided > 0 && more + num_divided <= num_whole) {
+          sharings.push_back({num_shared + more, num_divided});
+        }
       }
+    }
+    // The first that comes out even, or else the first of the best. Most cannot come out even, which is known before
+    // they are dealt; they are looked at when no other does.
+    const double even = even_seconds() * (1 + kUneven);
+    Dealt best = with({num_shared, 0});
+    size_t number = 0;  // of the best
+    std::vector<size_t> left_out;
+    for (size_t i = 0; i < sharings.size() && best.seconds > even; ++i) {
+      if (least_seconds(sharings[i]) * (1 - 1e-9) > even) {
+        left_out.push_back(i);
+        continue;
+      }
+      Dealt dealt = with(sharings[i]);
+      if (dealt.seconds >= best.seconds) continue;
+      best = std::move(dealt);
+      number = i + 1;
+    }
+    if (best.seconds <= even) left_out.clear();
+    for (const size_t i : left_out) {
+      Dealt dealt = with(sharings[i]);
+      if (dealt.seconds > best.seconds || (dealt.seconds == best.seconds && i + 1 > number)) continue;
+      best = std::move(dealt);
+      number = i + 1;
     }
     write(best, shared, homes);
   }
@@ -49,10 +71,31 @@ class Members {
     double seconds = 0;            // of the slowest rank, and what sharing costs it
   };
 
+  // Shares the first items, and divides as many of the next, 0 or 1.
+  struct Sharing {
+    size_t num_shared, num_divided;
+  };
+
+  // What a sharing takes at least: its largest whole item on the rank that has least of what is shared, and transfers.
+  double least_seconds(const Sharing& sharing) const {
+    const auto& [num_shared, num_divided] = sharing;
+    Load shared;
+    for (size_t i = 0; i < num_shared; ++i) shared += items_[i].load;
+    double part = 1;
+    for (int32_t r = 0; r < num_ranks_; ++r) part = std::min(part, split_.part(r));
+    const size_t first_whole = num_shared + num_divided;
+    const double largest = first_whole < items_.size() ? items_[first_whole].load.attention : 0;
+    const double divided_tokens = num_divided > 0 ? items_[num_shared].load.tokens : 0;
+    return std::max(part * shared.attention + largest,
+                    transfer_seconds(shared.tokens, divided_tokens) + shared.attention / num_ranks_) +
+           request_.cost.token_seconds * mean_.tokens;
+  }
+
   double even_seconds() const { return mean_.attention + request_.cost.token_seconds * mean_.tokens; }
 
-  // Shares the first items, and divides as many of the next, 0 or 1, so that the ranks come out even.
-  Dealt with(size_t num_shared, size_t num_divided) const {
+  // Shares and divides so that the ranks come out even.
+  Dealt with(const Sharing& sharing) const {
+    const auto& [num_shared, num_divided] = sharing;
     Load shared;
     for (size_t i = 0; i < num_shared; ++i) shared += items_[i].load;
     std::vector<Load> whole;

@@ -1,6 +1,7 @@
 #include "plan/solve/improve.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <span>
 #include <utility>
@@ -328,16 +329,26 @@ class Search {
 
   // Where the upper span begins if it takes up so much work from the lower one, or gives as much if that is negative.
   int64_t shifted_cut(const PlacedSpan& above, const PlacedSpan& below, double room) const {
+    const double pair = request_.cost.pair_seconds;
+    // The work of a token that sees half a key more than those before it, and of the tokens that see a key more each.
+    const double first = pair * (static_cast<double>(above.span.begin) + 0.5) + request_.cost.token_seconds;
     if (room >= 0) {
-      return above.span.begin - largest_end(request_, below, [room](int64_t, double work) { return work <= room; });
+      const double square = first * first - 2 * pair * room;
+      const double guess = square > 0 ? 2 * room / (first + std::sqrt(square)) : static_cast<double>(below.span.size());
+      return above.span.begin - largest_fitting(below.span.size(), rounded(guess), [&](int64_t size) {
+               const Span taken{below.span.end - size, below.span.end};
+               return span_work(request_, {below.document, taken}) <= room;
+             });
     }
-    int64_t low = above.span.begin, high = above.span.end;  // the first one that gives enough
-    while (low < high) {
-      const int64_t middle = low + (high - low) / 2;
-      const double given = span_work(request_, {above.document, Span{above.span.begin, middle}});
-      given >= -room ? high = middle : low = middle + 1;
-    }
-    return low;
+    const double guess = -2 * room / (first + std::sqrt(first * first - 2 * pair * room));
+    return above.span.begin + 1 + largest_fitting(above.span.size() - 1, rounded(guess), [&](int64_t size) {
+             const Span given{above.span.begin, above.span.begin + size};
+             return span_work(request_, {above.document, given}) < -room;
+           });
+  }
+  static int64_t rounded(double size) {
+    constexpr double kMost = 0x1p40;
+    return static_cast<int64_t>(size < kMost ? size : kMost);
   }
 
   const Request& request_;
