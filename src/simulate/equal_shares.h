@@ -7,8 +7,8 @@
 #include <compare>
 #include <cstdint>
 #include <functional>
-#include <queue>
-#include <vector>
+
+#include "simulate/min_heap.h"
 
 namespace evenspan::simulate {
 
@@ -53,7 +53,7 @@ class EqualShares {
   }
 
   double per_second_, most_each_;
-  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+  MinHeap<Due, std::less<>> due_;
   double served_ = 0;
   double counted_seconds_ = 0;  // when served_ was true
 };

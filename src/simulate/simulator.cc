@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <functional>
-#include <queue>
 #include <tuple>
 
 #include "evenspan/core/error.h"
 #include "simulate/equal_shares.h"
+#include "simulate/min_heap.h"
 #include "simulate/network.h"
 
 namespace evenspan::simulate {
@@ -23,9 +23,9 @@ struct Event {
   int32_t id = 0;        // rank, flow or server
   int32_t forecast = 0;  // of served: void unless it is the server's latest
 };
-struct Later {
+struct Earlier {
   bool operator()(const Event& a, const Event& b) const {
-    return a.seconds != b.seconds ? a.seconds > b.seconds : a.number > b.number;
+    return a.seconds != b.seconds ? a.seconds < b.seconds : a.number < b.number;
   }
 };
 
@@ -271,7 +271,7 @@ class Events {
   std::vector<Server> servers_;  // the ways by number, and the cores if ranks share them
   int32_t cores_;                // their number
   std::vector<int32_t> changed_servers_;
-  std::priority_queue<Event, std::vector<Event>, Later> events_;
+  MinHeap<Event, Earlier> events_;
   int64_t num_events_ = 0;
   double now_ = 0;
   Outcome run_;
