@@ -74,6 +74,7 @@ def main_times(programs: list[str]) -> None:
         name: list(map(int, (ROOT / f"bench/data/{name}_20000.txt").read_text().split()))
         for name in ("wikipedia", "prolong")
     }
+    kinds["256K, then wikipedia"] = [256 << 10, *kinds["wikipedia"]]
     kinds["256 to 256K, log-uniform"] = [int(2 ** generator.uniform(8, 18)) for _ in range(1000)]
     kinds["all 32K"] = [32 << 10] * 64
     columns = "".join(f" {name} s | step ms | chosen | simulated |" for name in programs)
