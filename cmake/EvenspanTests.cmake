@@ -16,10 +16,14 @@ endfunction()
 # What ctest runs.
 add_custom_target(evenspan_test_programs)
 
-# evenspan_tests(<folder> LINK <target>... [NEEDS <edge>...] [PCH <name>])
+# evenspan_tests(<folder> LINK <target>... [NEEDS <edge>...] [PCH <name>] [THREADS <file>...])
+# The files after THREADS start threads: they are all that a program without torch has under the thread sanitizer.
 function(evenspan_tests folder)
-  cmake_parse_arguments(arg "" "PCH" "LINK;NEEDS" ${ARGN})
+  cmake_parse_arguments(arg "" "PCH" "LINK;NEEDS;THREADS" ${ARGN})
   evenspan_sources(sources ${PROJECT_SOURCE_DIR}/tests/${folder}/*.cc)
+  if(EVENSPAN_SANITIZE MATCHES thread AND NOT arg_PCH)
+    list(TRANSFORM arg_THREADS PREPEND ${PROJECT_SOURCE_DIR}/tests/${folder}/ OUTPUT_VARIABLE sources)
+  endif()
   if(NOT sources)
     return()
   endif()
@@ -51,7 +55,7 @@ function(evenspan_tests folder)
 endfunction()
 
 evenspan_support(evenspan_test_support ${PROJECT_SOURCE_DIR}/tests/support evenspan_plan)
-evenspan_tests(plan LINK evenspan_test_support NEEDS gtest rapidcheck)
+evenspan_tests(plan LINK evenspan_test_support NEEDS gtest rapidcheck THREADS plan_cache_test.cc)
 evenspan_tests(simulate LINK evenspan_test_support evenspan_simulate NEEDS gtest)
 evenspan_tests(batch LINK evenspan_test_support evenspan_highs NEEDS gtest)
 set_property(SOURCE ${PROJECT_SOURCE_DIR}/tests/batch/oracle_test.cc APPEND PROPERTY

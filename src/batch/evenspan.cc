@@ -126,6 +126,18 @@ class Composition {
   std::vector<double> seconds_;  // [place][place], below 0: unknown
 };
 
+// Places the documents of a micro-batch anew where that is faster.
+void pour_again(std::span<const int64_t> lengths, const Cost& cost, MicroBatch* micro_batch) {
+  std::vector<DocumentIndex> documents;
+  for_each_document(*micro_batch, [&](std::span<const Share> shares) { documents.push_back(shares.front().document); });
+  std::stable_sort(documents.begin(), documents.end(), [&](DocumentIndex a, DocumentIndex b) {
+    return lengths[static_cast<size_t>(a)] > lengths[static_cast<size_t>(b)];
+  });
+  const double seconds = price(StepPlan{{*micro_batch}}, lengths, cost).seconds - cost.micro_batch_seconds;
+  std::optional<Poured> poured = pour(documents, lengths, cost, seconds, Effort::thorough);
+  if (poured && poured->seconds < seconds) *micro_batch = std::move(poured->batch);
+}
+
 }  // namespace
 
 PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, const PlannerOptions&,
@@ -162,6 +174,8 @@ PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, co
     }
   }
   EVENSPAN_CHECK_EQ(best.plan.micro_batches.empty(), false);  // a document alone always fits
+  for (MicroBatch& micro_batch : best.plan.micro_batches) pour_again(lengths, cost, &micro_batch);
+  best_seconds = price(best.plan, lengths, cost).seconds;
   if (documents.size() <= kFewDocuments) {
     StepPlan divided = divide_few(documents, lengths, cost, best_seconds);
     if (!divided.micro_batches.empty()) best.plan = std::move(divided);

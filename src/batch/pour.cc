@@ -20,8 +20,16 @@ struct Way {
   double mix = 0;
   bool is_tight = false;  // a whole document goes where the least time is left that it needs, not the most
 };
-constexpr Way kWays[] = {{0, false}, {0.5, false}, {1, false}, {0, true}};
-constexpr size_t kWaysOfMany = 3;  // the first ones, where documents are many
+constexpr Way kQuickWays[] = {{0, false}, {0.5, false}, {1, false}};
+constexpr Way kWaysOfFew[] = {{0, false}, {0.5, false}, {1, false}, {0, true}};
+constexpr Way kAllWays[] = {{0, false},   {0.25, false}, {0.5, false}, {0.65, false}, {0.8, false},
+                            {0.9, false}, {0.95, false}, {1, false},   {0, true}};
+
+std::span<const Way> ways_of(size_t num_documents, Effort effort) {
+  if (effort == Effort::thorough) return kAllWays;
+  if (num_documents <= kFewDocuments) return kWaysOfFew;
+  return kQuickWays;
+}
 
 // One try: ranks that have so much time each.
 class PouredFilling {
@@ -120,22 +128,23 @@ class PouredFilling {
            mix_ * static_cast<double>(room_[rank]) / static_cast<double>(cost_.capacity_tokens);
   }
 
-  // What the node's ranks can take of a document whose tokens cost so much, most first.
-  std::vector<Portion> portions(size_t node, double token_seconds) const {
+  // Into `out`: what the node's ranks can take of a document whose tokens cost so much, most first.
+  void find_portions(size_t node, double token_seconds, std::vector<Portion>* out) const {
+    out->clear();
     const int64_t first = static_cast<int64_t>(node) * cost_.ranks_per_node;
     const int64_t last = std::min<int64_t>(first + cost_.ranks_per_node, cost_.num_ranks);
-    std::vector<Portion> out;
     for (int64_t rank = first; rank < last; ++rank) {
       const auto at = static_cast<size_t>(rank);
       const double by_time = std::min(time_[at] / token_seconds * (1 + 1e-12), static_cast<double>(room_[at]));
       const double beside = (time_[at] - rest_token_seconds_ * static_cast<double>(room_[at])) /
                             std::max(token_seconds - rest_token_seconds_, 1e-9 * token_seconds);
       const double mixed = std::clamp(beside, 0.0, by_time);
-      const auto tokens = static_cast<int64_t>(std::floor(by_time + mix_ * (mixed - by_time)));
-      if (tokens > 0) out.push_back(Portion{Rank(rank), tokens});
+      const auto tokens = static_cast<int64_t>(by_time + mix_ * (mixed - by_time));  // rounded down: none is below 0
+      if (tokens > 0) out->push_back(Portion{Rank(rank), tokens});
     }
-    std::stable_sort(out.begin(), out.end(), [](const Portion& a, const Portion& b) { return a.tokens > b.tokens; });
-    return out;
+    std::sort(out->begin(), out->end(), [](const Portion& a, const Portion& b) {
+      return a.tokens != b.tokens ? a.tokens > b.tokens : a.rank < b.rank;
+    });
   }
 
   // How many of the portions hold the document; 0: all are too few.
@@ -169,20 +178,21 @@ class PouredFilling {
     const double work = cost_.work(length) / static_cast<double>(length);
     const int32_t most = std::min(cost_.ranks_per_node, cost_.num_ranks);
     const std::vector<size_t> nodes = emptiest_nodes(work);
+    std::vector<Portion> some;
     for (int32_t degree = 2; degree < 2 * most; degree *= 2) {
       if (int64_t{std::min(degree, most)} * cost_.capacity_tokens < length) continue;
       const double token_seconds = work + cost_.exchange(std::min(degree, cost_.num_ranks));
       std::vector<Portion> best;
       int64_t best_spare = 0;
       for (const size_t node : nodes) {
-        std::vector<Portion> some = portions(node, token_seconds);
+        find_portions(node, token_seconds, &some);
         const size_t needed = num_needed(some, length);
         if (needed == 0 || needed > static_cast<size_t>(degree)) continue;
         some.resize(needed);
         int64_t spare = -length;
         for (const Portion& portion : some) spare += portion.tokens;
         if (best.empty() || needed < best.size() || (needed == best.size() && spare < best_spare)) {
-          best = std::move(some);
+          best = some;
           best_spare = spare;
         }
       }
@@ -207,7 +217,8 @@ class PouredFilling {
       };
       std::vector<Node> all;
       for (size_t number = 0; number < node_time_.size(); ++number) {
-        Node node{0, portions(number, token_seconds)};
+        Node node;
+        find_portions(number, token_seconds, &node.portions);
         for (const Portion& portion : node.portions) node.tokens += portion.tokens;
         if (node.tokens > 0) all.push_back(std::move(node));
       }
@@ -279,7 +290,7 @@ std::vector<std::vector<DocumentIndex>> orders_of(std::span<const DocumentIndex>
 }  // namespace
 
 std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
-                           double most_seconds) {
+                           double most_seconds, Effort effort) {
   double least = 0, longest_share = 0;  // a document has a rank with no less than its tokens' mean, rounded up
   int64_t tokens = 0;
   for (const DocumentIndex document : documents) {
@@ -295,7 +306,7 @@ std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<c
 
   std::optional<Poured> best;
   const std::vector<std::vector<DocumentIndex>> orders = orders_of(documents);
-  const auto ways = std::span(kWays).first(documents.size() <= kFewDocuments ? std::size(kWays) : kWaysOfMany);
+  const std::span<const Way> ways = ways_of(documents.size(), effort);
   const auto attempt = [&](double seconds) {
     for (const std::vector<DocumentIndex>& order : orders) {
       for (const Way& way : ways) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <vector>
@@ -19,9 +20,12 @@ struct Poured {
 // Of no more documents, more ways are tried.
 constexpr size_t kFewDocuments = 12;
 
+// In how many ways ranks are chosen: those that are mostly best, while micro-batches are still compared, or all.
+enum class Effort : uint8_t { quick, thorough };
+
 // The least seconds found for these documents, longest first; nothing where no way tried kept memory and took less than
 // `most_seconds`.
 std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
-                           double most_seconds);
+                           double most_seconds, Effort effort = Effort::quick);
 
 }  // namespace evenspan::batch
