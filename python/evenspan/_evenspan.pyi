@@ -106,7 +106,7 @@ class Planner:
     def micro_batches(self, lengths: Sequence[int], tokens: int, planner: str) -> list[list[int]]:
         """Return the documents of each micro-batch of a step, ascending; one has at most so many tokens on all ranks.
 
-        By the times of the planner's profile, or of h100-sxm, which is then noted, on its model.
+        By the times of the planner's profile, or without one by operations, on its model.
         """
     def take_note(self) -> str: ...
     @property

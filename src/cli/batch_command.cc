@@ -126,6 +126,10 @@ int batch_command(const Arguments& words) {
   report.planners = check_batch_options(options, &arguments);
   std::optional<simulate::Scenario> scenario;
   report.machine = read_batch_machine(options, &arguments, &scenario);
+  if (arguments.simulates && scenario->machine.shares_cores()) {
+    fail(ErrorKind::unsupported, "[batch] --simulate takes a core for each rank, and the topology has ",
+         scenario->machine.num_cores, " for all; leave --simulate or the cores out");
+  }
   report.has_times = !arguments.no_times;
   const batch::Cost& cost = report.machine.cost;
   const batch::SolverSource solver = solver_source(arguments.highs);

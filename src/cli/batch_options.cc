@@ -153,8 +153,8 @@ void declare_batch_options(Options* options, BatchArguments* arguments) {
   options->integer("--static-degree", "static: ranks of every group, a power of two; 0: the most that there is",
                    &arguments->knobs.static_degree);
   options->flag("--simulate",
-                "Simulate the programs of every micro-batch too, as the planner places its documents and as the "
-                "strategy mixed does; seconds for each",
+                "Simulate the programs of every micro-batch too, placed by the planner, by the strategy "
+                "mixed and by the fastest strategy; seconds for each",
                 &arguments->simulates);
   options->text("--json", "OUT", "Write all plans and their costs as JSON; - is standard output", &arguments->json);
   options->text("--html", "OUT", "Write a page with pictures of every step; - is standard output", &arguments->html);

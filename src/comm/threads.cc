@@ -133,9 +133,12 @@ class World {
       if (const Refusal* refusal = refusal_for(rank, flight.turn)) {
         fail_locked(refusal->failure);
       } else if (const std::optional<Rank> gone = first_ended(waiting)) {
-        fail_locked({rank, flight.operation,
-                     join_text("rank ", *gone, " has ended and does not come; let every rank do its part of \"",
-                               flight.operation, "\" before it returns")});
+        const Refusal* alone = refused_alone(*gone);
+        fail_locked(
+            alone ? alone->failure
+                  : Failure{rank, flight.operation,
+                            join_text("rank ", *gone, " has ended and does not come; let every rank do its part of \"",
+                                      flight.operation, "\" before it returns")});
       } else if (late) {
         fail_locked({rank, flight.operation,
                      describe_stall(rank, waiting, timeout_, [this](Rank other) { return ranks_[other].waiting; })});
@@ -272,6 +275,20 @@ class World {
       return r.call <= call.number && !turn.calls->refused(r.call);
     });
     return open == refusals.end() ? nullptr : &*open;
+  }
+
+  // The first call of any group that the rank refused and no other member has refused so far; null if there is none. A
+  // rank that ends after that ends because of it, whether or not the other members have come to the call yet.
+  const Refusal* refused_alone(Rank rank) const {
+    for (const auto& [group, refusals] : refusals_) {
+      for (const Refusal& refusal : refusals) {
+        const auto is_shared = [&](const Refusal& other) {
+          return other.call == refusal.call && other.failure.rank != rank;
+        };
+        if (refusal.failure.rank == rank && std::none_of(refusals.begin(), refusals.end(), is_shared)) return &refusal;
+      }
+    }
+    return nullptr;
   }
 
   // Whatever the peer was sent or has sent is open here: a peer that ended will not change that.

@@ -41,10 +41,11 @@ int64_t parse_bytes(const std::string& subject, const std::string& text) {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   int64_t count = 0;
   const auto [at, error] = std::from_chars(number.data(), number.data() + number.size(), count);
-  if (error == std::errc::result_out_of_range || (error == std::errc() && count > kMost / unit)) {
+  const bool is_whole = error == std::errc() && at == number.data() + number.size();
+  if (error == std::errc::result_out_of_range || (is_whole && (count > kMost / unit || count < -(kMost / unit)))) {
     fail_invalid(subject, " is ", quoted(text), ", beyond ", kMost, " bytes");
   }
-  if (error != std::errc() || at != number.data() + number.size()) {
+  if (!is_whole) {
     fail_invalid(subject, " is ", quoted(text),
                  "; give a whole number of bytes, KiB, MiB or GiB, such as 1000, 64KiB, 8MiB or 2GiB", hint(text));
   }

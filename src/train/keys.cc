@@ -89,8 +89,7 @@ std::vector<Key> bind_keys(Config& c) {
          "added; 0: no such limit");
   number("parallel.memory_budget", &c.parallel.memory_budget, 0, kMany,
          "bytes of a rank for the model's states and the activations of a micro-batch, such as \"80GiB\", by which a "
-         "batch "
-         "is cut too; 0: no limit");
+         "batch is cut too; 0: no limit");
   keys.back().is_bytes = true;
   add("parallel.batch_planner", &c.parallel.batch_planner,
       "who cuts batches into micro-batches: a planner of `evenspan batch --help` that needs no solver");

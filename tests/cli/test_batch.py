@@ -163,8 +163,9 @@ def test_table(evenspan: Run) -> None:
 
 def test_many_sizes_of_groups_are_short(evenspan: Run) -> None:
     """Once a column of more than 230 characters."""
-    words = ["batch", "--lengths", ROOT / "bench" / "data" / "prolong_20000.txt", "--ranks", 64, "--planner", "auto"]
-    done = evenspan(*words, "--memory-bytes", "80GiB", "--global-batch-documents", 512, "--num-steps", 1)
+    words = ["batch", "--lengths", ROOT / "bench" / "data" / "prolong_20000.txt", "--ranks", 128, "--planner", "auto"]
+    step = ["--first-step", 1, "--num-steps", 1]
+    done = evenspan(*words, "--memory-bytes", "80GiB", "--global-batch-documents", 512, *step)
     assert done.returncode == 0, done.stderr
     assert re.search(
         r" \d+ on \d+, \d+ on \d+, \d+ on \d+, \d+ more sizes, \d+ on \d+, \d+ on \d+, \d+ on \d+\n", done.stdout
@@ -317,6 +318,8 @@ def test_models_and_machines_of_other_kinds(evenspan: Run, tmp_path: Path) -> No
         assert simulated["seconds"] < 0.7 * full["seconds"]
         assert simulated["seconds"] < simulated["mixed_seconds"] < 2 * simulated["seconds"]
     shared = step_of({}, '{"ranks": 8, "cores": 4}')
+    words = ["--lengths", "-", "--topology", "topology.json", "--memory-bytes", "160GiB", "--simulate"]
+    assert "--simulate takes a core for each rank, and the topology has 4" in refused(evenspan, *words)
     assert 1.9 * full["seconds"] < shared["seconds"] < 2.1 * full["seconds"]
 
 

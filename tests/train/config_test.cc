@@ -53,6 +53,9 @@ TEST(Config, BytesMayHaveAUnit) {
       error_of([&] { budget("'80GB'"); }),
       HasSubstr("run.toml:6: parallel.memory_budget is \"80GB\"; give a whole number of bytes, KiB, MiB or GiB, "
                 "such as 1000, 64KiB, 8MiB or 2GiB; did you mean '80GiB'?"));
+  for (const char* text : {"'9999999999GiB'", "'-9223372036854775807GiB'", "'-9999999999999999999'"}) {
+    EXPECT_THAT(error_of([&] { budget(text); }), HasSubstr("beyond 9223372036854775807 bytes")) << text;
+  }
   EXPECT_THAT(error_of([&] { budget("1.5"); }), HasSubstr("must be a value of type bytes, it is 1.5"));
   EXPECT_THAT(error_of([&] { budget("'-1KiB'"); }), HasSubstr("parallel.memory_budget must be from 0 to"));
 }

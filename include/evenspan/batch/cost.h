@@ -32,6 +32,8 @@ struct Cost {
   std::vector<double> exchange_seconds;
   std::vector<Window> windows = {};  // NOLINT(readability-redundant-member-init): as in CostModel
 
+  // Of all ranks of a document together, without exchanges. Of a token it never falls where documents are longer, which
+  // lower_bound() rests on.
   double work(int64_t tokens) const {
     const auto s = static_cast<double>(tokens);
     double seconds = (square_seconds * s + token_seconds) * s;

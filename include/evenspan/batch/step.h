@@ -79,11 +79,12 @@ struct StepBound {
 // ceil(tokens / cluster_tokens()). A micro-batch takes no less than the mean over its P ranks, so S is at least the
 // P-th part of all work and all exchanges. A micro-batch holds at most cluster_tokens(); the tokens of the others are
 // at least the rest, and their work at least that of as many tokens of the shortest documents, whose tokens have least
-// work. So the others take at least L, the P-th part of that, and a document's micro-batch at most S - L. On d ranks
-// the largest share is at least the d-th part, and it takes no longer than the micro-batch: d is at least the least
-// number of ranks on which even shares take at most S - L, and at least least_degree(). Fewer ranks pay no more, since
-// the rate grows with the degree and paid_degree() is no less than the number of ranks. The mean with these degrees
-// falls in S, so the least S that is no less than it is a bound; it is found by bisection, from below.
+// work: Cost::work() of a document over its tokens never falls with them. So the others take at least L, the P-th part
+// of that, and a document's micro-batch at most S - L. On d ranks the largest share is at least the d-th part, and it
+// takes no longer than the micro-batch: d is at least the least number of ranks on which even shares take at most S -
+// L, and at least least_degree(). Fewer ranks pay no more, since the rate grows with the degree and paid_degree() is no
+// less than the number of ranks. The mean with these degrees falls in S, so the least S that is no less than it is a
+// bound; it is found by bisection, from below.
 StepBound lower_bound(std::span<const int64_t> lengths, const Cost& cost);
 
 }  // namespace evenspan::batch

@@ -19,8 +19,8 @@ namespace evenspan::machine {
 struct MicroBatchLimits {
   std::string planner = "auto";    // of batch::planners()
   int64_t micro_batch_tokens = 0;  // most of all ranks of a replica together; 0: no such limit
-  int64_t memory_budget =
-      0;  // bytes of a rank, for states as batch::StateLayout::sharded_optimizer and activations; 0: no limit
+  // Bytes of a rank, for states as batch::StateLayout::sharded_optimizer and activations; 0: no limit.
+  int64_t memory_budget = 0;
 
   bool any() const { return micro_batch_tokens > 0 || memory_budget > 0; }
 };

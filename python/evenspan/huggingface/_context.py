@@ -186,8 +186,7 @@ class Context:
 
         `accumulate` batches are a step, or as many as have `global_batch_tokens` together: their losses add up to the
         mean over the labels of all of them, and their gradients are reduced once. The loader's last step may have
-        fewer. With `micro_batch_tokens` a step's documents are dealt anew, to as few micro-batches as hold them, or one
-        more where that is faster.
+        fewer. With `micro_batch_tokens` a step's documents are dealt anew, to micro-batches that `batch_planner` makes.
 
         While a batch runs, the next one is planned on a thread. A step's batches are taken from the loader while the
         step before runs; what the loader, the reading or the planning raises is raised in their turn. A loop that ends
