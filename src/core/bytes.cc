@@ -22,7 +22,7 @@ std::string hint(const std::string& text) {
   }
   if (digits == 0 || unit.empty() || std::string_view("KMG").find(unit[0]) == std::string_view::npos) return "";
   const std::string rest = unit.substr(1);
-  if (rest != "" && rest != "B" && rest != "IB") return "";
+  if (!rest.empty() && rest != "B" && rest != "IB") return "";
   return "; did you mean '" + text.substr(0, digits) + unit[0] + "iB'?";
 }
 
