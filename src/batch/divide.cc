@@ -48,7 +48,7 @@ class Division {
     }
     StepPlan out;
     for (const size_t set : best) {
-      const std::optional<Poured> poured = pour(members(set), lengths_, cost_, kNoDivision);
+      const std::optional<Poured> poured = pour(members(set), lengths_, cost_, {0, kNoDivision}, Effort::quick);
       if (poured) out.micro_batches.push_back(poured->batch);  // as its standard set was
     }
     return out;
@@ -94,7 +94,8 @@ class Division {
   void pour_set(size_t set, double most_seconds) {
     if (is_poured_[set]) return;
     is_poured_[set] = true;
-    const std::optional<Poured> poured = pour(members(set), lengths_, cost_, most_seconds - cost_.micro_batch_seconds);
+    const std::optional<Poured> poured =
+        pour(members(set), lengths_, cost_, {0, most_seconds - cost_.micro_batch_seconds}, Effort::quick);
     seconds_[set] = poured ? poured->seconds + cost_.micro_batch_seconds : kNoDivision;
   }
 

@@ -290,7 +290,7 @@ std::vector<std::vector<DocumentIndex>> orders_of(std::span<const DocumentIndex>
 }  // namespace
 
 std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
-                           double most_seconds, Effort effort) {
+                           SecondsTried seconds, Effort effort) {
   double least = 0, longest_share = 0;  // a document has a rank with no less than its tokens' mean, rounded up
   int64_t tokens = 0;
   for (const DocumentIndex document : documents) {
@@ -302,15 +302,15 @@ std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<c
     least += cost.work(length) + cost.exchange(cost.least_degree(length)) * static_cast<double>(length);
   }
   if (tokens > cost.cluster_tokens()) return std::nullopt;
-  least = std::max(least / cost.num_ranks, longest_share);
+  least = std::max({least / cost.num_ranks, longest_share, seconds.first});
 
   std::optional<Poured> best;
   const std::vector<std::vector<DocumentIndex>> orders = orders_of(documents);
   const std::span<const Way> ways = ways_of(documents.size(), effort);
-  const auto attempt = [&](double seconds) {
+  const auto attempt = [&](double tried) {
     for (const std::vector<DocumentIndex>& order : orders) {
       for (const Way& way : ways) {
-        PouredFilling filling(lengths, cost, seconds, way);
+        PouredFilling filling(lengths, cost, tried, way);
         if (!filling.add(order)) continue;
         Poured poured = filling.result();
         if (!best || poured.seconds < best->seconds) best = std::move(poured);
@@ -323,11 +323,12 @@ std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<c
   double above = least;
   int tries = 0;
   while (!attempt(above)) {
-    if (++tries > 60 || above >= most_seconds) return std::nullopt;
+    if (++tries > 60 || above >= seconds.most) return std::nullopt;
     above *= kStep;
   }
   double below = tries == 0 ? least : above / kStep;
-  for (int i = 0; i < 6 && tries > 0; ++i) {
+  const int halvings = effort == Effort::quick && documents.size() > kFewDocuments ? 3 : 6;
+  for (int i = 0; i < halvings && tries > 0; ++i) {
     const double middle = (below + above) / 2;
     (attempt(middle) ? above : below) = middle;
   }

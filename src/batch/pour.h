@@ -23,9 +23,15 @@ constexpr size_t kFewDocuments = 12;
 // In how many ways ranks are chosen: those that are mostly best, while micro-batches are still compared, or all.
 enum class Effort : uint8_t { quick, thorough };
 
+// Seconds of a micro-batch, micro_batch_seconds left out.
+struct SecondsTried {
+  double first = 0;  // where the search begins; no less than the mean of the ranks is tried
+  double most = 0;
+};
+
 // The least seconds found for these documents, longest first; nothing where no way tried kept memory and took less than
-// `most_seconds`.
+// `seconds.most`.
 std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
-                           double most_seconds, Effort effort = Effort::quick);
+                           SecondsTried seconds, Effort effort);
 
 }  // namespace evenspan::batch

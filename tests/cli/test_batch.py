@@ -100,6 +100,21 @@ def test_the_static_step_of_flexsp(evenspan: Run) -> None:
         assert all(len(of) == 1 for of in nodes.values())
 
 
+def test_long_documents_take_short_ones_along_where_memory_is_full(evenspan: Run) -> None:
+    """A step that fills four micro-batches to 99 %: of neighbours alone, five take less time than four."""
+    lengths = (ROOT / "bench" / "data" / "prolong_20000.txt").read_text()
+    words = ["--ranks", 64, "--constants", "flexsp-7b", "--published-lengths", "--planner", "auto"]
+    words += ["--global-batch-documents", 512, "--first-step", 23, "--num-steps", 1]
+    (step,) = batch(evenspan, *words, stdin=lengths)["steps"]
+    (plan,) = step["plans"]
+    assert len(plan["micro_batches"]) == step["lower_bound"]["least_micro_batches"] == 4
+    assert plan["seconds"] < 1.08 * step["lower_bound"]["seconds"]
+    documents = [sorted({document for document, _, _ in micro["shares"]}) for micro in plan["micro_batches"]]
+    by_length = [sorted(step["lengths"][document] for document in some) for some in documents]
+    longest = max(by_length, key=lambda some: some[-1])
+    assert longest[0] < min(some[0] for some in by_length if some is not longest)
+
+
 def test_simulated_steps(evenspan: Run) -> None:
     """Of one document on all ranks they are the strategies' steps; of several micro-batches their sum."""
     words = ["--ranks", 4, "--memory-bytes", "80GiB", "--states", "all", "--planner", "static", "--simulate"]
