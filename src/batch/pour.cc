@@ -10,7 +10,7 @@ namespace evenspan::batch {
 namespace {
 
 // For a document that is whole, and for one that is cut. Ranks are even, so others would do no better.
-constexpr size_t kRanksTried = 64;
+constexpr size_t kRanksTried = 16;
 constexpr size_t kNodesTried = 8;
 
 // How ranks are chosen. Where memory is short, a rank that spends all of its time on tokens of long documents leaves
