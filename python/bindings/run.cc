@@ -49,7 +49,7 @@ void bind_run(py::module_& m) {
           [](const comm::Communicator& c, const std::vector<std::pair<std::string, uint64_t>>& parts,
              const std::string& operation, const std::string& things, const std::string& remedy,
              const std::string& device) {
-            std::vector<comm::Part> all;
+            std::vector<comm::ComparedValue> all;
             for (const auto& [name, value] : parts) all.push_back({name, value});
             comm::compare(c, all, {operation, things, remedy, at::Device(device)});
           },

@@ -6,7 +6,7 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr int kRounds = 32;
+constexpr int kTurns = 32;
 constexpr double kHardly = 1.002;
 constexpr double kNoDivision = std::numeric_limits<double>::infinity();
 
@@ -31,7 +31,7 @@ class Division {
 
   StepPlan plan(double most_seconds) {
     std::vector<size_t> best;
-    for (int round = 0; round < kRounds; ++round) {
+    for (int turn = 0; turn < kTurns; ++turn) {
       divide();
       const double least = best_[all_];
       if (least * kHardly >= most_seconds) break;

@@ -6,8 +6,8 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr double kLevelStep = 1.01;
-// Levels end there, as a part of the mean micro-batch's time in as few as hold all: no composition has a shorter one
+constexpr double kDeadlineStep = 1.01;
+// Deadlines end there, as a part of the mean micro-batch's time in as few as hold all: no composition has a shorter one
 // that matters.
 constexpr double kShortestPart = 1.0 / 8;
 
@@ -30,10 +30,10 @@ Estimates::Estimates(std::span<const DocumentIndex> documents, std::span<const i
   const double shortest = all * std::min(part, 1.0) * kShortestPart;
   double seconds = 2 * std::max(longest, fullest);  // enough for any micro-batch that memory lets be even
   do {
-    Level& level = levels_.emplace_back();
-    level.seconds = seconds;
-    for (size_t i = 0; i < kSpreads.size(); ++i) level.placements[i] = place(seconds, kSpreads[i]);
-    seconds /= kLevelStep;
+    Deadline& deadline = deadlines_.emplace_back();
+    deadline.seconds = seconds;
+    for (size_t i = 0; i < kSpreads.size(); ++i) deadline.placements[i] = place(seconds, kSpreads[i]);
+    seconds /= kDeadlineStep;
   } while (seconds > shortest);
 }
 
@@ -43,19 +43,19 @@ double Estimates::seconds(const Members& members) const {
   const auto mean = [&](const Placement& placement) {
     return (work + between(placement, members).exchange_seconds) / cost_.num_ranks;
   };
-  size_t at = 0, below = levels_.size();  // the last level whose time is no less than the mean
+  size_t at = 0, below = deadlines_.size();  // the last deadline that is no less than the mean
   while (below - at > 1) {
     const size_t middle = (at + below) / 2;
-    (mean(levels_[middle].placements[0]) <= levels_[middle].seconds ? at : below) = middle;
+    (mean(deadlines_[middle].placements[0]) <= deadlines_[middle].seconds ? at : below) = middle;
   }
-  // Which levels have room enough is no matter of order: the shortest that has is found one by one.
+  // Which deadlines leave room enough is no matter of order: the shortest that has is found one by one.
   for (;; --at) {
-    const Level& level = levels_[at];
-    for (const Placement& placement : level.placements) {
+    const Deadline& deadline = deadlines_[at];
+    for (const Placement& placement : deadline.placements) {
       const bool enough = placement.num_too_long <= members.begin && between(placement, members).lost_tokens <= spare &&
-                          mean(placement) <= level.seconds;
+                          mean(placement) <= deadline.seconds;
       if (!enough && at > 0) continue;
-      return std::max(mean(placement), at + 1 < levels_.size() ? levels_[at + 1].seconds : 0);
+      return std::max(mean(placement), at + 1 < deadlines_.size() ? deadlines_[at + 1].seconds : 0);
     }
   }
 }

@@ -45,7 +45,7 @@ class Estimates {
   };
   // How far documents are spread, from as few ranks as do it (0) to so many that no room is lost (1).
   static constexpr std::array<double, 3> kSpreads = {0, 0.5, 1};
-  struct Level {
+  struct Deadline {
     double seconds = 0;
     std::array<Placement, kSpreads.size()> placements;  // [spread]
   };
@@ -61,7 +61,7 @@ class Estimates {
   const Cost& cost_;
   std::vector<int64_t> tokens_;       // [documents + 1], of the first ones
   std::vector<double> work_seconds_;  // [documents + 1], the same, of all ranks
-  std::vector<Level> levels_;         // those with most time first
+  std::vector<Deadline> deadlines_;   // the longest first
 };
 
 }  // namespace evenspan::batch

@@ -100,7 +100,7 @@ Cost machine_cost(const simulate::Scenario& scenario) {
   cost.ranks_per_node = topology.ranks_per_node();
   const double slowdown = machine.shares_cores() ? static_cast<double>(topology.num_ranks) / machine.num_cores : 1;
   add_work(of, model, slowdown, &cost);
-  cost.micro_batch_seconds = slowdown * of.stage_seconds * of.num_layers;
+  cost.micro_batch_seconds = slowdown * of.round_seconds * of.num_layers;
   const double bytes = 2.0 * attention_columns(model.shape) * static_cast<double>(num_bytes(model.shape.element)) *
                        model.num_softmax_layers();
   const simulate::EvenLinks links(machine);

@@ -115,12 +115,12 @@ std::string traffic_text(const Explanation& e) {
 
 constexpr std::string_view kMessages = "message_seconds";
 
-struct Part {
+struct PrintedPart {
   std::string_view key;
   double seconds;
   const char* text;
 };
-std::vector<Part> parts_of(const simulate::StepParts& step) {
+std::vector<PrintedPart> parts_of(const simulate::StepParts& step) {
   return {
       {"lower_bound_seconds", step.lower_bound_seconds, "all work divided evenly, at the best rate: the lower bound"},
       {"kernel_seconds", step.kernel_seconds, "attention kernels below their best rate"},
@@ -136,9 +136,9 @@ std::string step_text(const simulate::Scenario& scenario, const Explanation& e) 
   std::vector<std::vector<std::string>> rows;
   std::string most_text;
   double most = 0;
-  std::vector<Part> parts = parts_of(e.step);
-  std::erase_if(parts, [](const Part& part) { return part.key == kMessages && part.seconds == 0; });
-  for (const Part& part : parts) {
+  std::vector<PrintedPart> parts = parts_of(e.step);
+  std::erase_if(parts, [](const PrintedPart& part) { return part.key == kMessages && part.seconds == 0; });
+  for (const PrintedPart& part : parts) {
     rows.push_back({in_milliseconds(part.seconds), fixed(100 * std::max(part.seconds, 0.0) / e.step.step_seconds, 1)});
     if (part.seconds <= most || part.key == "lower_bound_seconds") continue;
     most = part.seconds;
@@ -146,7 +146,7 @@ std::string step_text(const simulate::Scenario& scenario, const Explanation& e) 
   }
   std::string lines = aligned(rows);
   size_t begin = 0;
-  for (const Part& part : parts) {
+  for (const PrintedPart& part : parts) {
     const size_t end = lines.find('\n', begin);
     text += lines.substr(begin, end - begin) + " %  " + part.text + "\n";
     begin = end + 1;
@@ -222,7 +222,7 @@ std::string explanation_json(const simulate::Scenario& scenario, const simulate:
                       {"most_ranks_of_work", group.most_ranks}});
   }
   Json step = {{"step_seconds", explanation.step.step_seconds}};
-  for (const Part& part : parts_of(explanation.step)) step[part.key] = part.seconds;
+  for (const PrintedPart& part : parts_of(explanation.step)) step[part.key] = part.seconds;
   const simulate::BusiestRank& busiest = explanation.busiest;
   const Json json = {
       {"profile", scenario.profile.name},

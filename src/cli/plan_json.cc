@@ -27,7 +27,7 @@ Json placement_json(const plan::Placement& placement) {
 Json tiles_json(const plan::Plan& plan) {
   Json ranks = Json::array();
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) ranks.push_back(Json::array());
-  for (const auto& [rank, stage, tile] : plan.tasks) {
+  for (const auto& [rank, round, tile] : plan.tasks) {
     ranks[static_cast<size_t>(rank.value)].push_back({tile.document.value, tile.queries.begin, tile.queries.end,
                                                       tile.keys.begin, tile.keys.end, to_string(tile.kind),
                                                       tile.heads.begin, tile.heads.end});

@@ -35,11 +35,11 @@ namespace {
 constexpr std::chrono::milliseconds kBackendGrace{30'000};
 
 struct Item {
-  Message message;
+  TransferEnd message;
   at::Tensor bytes;
 };
 
-int tag_of(const Message& message, const Call& call) {
+int tag_of(const TransferEnd& message, const Call& call) {
   Hasher hasher;
   hasher.add(call.hash);
   hasher.add(message.number);
@@ -135,9 +135,9 @@ class C10dBackend : public Backend, public std::enable_shared_from_this<C10dBack
 
   c10::intrusive_ptr<c10d::Backend> backend_for(c10::DeviceType device, const std::string& operation) const;
   c10::intrusive_ptr<c10d::Work> start(Item& item, const Call& call) const;
-  std::vector<Pending> start_group(Items& items, c10::DeviceType device, const Watched& watched);
+  std::vector<MessageWork> start_group(Items& items, c10::DeviceType device, const Watched& watched);
   [[noreturn]] void report(const Failure& failure, const std::string& operation);
-  [[noreturn]] void lose(const Watched& watched, const std::vector<Message>& messages, const std::string& error);
+  [[noreturn]] void lose(const Watched& watched, const std::vector<TransferEnd>& messages, const std::string& error);
 
   const c10::intrusive_ptr<c10d::ProcessGroup> group_;
   const Rank rank_;
@@ -183,7 +183,7 @@ std::unique_ptr<Work> C10dBackend::exchange(std::vector<Transfer> sends, std::ve
   check_transfers(rank_, size_, sends, receives, operation);
   std::map<c10::DeviceType, Items> items;  // receives first: a send finds its receive posted
   std::vector<at::Tensor> tensors;
-  const auto add = [&](const std::vector<Transfer>& transfers, Message::Direction direction, auto& numbers) {
+  const auto add = [&](const std::vector<Transfer>& transfers, TransferEnd::Direction direction, auto& numbers) {
     for (const Transfer& transfer : transfers) {
       if (transfer.data.numel() == 0) continue;
       const at::Tensor bytes = flat_bytes(transfer.data);
@@ -195,15 +195,15 @@ std::unique_ptr<Work> C10dBackend::exchange(std::vector<Transfer> sends, std::ve
   for (const auto* transfers : {&receives, &sends}) {
     for (const Transfer& transfer : *transfers) backend_for(transfer.data.device().type(), operation);
   }
-  add(receives, Message::Direction::receive, num_received_);
-  add(sends, Message::Direction::send, num_sent_);
+  add(receives, TransferEnd::Direction::receive, num_received_);
+  add(sends, TransferEnd::Direction::send, num_sent_);
   auto watched = std::make_shared<Watched>();
   watched->operation = operation;
   watched->calls = calls;
   watched->call = calls->current();
   if (!items.empty()) calls->start_transfers();
   for (auto& [device, group] : items) {
-    for (Pending& pending : start_group(group, device, *watched)) watched->pendings.push_back(std::move(pending));
+    for (MessageWork& pending : start_group(group, device, *watched)) watched->pendings.push_back(std::move(pending));
   }
   return std::make_unique<C10dWork>(shared_from_this(), std::move(watched), std::move(tensors));
 }
@@ -225,20 +225,20 @@ c10::intrusive_ptr<c10d::Backend> C10dBackend::backend_for(c10::DeviceType devic
 c10::intrusive_ptr<c10d::Work> C10dBackend::start(Item& item, const Call& call) const {
   std::vector<at::Tensor> tensors{item.bytes};
   const int tag = tag_of(item.message, call);
-  return item.message.direction == Message::Direction::send ? group_->send(tensors, item.message.peer, tag)
-                                                            : group_->recv(tensors, item.message.peer, tag);
+  return item.message.direction == TransferEnd::Direction::send ? group_->send(tensors, item.message.peer, tag)
+                                                                : group_->recv(tensors, item.message.peer, tag);
 }
 
-std::vector<Pending> C10dBackend::start_group(Items& items, c10::DeviceType device, const Watched& watched) {
+std::vector<MessageWork> C10dBackend::start_group(Items& items, c10::DeviceType device, const Watched& watched) {
   const auto backend = backend_for(device, watched.operation);
   const bool coalesced = backend && backend->supportsCoalescing();
   // With a limit, NCCL's wait would block the thread instead of ordering the stream.
   const auto limit = device == c10::DeviceType::CPU ? timeout_ + kBackendGrace : kNoTimeout;
-  std::vector<Pending> pendings;
-  const auto add = [&](const c10::intrusive_ptr<c10d::Work>& work, std::vector<Message> messages) {
+  std::vector<MessageWork> pendings;
+  const auto add = [&](const c10::intrusive_ptr<c10d::Work>& work, std::vector<TransferEnd> messages) {
     if (work) pendings.push_back({work, std::move(messages), limit, [work, backend] { abort_work(work, backend); }});
   };
-  std::vector<Message> messages;
+  std::vector<TransferEnd> messages;
   try {
     if (coalesced) group_->startCoalescing(device);
     for (Item& item : items) {
@@ -258,7 +258,7 @@ void C10dBackend::complete(const std::shared_ptr<Watched>& watched) {
   if (const auto failure = watcher_.begin(watched)) report(*failure, watched->operation);
   bool done = true;
   for (size_t i = 0; i < watched->pendings.size(); ++i) {
-    const Pending& pending = watched->pendings[i];
+    const MessageWork& pending = watched->pendings[i];
     watched->current = i;
     std::string error;
     try {
@@ -287,7 +287,7 @@ void C10dBackend::report(const Failure& failure, const std::string& operation) {
   throw_failure(failure, operation, &told_);
 }
 
-void C10dBackend::lose(const Watched& watched, const std::vector<Message>& messages, const std::string& error) {
+void C10dBackend::lose(const Watched& watched, const std::vector<TransferEnd>& messages, const std::string& error) {
   report(watcher_.settle(watched, describe_break(messages, error)), watched.operation);
 }
 

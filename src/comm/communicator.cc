@@ -13,7 +13,7 @@ namespace {
 constexpr uint64_t kLeastHash = uint64_t{1} << 31;  // lesser values are numbers that a reader knows
 
 // The ranks are numbered as in errors.
-std::string difference(const Part& part, Rank one, uint64_t its, Rank other, uint64_t others) {
+std::string difference(const ComparedValue& part, Rank one, uint64_t its, Rank other, uint64_t others) {
   if (std::max(its, others) >= kLeastHash) return part.name;
   return join_text(part.name, " (", its, " on rank ", one, ", ", others, " on rank ", other, ")");
 }
@@ -31,11 +31,11 @@ void Communicator::fail_call(const std::string& operation, const std::string& re
   calls.has_transfers() ? backend_->abort(operation, reason) : backend_->refuse(operation, reason, calls);
 }
 
-void compare(const Communicator& communicator, const std::vector<Part>& parts, const Comparison& comparison) {
+void compare(const Communicator& communicator, const std::vector<ComparedValue>& parts, const Comparison& comparison) {
   if (communicator.size() == 1) return;
   Hasher names;
   std::vector<uint64_t> values;
-  for (const Part& part : parts) {
+  for (const ComparedValue& part : parts) {
     names.add(part.name);
     values.push_back(part.value);
   }

@@ -44,7 +44,7 @@ std::string ranks_text(const std::set<Rank>& ranks) {
 
 std::set<Rank> peers_of(const Waiting& waiting) {
   std::set<Rank> peers;
-  for (const Message& message : waiting.messages) peers.insert(message.peer);
+  for (const TransferEnd& message : waiting.messages) peers.insert(message.peer);
   return peers;
 }
 
@@ -84,13 +84,13 @@ std::string describe_stall(Rank rank, const Waiting& waiting, std::chrono::milli
          " for nobody: look there for a stall, or raise the time-out";
 }
 
-std::string describe_mismatch(Rank rank, const std::string& operation, const Message& message, Rank peer,
-                              const std::string& peer_operation, const Message& peer_message) {
+std::string describe_mismatch(Rank rank, const std::string& operation, const TransferEnd& message, Rank peer,
+                              const std::string& peer_operation, const TransferEnd& peer_message) {
   const bool same_message = message.peer == peer && peer_message.peer == rank &&
                             message.direction != peer_message.direction && message.number == peer_message.number;
   if (!same_message || message.num_bytes == peer_message.num_bytes) return {};
-  const auto end = [](Rank r, const std::string& where, const Message& m) {
-    return join_text("rank ", r, m.direction == Message::Direction::send ? " sends " : " receives ", m.num_bytes,
+  const auto end = [](Rank r, const std::string& where, const TransferEnd& m) {
+    return join_text("rank ", r, m.direction == TransferEnd::Direction::send ? " sends " : " receives ", m.num_bytes,
                      " bytes in \"", where, "\"");
   };
   return join_text("both ends of a message have one size, but ", end(rank, operation, message), " and ",
@@ -144,8 +144,8 @@ std::string write_waiting(const Waiting& waiting) {
   write_text(out, waiting.call.subject);
   write_text(out, waiting.operation);
   out << waiting.messages.size();
-  for (const Message& message : waiting.messages) {
-    out << (message.direction == Message::Direction::send ? " s " : " r ") << message.peer << ' ' << message.number
+  for (const TransferEnd& message : waiting.messages) {
+    out << (message.direction == TransferEnd::Direction::send ? " s " : " r ") << message.peer << ' ' << message.number
         << ' ' << message.num_bytes;
   }
   return out.str();
@@ -163,9 +163,9 @@ std::optional<Waiting> read_waiting(const std::string& text) {
   }
   for (size_t i = 0; i < num_messages; ++i) {
     char direction = 0;
-    Message message;
+    TransferEnd message;
     if (!(in >> direction >> message.peer.value >> message.number >> message.num_bytes)) return {};
-    message.direction = direction == 's' ? Message::Direction::send : Message::Direction::receive;
+    message.direction = direction == 's' ? TransferEnd::Direction::send : TransferEnd::Direction::receive;
     waiting.messages.push_back(message);
   }
   if (waiting.messages.empty()) return {};

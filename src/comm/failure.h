@@ -34,7 +34,7 @@ struct Refusal {
 [[noreturn]] void throw_failure(const Failure& failure, const std::string& operation, std::atomic<bool>* told);
 
 // One transfer as seen from one of its ends. Messages of one direction between two ranks are numbered from 0.
-struct Message {
+struct TransferEnd {
   enum class Direction { send, receive };
   Direction direction = Direction::send;
   Rank peer;
@@ -45,7 +45,7 @@ struct Message {
 // What a blocked rank waits for; never without a message.
 struct Waiting {
   std::string operation;
-  std::vector<Message> messages;
+  std::vector<TransferEnd> messages;
   Call call;  // that the messages are of
 };
 
@@ -58,8 +58,8 @@ std::string describe_stall(Rank rank, const Waiting& waiting, std::chrono::milli
                            const WaitingOf& waiting_of);
 
 // The reason of two ends with different sizes, both named; empty when they agree or are not the same message.
-std::string describe_mismatch(Rank rank, const std::string& operation, const Message& message, Rank peer,
-                              const std::string& peer_operation, const Message& peer_message);
+std::string describe_mismatch(Rank rank, const std::string& operation, const TransferEnd& message, Rank peer,
+                              const std::string& peer_operation, const TransferEnd& peer_message);
 
 // The reason of two ranks that are in different calls, both named; empty when the hashes agree.
 std::string describe_parting(Rank rank, const Call& call, Rank peer, const Call& peer_call);

@@ -35,7 +35,7 @@ struct Parcel {
   enum class State { posted, copying, consumed };
   std::string operation;
   Turn turn;
-  Message message;
+  TransferEnd message;
   at::Tensor data;
   State state = State::posted;
   StreamMark sent;      // the sender's stream when it was sent
@@ -46,7 +46,7 @@ struct Parcel {
 struct Slot {
   std::string operation;
   Turn turn;
-  Message message;
+  TransferEnd message;
   at::Tensor data;
   bool arrived = false;
 };
@@ -94,7 +94,7 @@ class World {
       auto slot = std::make_shared<Slot>();
       slot->operation = operation;
       slot->turn = flight.turn;
-      slot->message = {Message::Direction::receive, transfer.peer, mailbox(transfer.peer, rank).num_received++,
+      slot->message = {TransferEnd::Direction::receive, transfer.peer, mailbox(transfer.peer, rank).num_received++,
                        num_bytes(transfer.data)};
       slot->data = std::move(transfer.data);
       ranks_[rank].open.push_back(slot);
@@ -105,7 +105,7 @@ class World {
       auto parcel = std::make_shared<Parcel>();
       parcel->operation = operation;
       parcel->turn = flight.turn;
-      parcel->message = {Message::Direction::send, transfer.peer, mailbox(rank, transfer.peer).num_sent++,
+      parcel->message = {TransferEnd::Direction::send, transfer.peer, mailbox(rank, transfer.peer).num_sent++,
                          num_bytes(transfer.data)};
       parcel->sent.record(transfer.data.device());
       parcel->data = std::move(transfer.data);
@@ -293,7 +293,7 @@ class World {
 
   // Whatever the peer was sent or has sent is open here: a peer that ended will not change that.
   std::optional<Rank> first_ended(const Waiting& waiting) const {
-    for (const Message& message : waiting.messages) {
+    for (const TransferEnd& message : waiting.messages) {
       if (ranks_[message.peer].ended) return message.peer;
     }
     return {};

@@ -20,12 +20,12 @@ Waiting waiting_of(const Watched& watched) {
 // True when the device has got there, be it with an error.
 bool is_over(const Watched& watched) {
   return watched.on_stream && std::all_of(watched.pendings.begin(), watched.pendings.end(),
-                                          [](const Pending& pending) { return pending.work->isCompleted(); });
+                                          [](const MessageWork& pending) { return pending.work->isCompleted(); });
 }
 
 // The error of a work that is over; empty if it went well.
 std::string error_of(const Watched& watched) {
-  for (const Pending& pending : watched.pendings) {
+  for (const MessageWork& pending : watched.pendings) {
     try {
       if (const auto error = pending.work->exception()) std::rethrow_exception(error);
     } catch (const std::exception& e) {
@@ -37,9 +37,9 @@ std::string error_of(const Watched& watched) {
 
 }  // namespace
 
-std::string describe_break(const std::vector<Message>& messages, const std::string& error) {
+std::string describe_break(const std::vector<TransferEnd>& messages, const std::string& error) {
   std::string peers;
-  for (const Message& message : messages) peers += join_text(peers.empty() ? "rank " : ", rank ", message.peer);
+  for (const TransferEnd& message : messages) peers += join_text(peers.empty() ? "rank " : ", rank ", message.peer);
   // The first sentence of a backend's error, without the source line that some put before it.
   const size_t begin = error.starts_with('[') && error.find("] ") < error.find('\n') ? error.find("] ") + 2 : 0;
   const size_t end = std::min(error.find('\n', begin), error.find(". ", begin));
@@ -110,7 +110,7 @@ void Watcher::fall(const Failure& failure) {
     watched = watched_;
   }
   for (const auto& one : watched) {
-    for (const Pending& pending : one->pendings) {
+    for (const MessageWork& pending : one->pendings) {
       try {
         pending.abort();
       } catch (const std::exception&) {  // a backend that cannot: its own time-out ends the wait
@@ -186,7 +186,7 @@ std::string Watcher::trouble_with(const Watched& watched, const Waiting& waiting
 // A peer may end in good order right after the last transfer, before this rank's wait has noticed that it is done. So a
 // break counts when the same transfer is still waited for at the next look.
 std::string Watcher::break_of(const Watched& watched, const Waiting& waiting) {
-  for (const Message& message : waiting.messages) {
+  for (const TransferEnd& message : waiting.messages) {
     const std::string error = probe_(message.peer);
     if (error.empty()) continue;
     const auto suspect = std::pair(watched.start, watched.current.load());
@@ -199,7 +199,7 @@ std::string Watcher::break_of(const Watched& watched, const Waiting& waiting) {
 
 std::string Watcher::mismatch_of(const Watched& watched, const Waiting& waiting) {
   for (size_t i = 0; i < std::min(waiting.messages.size(), kMostCompared); ++i) {
-    const Message& mine = waiting.messages[i];
+    const TransferEnd& mine = waiting.messages[i];
     const std::optional<Waiting> theirs = board_.waiting(mine.peer);
     if (!theirs) continue;
     // A rank that waits in an earlier call is only late if that call was the same here. One that waits in a call of
@@ -208,7 +208,7 @@ std::string Watcher::mismatch_of(const Watched& watched, const Waiting& waiting)
     if (const auto call = same_ranks ? watched.calls->find(theirs->call.number) : nullptr) {
       if (std::string text = describe_parting(rank_, *call, mine.peer, theirs->call); !text.empty()) return text;
     }
-    for (const Message& message : theirs->messages) {
+    for (const TransferEnd& message : theirs->messages) {
       std::string text = describe_mismatch(rank_, waiting.operation, mine, mine.peer, theirs->operation, message);
       if (!text.empty()) return text;
     }

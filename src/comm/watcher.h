@@ -25,11 +25,11 @@
 namespace evenspan::comm {
 
 // A work of c10d and the messages that it stands for.
-struct Pending {
+struct MessageWork {
   c10::intrusive_ptr<c10d::Work> work;
-  std::vector<Message> messages;    // never empty
-  std::chrono::milliseconds limit;  // for the work's own wait
-  std::function<void()> abort;      // ends the work's wait; may throw
+  std::vector<TransferEnd> messages;  // never empty
+  std::chrono::milliseconds limit;    // for the work's own wait
+  std::function<void()> abort;        // ends the work's wait; may throw
 };
 
 // The wait for one exchange.
@@ -37,7 +37,7 @@ struct Watched {
   std::string operation;
   std::shared_ptr<const Calls> calls;           // of this rank, that the exchange is a part of
   std::shared_ptr<const Call> call;             // of these
-  std::vector<Pending> pendings;                // never empty while it is watched
+  std::vector<MessageWork> pendings;            // never empty while it is watched
   std::chrono::steady_clock::time_point start;  // of the wait
   std::atomic<size_t> current = 0;              // index of the pending that is waited for; all before it are done
   std::atomic<bool> on_stream = false;          // wait has returned, but the device has still to get there
@@ -47,7 +47,7 @@ struct Watched {
 using Probe = std::function<std::string(Rank)>;
 
 // The reason of a failure by a broken connection.
-std::string describe_break(const std::vector<Message>& messages, const std::string& error);
+std::string describe_break(const std::vector<TransferEnd>& messages, const std::string& error);
 
 // Thread-safe. A wait that lasts longer than `kInterval` is looked at in every interval, with a handful of calls of the
 // store; shorter ones cost a lock.

@@ -15,7 +15,7 @@ class NeedFinder {
   NeedFinder(const Request& request, const Placement& placement) : request_(request), placement_(placement) {}
 
   // Appends the needs of a rank, whose tasks are `tasks`: each row of an operand once, straight from its home, at the
-  // first stage that reads it.
+  // first round that reads it.
   void append(Rank rank, std::span<const Task> tasks, std::vector<Need>* needs);
 
  private:
@@ -23,7 +23,7 @@ class NeedFinder {
   struct Use {
     DocumentId document;
     HeadRange heads;
-    int32_t stage;
+    int32_t round;
     Span rows;
     bool same_operand(const Use& other) const { return document == other.document && heads == other.heads; }
     friend auto operator<=>(const Use&, const Use&) = default;

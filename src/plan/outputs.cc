@@ -17,7 +17,7 @@ struct OutputPart {
   HeadRange heads;
   Rank rank;
   Span rows;
-  int32_t first_stage, last_stage;
+  int32_t first_round, last_round;
   size_t first_tile, last_tile;  // among the document's sorted tiles
   bool is_shared = false;        // another rank computes some of it, too
 };
@@ -41,14 +41,14 @@ Buckets<const Task*> sorted_tiles(const Plan& plan) {
 void find_parts(std::span<const Task* const> tiles, std::vector<OutputPart>* parts) {
   parts->clear();
   for (size_t t = 0; t < tiles.size(); ++t) {
-    const auto& [rank, stage, tile] = *tiles[t];
+    const auto& [rank, round, tile] = *tiles[t];
     const bool joins = !parts->empty() && parts->back().heads == tile.heads && parts->back().rank == rank &&
                        tile.queries.begin < parts->back().rows.end;
-    if (!joins) parts->push_back(OutputPart{tile.document, tile.heads, rank, tile.queries, stage, stage, t, t});
+    if (!joins) parts->push_back(OutputPart{tile.document, tile.heads, rank, tile.queries, round, round, t, t});
     OutputPart& part = parts->back();
     part.rows.end = std::max(part.rows.end, tile.queries.end);
-    part.first_stage = std::min(part.first_stage, stage);
-    part.last_stage = std::max(part.last_stage, stage);
+    part.first_round = std::min(part.first_round, round);
+    part.last_round = std::max(part.last_round, round);
     part.last_tile = t + 1;
   }
 }
@@ -75,10 +75,10 @@ void append_outputs(const OutputPart& part, std::span<const Task* const> tiles, 
     if (!part.is_shared) {
       if (home == part.rank) continue;
       outputs->push_back(
-          Move{part.last_stage, part.rank, home, Operand::output, part.document, piece, part.heads, part.first_stage});
+          Move{part.last_round, part.rank, home, Operand::output, part.document, piece, part.heads, part.first_round});
       continue;
     }
-    Partial partial{part.rank, home, part.document, piece, part.heads, part.first_stage, part.last_stage};
+    Partial partial{part.rank, home, part.document, piece, part.heads, part.first_round, part.last_round};
     for (size_t t = part.first_tile; t < part.last_tile; ++t) {
       partial.num_tiles += tiles[t]->tile.queries.overlaps(piece) ? 1 : 0;
     }
@@ -100,11 +100,11 @@ std::vector<Move> find_outputs(Plan* plan) {
   }
   const auto key = [](const Partial& p) { return std::tie(p.document, p.heads, p.rows, p.to, p.from); };
   plan->partials = sorted_in_buckets(
-                       std::span(&plan->partials, 1), static_cast<size_t>(plan->num_stages),
-                       [](const Partial& partial) { return static_cast<size_t>(partial.last_stage); },
+                       std::span(&plan->partials, 1), static_cast<size_t>(plan->num_rounds),
+                       [](const Partial& partial) { return static_cast<size_t>(partial.last_round); },
                        [&](const Partial& a, const Partial& b) { return key(a) < key(b); })
                        .items;
-  return sorted_by_move(plan->num_stages, plan->request.num_ranks(), std::span(&outputs, 1), std::identity());
+  return sorted_by_move(plan->num_rounds, plan->request.num_ranks(), std::span(&outputs, 1), std::identity());
 }
 
 }  // namespace evenspan::plan

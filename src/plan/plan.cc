@@ -30,7 +30,7 @@ class BroughtRows {
     if (moves_.ends.empty()) part_moves();
     present_.clear();
     for (const Brought& move : moves_[receiver_of(need)]) {
-      const bool in_time = move.operand == need.operand && move.stage <= need.stage;
+      const bool in_time = move.operand == need.operand && move.round <= need.round;
       if (in_time && move.heads.contains(need.heads)) present_.push_back(move.rows);
     }
     unite(&present_);
@@ -43,7 +43,7 @@ class BroughtRows {
  private:
   struct Brought {
     Operand operand;
-    int32_t stage;
+    int32_t round;
     HeadRange heads;
     Span rows;
   };
@@ -58,7 +58,7 @@ class BroughtRows {
         std::span(&plan_.moves, 1), static_cast<size_t>(plan_.request.num_ranks()) * num_documents_,
         [this](const Move& move) { return receiver_of(move); },
         [](const Move& move) {
-          return Brought{move.operand, move.stage, move.heads, move.rows};
+          return Brought{move.operand, move.round, move.heads, move.rows};
         });
   }
 
@@ -75,16 +75,16 @@ std::pair<size_t, size_t> tasks_of(const std::vector<Task>& tasks, Rank rank) {
   return {static_cast<size_t>(first - tasks.begin()), static_cast<size_t>(last - tasks.begin())};
 }
 
-// Tasks of one rank and stage keep their order. REQUIRES: num_stages is set.
-void sort_by_rank_and_stage(Plan* plan) {
+// Tasks of one rank and round keep their order. REQUIRES: num_rounds is set.
+void sort_by_rank_and_round(Plan* plan) {
   const auto earlier = [](const Task& a, const Task& b) {
-    return std::tie(a.rank, a.stage) < std::tie(b.rank, b.stage);
+    return std::tie(a.rank, a.round) < std::tie(b.rank, b.round);
   };
   if (std::is_sorted(plan->tasks.begin(), plan->tasks.end(), earlier)) return;
   const auto num_ranks = static_cast<size_t>(plan->request.num_ranks());
-  const auto num_stages = static_cast<size_t>(plan->num_stages);
-  plan->tasks = in_buckets(std::span(&plan->tasks, 1), num_ranks * num_stages, [num_stages](const Task& task) {
-                  return static_cast<size_t>(task.rank) * num_stages + static_cast<size_t>(task.stage);
+  const auto num_rounds = static_cast<size_t>(plan->num_rounds);
+  plan->tasks = in_buckets(std::span(&plan->tasks, 1), num_ranks * num_rounds, [num_rounds](const Task& task) {
+                  return static_cast<size_t>(task.rank) * num_rounds + static_cast<size_t>(task.round);
                 }).items;
 }
 
@@ -103,14 +103,14 @@ void find_needs(Plan* plan) {
     for (const Need& need : of_rank) brought.append_missing(need.move, &plan->moves);
   }
   plan->needs =
-      sorted_by_move(plan->num_stages, num_ranks, needs, [](const Need& need) -> const Move& { return need.move; });
+      sorted_by_move(plan->num_rounds, num_ranks, needs, [](const Need& need) -> const Move& { return need.move; });
 }
 
 // Fills in plan->moves, sorted; those of a strategy that writes moves are there.
 void find_moves(Plan* plan) {
   const auto sort = [plan](std::vector<Move>* moves) {
     if (std::is_sorted(moves->begin(), moves->end())) return;
-    *moves = sorted_by_move(plan->num_stages, plan->request.num_ranks(), std::span(moves, 1), std::identity());
+    *moves = sorted_by_move(plan->num_rounds, plan->request.num_ranks(), std::span(moves, 1), std::identity());
   };
   const std::vector<Move> outputs = find_outputs(plan);
   std::vector<Move> operands;
@@ -123,7 +123,7 @@ void find_moves(Plan* plan) {
   } else {
     operands = std::move(plan->moves);
   }
-  if (!plan->direct || !plan->relay_stages.empty()) sort(&operands);
+  if (!plan->direct || !plan->relay_rounds.empty()) sort(&operands);
   if (outputs.empty()) {
     plan->moves = std::move(operands);
     return;
@@ -176,7 +176,7 @@ PlanHash hash_of(const Plan& plan) {
   parts[3].add(request.cost.pair_seconds);
   parts[3].add(request.cost.token_seconds);
   parts[3].add(request.cost.tile);
-  parts[3].add(request.cost.stage_seconds);
+  parts[3].add(request.cost.round_seconds);
   parts[3].add(request.cost.num_layers);
   for (const CostModel::Slowdown& slowdown : request.cost.slowdowns) {
     parts[3].add(slowdown.length);
@@ -198,7 +198,7 @@ PlanHash hash_of(const Plan& plan) {
   }
   for (const Task& task : plan.tasks) {
     parts[5].add(task.rank.value);
-    parts[5].add(task.stage);
+    parts[5].add(task.round);
     parts[5].add(task.tile.document.value);
     parts[5].add(task.tile.queries.begin);
     parts[5].add(task.tile.queries.end);
@@ -271,9 +271,9 @@ std::shared_ptr<const Plan> make_plan(Request request, Draft draft) {
   plan->tasks = std::move(draft.tasks);
   plan->moves = std::move(draft.moves);
   plan->direct = plan->moves.empty();
-  for (const Task& task : plan->tasks) plan->num_stages = std::max(plan->num_stages, task.stage + 1);
-  for (const Move& move : plan->moves) plan->num_stages = std::max(plan->num_stages, move.stage + 1);
-  sort_by_rank_and_stage(plan.get());
+  for (const Task& task : plan->tasks) plan->num_rounds = std::max(plan->num_rounds, task.round + 1);
+  for (const Move& move : plan->moves) plan->num_rounds = std::max(plan->num_rounds, move.round + 1);
+  sort_by_rank_and_round(plan.get());
   find_needs(plan.get());
   const std::vector<Relay> relays = draft.may_relay && plan->direct ? relay_in_nodes(plan.get()) : std::vector<Relay>{};
   if (!relays.empty()) {

@@ -34,19 +34,19 @@ std::shared_ptr<const Plan> make_plan_of_groups(Request request, const std::vect
   std::vector<Task> tasks;
   // Whole documents hide what the others move.
   const bool has_whole = std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.size() == 1; });
-  const int32_t shared_stage = has_whole ? 1 : 0;
+  const int32_t shared_round = has_whole ? 1 : 0;
   for (size_t d = 0; d < groups.size(); ++d) {
     const DocumentId id(static_cast<int64_t>(d));
     const Span whole{0, request.documents[id].length};
     const auto size = static_cast<int32_t>(groups[d].size());
     const HeadSplit split = head_split(request, size);
-    const int32_t stage = size > 1 ? shared_stage : 0;
+    const int32_t round = size > 1 ? shared_round : 0;
     for (int32_t member = 0; member < size; ++member) {
       const Rank rank = groups[d][static_cast<size_t>(member)];
       const Span own = equal_part(whole.size(), member, size);
       if (!own.empty()) homes[static_cast<size_t>(rank)].push_back(PlacedSpan{id, own});
       for (const Span& rows : split.rows(member, whole)) {
-        attend(request, rank, stage, PlacedSpan{id, rows}, whole, split.heads(member), &tasks);
+        attend(request, rank, round, PlacedSpan{id, rows}, whole, split.heads(member), &tasks);
       }
     }
   }

@@ -12,14 +12,14 @@
 namespace evenspan::plan {
 namespace {
 
-// Rows of a document's keys that a rank of a node needs from another node, with the stage that reads them first.
+// Rows of a document's keys that a rank of a node needs from another node, with the round that reads them first.
 struct Wanted {
   int32_t node;
   DocumentId document;
   HeadRange heads;
   Span rows;
   Rank rank;
-  int32_t stage;
+  int32_t round;
   bool same_keys(const Wanted& other) const {
     return node == other.node && document == other.document && heads == other.heads;
   }
@@ -64,11 +64,11 @@ class Relaying {
     if (relays_.empty()) return {};
     part_tasks();
     const Level& level = request_.topology.levels.back();
-    const double stages = (num_stages_ - plan_.num_stages) * (request_.cost.stage_seconds + 2 * level.latency_seconds);
+    const double rounds = (num_rounds_ - plan_.num_rounds) * (request_.cost.round_seconds + 2 * level.latency_seconds);
     const double after = transfer_seconds(most_bytes(Order::one_by_one));
-    if (std::max(attention, after) + stages >= before) return {};
+    if (std::max(attention, after) + rounds >= before) return {};
     plan_.tasks = std::move(tasks_);
-    plan_.num_stages = num_stages_;
+    plan_.num_rounds = num_rounds_;
     return std::move(relays_);
   }
 
@@ -78,19 +78,19 @@ class Relaying {
     return {task.rank, task.tile.document, request_.shape.kv_heads(task.tile.heads)};
   }
 
-  // Rows that tiles read which cannot be parted, or that tiles of several stages read.
+  // Rows that tiles read which cannot be parted, or that tiles of several rounds read.
   void find_unfit() {
-    ByOperands<std::vector<std::pair<Span, int32_t>>> first_stages;
+    ByOperands<std::vector<std::pair<Span, int32_t>>> first_rounds;
     for (const Need& need : plan_.needs) {
       if (need.move.operand != Operand::key_value) continue;
-      first_stages[receiver_of(need.move)].emplace_back(need.move.rows, need.move.stage);
+      first_rounds[receiver_of(need.move)].emplace_back(need.move.rows, need.move.round);
     }
     for (const Task& task : plan_.tasks) {
-      const auto at = first_stages.find(operands_of(task));
-      if (at == first_stages.end()) continue;
-      for (const auto& [rows, stage] : at->second) {
+      const auto at = first_rounds.find(operands_of(task));
+      if (at == first_rounds.end()) continue;
+      for (const auto& [rows, round] : at->second) {
         if (!rows.overlaps(task.tile.keys)) continue;
-        if (task.tile.kind != TileKind::full || task.stage != stage) unfit_[at->first].push_back(rows);
+        if (task.tile.kind != TileKind::full || task.round != round) unfit_[at->first].push_back(rows);
       }
     }
     for (auto& [operands, rows] : unfit_) rows = union_of(std::move(rows));
@@ -107,7 +107,7 @@ class Relaying {
     for (const Need& need : plan_.needs) {
       const Move& move = need.move;
       if (!crosses_nodes(move)) continue;
-      wanted_.push_back({node_of(move.to), move.document, move.heads, move.rows, move.to, move.stage});
+      wanted_.push_back({node_of(move.to), move.document, move.heads, move.rows, move.to, move.round});
     }
     std::sort(wanted_.begin(), wanted_.end());
     for (size_t first = 0, last = 0; first < wanted_.size(); first = last) {
@@ -158,11 +158,11 @@ class Relaying {
     const DocumentId document = wanted.front().document;
     const HeadRange heads = wanted.front().heads;
     std::sort(wanted.begin(), wanted.end(), [this](const Wanted& a, const Wanted& b) {
-      return std::tuple(a.stage, passed_on(a.rank), a.rank) < std::tuple(b.stage, passed_on(b.rank), b.rank);
+      return std::tuple(a.round, passed_on(a.rank), a.rank) < std::tuple(b.round, passed_on(b.rank), b.rank);
     });
-    std::vector<std::pair<Rank, int32_t>> holders;  // and the stage in which they get the rows, of twice as many
+    std::vector<std::pair<Rank, int32_t>> holders;  // and the round in which they get the rows, of twice as many
     for (const Wanted& one : wanted) {
-      int32_t arrival = 2 * one.stage;
+      int32_t arrival = 2 * one.round;
       const std::pair<Rank, int32_t>* via = nullptr;
       for (const auto& holder : holders) {
         if (holder.second >= arrival) continue;
@@ -198,37 +198,37 @@ class Relaying {
       const std::vector<Span> none;
       const std::vector<Span> direct = subtract(task.tile.keys, at == passed.end() ? none : at->second);
       if (direct.size() == 1 && direct[0] == task.tile.keys) {
-        tasks_.push_back(Task{task.rank, 2 * task.stage, task.tile});
+        tasks_.push_back(Task{task.rank, 2 * task.round, task.tile});
         continue;
       }
-      const auto add = [&](const Span& keys, int32_t stage) {
+      const auto add = [&](const Span& keys, int32_t round) {
         Tile tile = task.tile;
         tile.keys = keys;
-        tasks_.push_back(Task{task.rank, stage, tile});
+        tasks_.push_back(Task{task.rank, round, tile});
       };
-      for (const Span& keys : direct) add(keys, 2 * task.stage);
+      for (const Span& keys : direct) add(keys, 2 * task.round);
       for (const Span& rows : at->second) {
         const Span keys = rows.intersect(task.tile.keys);
-        if (!keys.empty()) add(keys, 2 * task.stage + 1);
+        if (!keys.empty()) add(keys, 2 * task.round + 1);
       }
     }
     std::set<int32_t> used;
-    for (const Task& task : tasks_) used.insert(task.stage);
-    for (Task& task : tasks_) task.stage = static_cast<int32_t>(std::distance(used.begin(), used.find(task.stage)));
-    num_stages_ = static_cast<int32_t>(used.size());
+    for (const Task& task : tasks_) used.insert(task.round);
+    for (Task& task : tasks_) task.round = static_cast<int32_t>(std::distance(used.begin(), used.find(task.round)));
+    num_rounds_ = static_cast<int32_t>(used.size());
     std::stable_sort(tasks_.begin(), tasks_.end(), [](const Task& a, const Task& b) {
-      return std::tie(a.rank, a.stage) < std::tie(b.rank, b.stage);
+      return std::tie(a.rank, a.round) < std::tie(b.rank, b.round);
     });
   }
 
   // Bytes of one layer's forward that travel between nodes, with the relays so far: the most that a rank sends or
-  // receives, of all stages together, which start at once without relays, or of one stage after another.
+  // receives, of all rounds together, which start at once without relays, or of one round after another.
   enum class Order : uint8_t { together, one_by_one };
   int64_t most_bytes(Order order) const {
     ByOperands<std::vector<Span>> passed;
     for (const Relay& relay : relays_) passed[receiver_of(relay)].push_back(relay.rows);
     const size_t num_ranks = passed_on_.size();
-    std::map<int32_t, std::vector<int64_t>> by_stage;  // [2 * rank] sent, [2 * rank + 1] received
+    std::map<int32_t, std::vector<int64_t>> by_round;  // [2 * rank] sent, [2 * rank + 1] received
     for (const Need& need : plan_.needs) {
       const Move& move = need.move;
       if (node_of(move.from) == node_of(move.to)) continue;
@@ -238,13 +238,13 @@ class Relaying {
         const int64_t row_bytes = left / move.rows.size();
         for (const Span& saved : at->second) left -= row_bytes * saved.intersect(move.rows).size();
       }
-      auto& bytes = by_stage[order == Order::together ? 0 : move.stage];
+      auto& bytes = by_round[order == Order::together ? 0 : move.round];
       bytes.resize(2 * num_ranks);
       bytes[2 * static_cast<size_t>(move.from.value)] += left;
       bytes[2 * static_cast<size_t>(move.to.value) + 1] += left;
     }
     int64_t sum = 0;
-    for (const auto& [stage, bytes] : by_stage) sum += *std::max_element(bytes.begin(), bytes.end());
+    for (const auto& [round, bytes] : by_round) sum += *std::max_element(bytes.begin(), bytes.end());
     return sum;
   }
 
@@ -269,7 +269,7 @@ class Relaying {
   std::vector<int64_t> passed_on_;  // [rank] rows
   std::vector<Relay> relays_;
   std::vector<Task> tasks_;
-  int32_t num_stages_ = 0;
+  int32_t num_rounds_ = 0;
 };
 
 // Parts `need` at the borders of relays to its receiver, and appends the parts with their relays.
@@ -313,13 +313,13 @@ void name_relays(const std::vector<Relay>& relays, Plan* plan) {
       parts.push_back(need);
     }
   }
-  std::set<int32_t> stages;
+  std::set<int32_t> rounds;
   for (const Need& need : parts) {
-    if (need.via != Rank(-1)) stages.insert(need.move.stage);
+    if (need.via != Rank(-1)) rounds.insert(need.move.round);
   }
-  plan->needs = sorted_by_move(plan->num_stages, plan->request.num_ranks(), all,
+  plan->needs = sorted_by_move(plan->num_rounds, plan->request.num_ranks(), all,
                                [](const Need& need) -> const Move& { return need.move; });
-  plan->relay_stages.assign(stages.begin(), stages.end());
+  plan->relay_rounds.assign(rounds.begin(), rounds.end());
 }
 
 }  // namespace evenspan::plan

@@ -175,9 +175,9 @@ void validate(const CostModel& cost) {
     fail_invalid("[plan] the cost model has ", cost.pair_seconds, " s per pair and ", cost.token_seconds,
                  " s per token; each is 0 or from ", kLeastWork, " to ", kMostSeconds, ", and one is not 0");
   }
-  if (!(cost.stage_seconds >= 0 && cost.stage_seconds <= kMostSeconds) || cost.num_layers < 1 ||
+  if (!(cost.round_seconds >= 0 && cost.round_seconds <= kMostSeconds) || cost.num_layers < 1 ||
       cost.num_layers > kMostDim) {
-    fail_invalid("[plan] the cost model has ", cost.stage_seconds, " s per stage and ", cost.num_layers,
+    fail_invalid("[plan] the cost model has ", cost.round_seconds, " s per round and ", cost.num_layers,
                  " layers; the one is from 0 to ", kMostSeconds, ", the other from 1 to ", kMostDim);
   }
   if (cost.tile < 1 || cost.tile > kMostDim) {

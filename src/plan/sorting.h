@@ -83,15 +83,15 @@ auto sorted_in_buckets(const Parts& parts, size_t num_buckets, BucketOf bucket_o
   return buckets;
 }
 
-// All items of the parts, sorted by their moves (`move_of(item)`): a strategy writes what a sender sends in a stage in
-// few runs. REQUIRES: stages are in [0, num_stages), ranks in [0, num_ranks).
+// All items of the parts, sorted by their moves (`move_of(item)`): a strategy writes what a sender sends in a round in
+// few runs. REQUIRES: rounds are in [0, num_rounds), ranks in [0, num_ranks).
 template <class Parts, class MoveOf>
-auto sorted_by_move(int32_t num_stages, int32_t num_ranks, const Parts& parts, MoveOf move_of) {
+auto sorted_by_move(int32_t num_rounds, int32_t num_ranks, const Parts& parts, MoveOf move_of) {
   const auto bucket_of = [&](const auto& item) {
     const Move& move = move_of(item);
-    return static_cast<size_t>(move.stage) * static_cast<size_t>(num_ranks) + static_cast<size_t>(move.from.value);
+    return static_cast<size_t>(move.round) * static_cast<size_t>(num_ranks) + static_cast<size_t>(move.from.value);
   };
-  return sorted_in_buckets(parts, static_cast<size_t>(num_stages) * static_cast<size_t>(num_ranks), bucket_of,
+  return sorted_in_buckets(parts, static_cast<size_t>(num_rounds) * static_cast<size_t>(num_ranks), bucket_of,
                            [&](const auto& a, const auto& b) { return move_of(a) < move_of(b); })
       .items;
 }

@@ -45,7 +45,7 @@ Executable::Entry::Entry(std::shared_ptr<const plan::Plan> plan, comm::Communica
 }
 
 void Executable::Entry::compare_hashes() const {
-  std::vector<comm::Part> parts;
+  std::vector<comm::ComparedValue> parts;
   for (size_t i = 0; i < plan_->hash.parts.size(); ++i) {
     parts.push_back({plan::PlanHash::kParts[i], plan_->hash.parts[i]});
   }

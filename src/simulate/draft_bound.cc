@@ -8,7 +8,7 @@
 #include "evenspan/simulate/layers.h"
 #include "plan/needs.h"
 #include "plan/sorting.h"
-#include "simulate/staged_pass.h"
+#include "simulate/pass_bound.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -35,10 +35,10 @@ class StepBound {
         enough_(enough),
         times_(attention_times(scenario.profile, request_.shape)),
         num_layers_(num_layers_of(request_.documents, scenario.model)),
-        num_stages_(num_stages_of(sketch.tasks)),
-        first_crossing_(num_stages_),
-        forward_(scenario.machine, num_stages_),
-        backward_(scenario.machine, num_stages_),
+        num_rounds_(num_rounds_of(sketch.tasks)),
+        first_crossing_(num_rounds_),
+        forward_(scenario.machine, num_rounds_),
+        backward_(scenario.machine, num_rounds_),
         copied_(static_cast<size_t>(request_.num_ranks()), 0) {}
 
   double seconds() {
@@ -51,7 +51,7 @@ class StepBound {
     const std::vector<double> computing = compute_seconds();
     const double longest = *std::max_element(computing.begin(), computing.end());
     if (longest >= enough_) return longest;
-    exchanged_.resize(static_cast<size_t>(num_stages_) * size);
+    exchanged_.resize(static_cast<size_t>(num_rounds_) * size);
     if (sketch_.needs != nullptr) {
       const auto needs = plan::in_buckets(std::span(sketch_.needs, 1), size, [](const plan::Need& need) {
         return static_cast<size_t>(need.move.to.value);
@@ -73,7 +73,7 @@ class StepBound {
     for (int32_t r = 0; r < num_ranks; ++r) {
       // Each pass packs what it sends and unpacks what comes home.
       const double copies = copied_[static_cast<size_t>(r)] / scenario_.profile.memory_bytes_per_second;
-      for (StagedPass* pass : {&forward_, &backward_}) pass->add_compute(r, 2 * copies);
+      for (PassBound* pass : {&forward_, &backward_}) pass->add_compute(r, 2 * copies);
       forward_.unpack(r, copies);
     }
     forward_.close();
@@ -82,10 +82,10 @@ class StepBound {
   }
 
  private:
-  static int32_t num_stages_of(const std::vector<plan::Task>& tasks) {
-    int32_t num_stages = 1;
-    for (const plan::Task& task : tasks) num_stages = std::max(num_stages, task.stage + 1);
-    return num_stages;
+  static int32_t num_rounds_of(const std::vector<plan::Task>& tasks) {
+    int32_t num_rounds = 1;
+    for (const plan::Task& task : tasks) num_rounds = std::max(num_rounds, task.round + 1);
+    return num_rounds;
   }
 
   bool crosses_nodes(Rank a, Rank b) const {
@@ -107,33 +107,33 @@ class StepBound {
     return task.tile.kind == plan::TileKind::full && reads_other_nodes(task);
   }
 
-  // Backward runs the stages in reverse.
-  int32_t backward_stage(int32_t stage) const { return num_stages_ - 1 - stage; }
+  // Backward runs the rounds in reverse.
+  int32_t backward_round(int32_t round) const { return num_rounds_ - 1 - round; }
 
   void add_tiles(Rank rank, std::span<const plan::Task> tasks) {
-    struct StageWork {
+    struct RoundWork {
       double seconds = 0, parted_seconds = 0;
     };
-    std::vector<StageWork> stages(2 * static_cast<size_t>(num_stages_));  // [stage][pass]
+    std::vector<RoundWork> rounds(2 * static_cast<size_t>(num_rounds_));  // [round][pass]
     for (const plan::Task& task : tasks) {
       const bool reads_others = reads_other_nodes(task);
-      if (reads_others) first_crossing_ = std::min(first_crossing_, task.stage);
+      if (reads_others) first_crossing_ = std::min(first_crossing_, task.round);
       const bool parted = reads_others && task.tile.kind == plan::TileKind::full;
       for (const Pass pass : {Pass::forward, Pass::backward}) {
-        StageWork& stage = stages[2 * static_cast<size_t>(task.stage) + (pass == Pass::forward ? 0 : 1)];
-        if (stage.seconds == 0) stage.seconds = times_.times(pass).operation_seconds;
+        RoundWork& round = rounds[2 * static_cast<size_t>(task.round) + (pass == Pass::forward ? 0 : 1)];
+        if (round.seconds == 0) round.seconds = times_.times(pass).operation_seconds;
         const double seconds = tile_seconds(pass, task.tile, parted);
-        stage.seconds += seconds;
-        if (parted) stage.parted_seconds += seconds;
+        round.seconds += seconds;
+        if (parted) round.parted_seconds += seconds;
       }
     }
-    // Parts of a stage stand in its order, those whose keys come later last; so in backward they run first, when what
+    // Parts of a round stand in its order, those whose keys come later last; so in backward they run first, when what
     // the others wait for need not have come.
-    for (int32_t s = 0; s < num_stages_; ++s) {
-      const StageWork& forward = stages[2 * static_cast<size_t>(s)];
+    for (int32_t s = 0; s < num_rounds_; ++s) {
+      const RoundWork& forward = rounds[2 * static_cast<size_t>(s)];
       forward_.compute(rank.value, s, forward.seconds, forward.seconds, forward.parted_seconds);
-      const StageWork& backward = stages[2 * static_cast<size_t>(s) + 1];
-      backward_.compute(rank.value, backward_stage(s), backward.seconds, backward.seconds - backward.parted_seconds, 0);
+      const RoundWork& backward = rounds[2 * static_cast<size_t>(s) + 1];
+      backward_.compute(rank.value, backward_round(s), backward.seconds, backward.seconds - backward.parted_seconds, 0);
     }
   }
 
@@ -153,12 +153,12 @@ class StepBound {
 
   struct TileOfRank {
     const plan::Tile* tile;
-    int32_t stage;
+    int32_t round;
     bool parted;
   };
   void find_tiles(std::span<const plan::Task> tasks) {
     tiles_.clear();
-    for (const plan::Task& task : tasks) tiles_.push_back({&task.tile, task.stage, is_parted(task)});
+    for (const plan::Task& task : tasks) tiles_.push_back({&task.tile, task.round, is_parted(task)});
     std::stable_sort(tiles_.begin(), tiles_.end(),
                      [](const TileOfRank& a, const TileOfRank& b) { return a.tile->document < b.tile->document; });
   }
@@ -170,7 +170,7 @@ class StepBound {
     return {first, last};
   }
 
-  // Whether all of what is needed is surely there before any part of the stage runs.
+  // Whether all of what is needed is surely there before any part of the round runs.
   bool comes_first(const plan::Move& move) const {
     if (!sketch_.tiles_parted) return true;
     const bool is_key = move.operand == Operand::key_value;
@@ -181,42 +181,42 @@ class StepBound {
     };
     const auto tiles = tiles_of(move.document);
     return std::any_of(tiles.begin(), tiles.end(), [&](const TileOfRank& tile) {
-      return !tile.parted && tile.stage == move.stage && reads(*tile.tile);
+      return !tile.parted && tile.round == move.round && reads(*tile.tile);
     });
   }
 
-  // A stage up to which outputs of all these queries stay on the rank.
-  int32_t last_stage(const plan::Move& queries) const {
-    int32_t last = queries.stage;
+  // A round up to which outputs of all these queries stay on the rank.
+  int32_t last_round(const plan::Move& queries) const {
+    int32_t last = queries.round;
     for (const TileOfRank& tile : tiles_of(queries.document)) {
       const bool adds = tile.tile->heads == queries.heads && tile.tile->queries.contains(queries.rows);
-      if (adds) last = std::max(last, tile.stage);
+      if (adds) last = std::max(last, tile.round);
     }
     return last;
   }
 
-  // Whether keys may come by way of another rank. What has to be there when the first stage begins that reads keys of
+  // Whether keys may come by way of another rank. What has to be there when the first round begins that reads keys of
   // other nodes is passed on by nobody, since nobody has it before.
   bool may_be_relayed(const plan::Need& need, bool first) const {
     if (!sketch_.tiles_parted) return need.via != Rank(-1);
-    return crosses_nodes(need.move.from, need.move.to) && !(first && need.move.stage == first_crossing_);
+    return crosses_nodes(need.move.from, need.move.to) && !(first && need.move.round == first_crossing_);
   }
 
-  // What a rank gets from another one's home for a stage and sends back, in bytes.
+  // What a rank gets from another one's home for a round and sends back, in bytes.
   struct Exchanged {
-    double operands = 0;         // that the stage is the first to read
-    double late_operands = 0;    // the same, where a part of the stage may do without them
-    double queries = 0;          // of rows that the stage is the last to read, or nearly
-    double gradients = 0;        // of what the stage is the first to read
-    double early_gradients = 0;  // the same, where a part of the stage may be enough
+    double operands = 0;         // that the round is the first to read
+    double late_operands = 0;    // the same, where a part of the round may do without them
+    double queries = 0;          // of rows that the round is the last to read, or nearly
+    double gradients = 0;        // of what the round is the first to read
+    double early_gradients = 0;  // the same, where a part of the round may be enough
     bool any() const { return operands + late_operands + queries + gradients + early_gradients > 0; }
   };
 
   void add_needs(Rank rank, std::span<const plan::Need> needs) {
     const auto num_ranks = static_cast<size_t>(request_.num_ranks());
     used_.clear();
-    const auto at = [&](int32_t stage, Rank home) -> Exchanged& {
-      const size_t index = static_cast<size_t>(stage) * num_ranks + static_cast<size_t>(home.value);
+    const auto at = [&](int32_t round, Rank home) -> Exchanged& {
+      const size_t index = static_cast<size_t>(round) * num_ranks + static_cast<size_t>(home.value);
       if (!exchanged_[index].any()) used_.push_back(index);
       return exchanged_[index];
     };
@@ -224,28 +224,28 @@ class StepBound {
       const plan::Move& move = need.move;
       const auto bytes = static_cast<double>(plan::payload_bytes(move, request_.shape));
       const bool first = comes_first(move);
-      Exchanged& exchanged = at(move.stage, move.from);
+      Exchanged& exchanged = at(move.round, move.from);
       (first ? exchanged.gradients : exchanged.early_gradients) += bytes;
       if (move.operand == Operand::key_value) {
         if (!sketch_.operands_moved && !may_be_relayed(need, first)) exchanged.operands += bytes;
         continue;
       }
       if (!sketch_.queries_moved) (first ? exchanged.operands : exchanged.late_operands) += bytes;
-      at(last_stage(move), move.from).queries += bytes;
+      at(last_round(move), move.from).queries += bytes;
       // Read and written: a row alone is dense, and so are all heads of any rows.
       if (sketch_.queries_moved || move.rows.size() == 1 || move.heads.size() == request_.shape.num_heads) continue;
       copied_[static_cast<size_t>(move.from.value)] += 2 * bytes;
     }
     for (const size_t index : used_) {
-      const auto stage = static_cast<int32_t>(index / num_ranks);
+      const auto round = static_cast<int32_t>(index / num_ranks);
       const Rank home(static_cast<int64_t>(index % num_ranks));
       const size_t level = request_.topology.level_between(home, rank);
       const Exchanged& bytes = exchanged_[index];
-      const int32_t reversed = backward_stage(stage);
-      if (bytes.operands > 0) forward_.arrive(stage, home, rank, level, bytes.operands);
-      if (bytes.late_operands > 0) forward_.arrive(stage + 1, home, rank, level, bytes.late_operands);
+      const int32_t reversed = backward_round(round);
+      if (bytes.operands > 0) forward_.arrive(round, home, rank, level, bytes.operands);
+      if (bytes.late_operands > 0) forward_.arrive(round + 1, home, rank, level, bytes.late_operands);
       if (bytes.queries > 0) {
-        forward_.leave_before(stage + 1, rank, home, level, bytes.queries);
+        forward_.leave_before(round + 1, rank, home, level, bytes.queries);
         backward_.arrive(reversed, home, rank, level, bytes.queries);
       }
       if (bytes.gradients > 0) backward_.leave_before(reversed + 1, rank, home, level, bytes.gradients);
@@ -272,11 +272,11 @@ class StepBound {
 
   // All layers of a pass.
   struct Layers {
-    StagedPass* pass;
+    PassBound* pass;
     double before, after;       // token-wise, seconds of a token
     std::vector<double> alone;  // [rank] seconds of a layer, wherever the other ranks are
   };
-  Layers layers_of(StagedPass* pass, double before, double after) const {
+  Layers layers_of(PassBound* pass, double before, double after) const {
     Layers layers{pass, before, after, pass->seconds_alone()};
     for (size_t r = 0; r < layers.alone.size(); ++r) layers.alone[r] += (before + after) * num_tokens(r);
     return layers;
@@ -373,12 +373,12 @@ class StepBound {
   const Scenario& scenario_;
   const double enough_;
   const AttentionTimes& times_;
-  const int32_t num_layers_, num_stages_;
-  int32_t first_crossing_;  // the first stage that reads keys of other nodes that may be relayed; behind the last: none
+  const int32_t num_layers_, num_rounds_;
+  int32_t first_crossing_;  // the first round that reads keys of other nodes that may be relayed; behind the last: none
   std::vector<TileOfRank> tiles_;  // of the rank whose needs are added, by document
-  StagedPass forward_, backward_;
+  PassBound forward_, backward_;
   std::vector<double> copied_;        // [rank] bytes read and written, to pack queries or to unpack outputs
-  std::vector<Exchanged> exchanged_;  // [stage][home], of the rank whose needs are added
+  std::vector<Exchanged> exchanged_;  // [round][home], of the rank whose needs are added
   std::vector<size_t> used_;          // of exchanged_
 };
 

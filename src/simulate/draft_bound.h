@@ -12,9 +12,9 @@ namespace evenspan::simulate {
 // - What each rank computes: its tiles at the profile's times, the copies to and from messages of queries, outputs and
 //   their gradients in part of the heads, which are no dense memory of the rank that is their home, and token-wise
 //   layers.
-// - What the ranks wait for in a layer (StagedPass): stages run one after another, each begins when what its tiles read
+// - What the ranks wait for in a layer (PassBound): rounds run one after another, each begins when what its tiles read
 //   has come, and what it is the first to read or to add to goes back behind it. In forward that is outputs, after
-//   which the home unpacks what came for it; in backward, where stages run in reverse, gradients of outputs come and
+//   which the home unpacks what came for it; in backward, where rounds run in reverse, gradients of outputs come and
 //   those of operands leave.
 // - That ranks begin a layer where they ended the one before: so one that has much to do besides attention holds others
 //   up in every layer.
@@ -22,8 +22,8 @@ namespace evenspan::simulate {
 // In layers of other kinds than the draft's token-wise layers alone take time.
 //
 // make_plan() may part tiles whose keys cross nodes, and have such keys come by way of another rank of the node. A part
-// of such a tile takes as much for each key as any part may, and runs behind the other tiles of its stage. What only
-// such tiles read is waited for by the stages behind them; and those of their keys that may be passed on count for no
+// of such a tile takes as much for each key as any part may, and runs behind the other tiles of its round. What only
+// such tiles read is waited for by the rounds behind them; and those of their keys that may be passed on count for no
 // way. REQUIRES: as predict(), and the draft is one of the request's.
 double bound_of_draft(const plan::Request& request, const plan::Draft& draft, const Scenario& scenario, double enough);
 

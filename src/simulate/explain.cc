@@ -102,7 +102,7 @@ struct LayerUse {
 void add(const plan::Program& program, const Schedule& schedule, const PassTimes& times, double num_layers,
          LayerUse* use) {
   for (size_t i = 0; i < schedule.steps.size(); ++i) {
-    const Step& step = schedule.steps[i];
+    const TimedOperation& step = schedule.steps[i];
     if (step.kind == StepKind::exchange) continue;
     size_t num_segments = 0;
     if (const auto* forward = std::get_if<plan::Attend>(&program.operations[i].body)) {
@@ -122,7 +122,7 @@ void add(const plan::Program& program, const Schedule& schedule, const PassTimes
 // What exchanges take from the compute engine, which a simulator's schedules say.
 double message_seconds(const Schedule& schedule) {
   double seconds = 0;
-  for (const Step& step : schedule.steps) seconds += step.kind == StepKind::exchange ? step.seconds : 0;
+  for (const TimedOperation& step : schedule.steps) seconds += step.kind == StepKind::exchange ? step.seconds : 0;
   return seconds;
 }
 
@@ -166,7 +166,7 @@ void add_waits(const Simulator& simulator, const Machine& machine, Rank rank, st
   const auto farthest = [&](size_t exchange) {
     size_t level = 0;
     for (const auto* list : {&schedule.exchanges[exchange].sends, &schedule.exchanges[exchange].receives}) {
-      for (const Transfer& transfer : *list) {
+      for (const MessageBytes& transfer : *list) {
         level = std::max(level, machine.topology.level_between(rank, transfer.peer));
       }
     }

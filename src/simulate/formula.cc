@@ -175,8 +175,8 @@ class Formula {
     prediction_.work_max_over_mean = most_work * num_ranks_ / work;
   }
 
-  // The slowest rank's attention in a stage of a ring of `num_members`, `heads` heads a rank.
-  double stage(Pass pass, int32_t number, int32_t num_members, int32_t heads) const {
+  // The slowest rank's attention in a round of a ring of `num_members`, `heads` heads a rank.
+  double round(Pass pass, int32_t number, int32_t num_members, int32_t heads) const {
     const std::string& strategy = prediction_.strategy;
     const double operation = times_.times(pass).operation_seconds;
     if (strategy == "ring") {
@@ -202,7 +202,7 @@ class Formula {
                return own * (own - 1) / 2 * full + own * diagonal;
              });
     }
-    // zigzag, usp, token_ring: two chunks a rank; causal stages after the first have two of the four pairs of chunks.
+    // zigzag, usp, token_ring: two chunks a rank; causal rounds after the first have two of the four pairs of chunks.
     return operation + over_documents([&](int64_t length, bool causal) {
              const int64_t chunk = part(length, int64_t{2} * num_members);
              const double full = segment(pass, TileKind::full, chunk, chunk, heads);
@@ -211,20 +211,20 @@ class Formula {
            });
   }
 
-  // The stages' attention. But of `striped` all after the first are alike.
-  std::vector<double> stage_seconds(Pass pass, int32_t num_members, int32_t heads) const {
+  // The rounds' attention. But of `striped` all after the first are alike.
+  std::vector<double> round_seconds(Pass pass, int32_t num_members, int32_t heads) const {
     std::vector<double> seconds;
     for (int32_t s = 0; s < num_members; ++s) {
       const bool alike = s > 1 && prediction_.strategy != "striped";
-      seconds.push_back(alike ? seconds.back() : stage(pass, s, num_members, heads));
+      seconds.push_back(alike ? seconds.back() : round(pass, s, num_members, heads));
     }
     return seconds;
   }
 
-  // Stages with the next one's transfer beside each.
-  double stages(int32_t num_members, int32_t heads, double transfer) {
+  // Rounds with the next one's transfer beside each.
+  double rounds(int32_t num_members, int32_t heads, double transfer) {
     double seconds = 0;
-    const std::vector<double> attention = stage_seconds(Pass::forward, num_members, heads);
+    const std::vector<double> attention = round_seconds(Pass::forward, num_members, heads);
     for (int32_t s = 0; s < num_members; ++s) {
       const double attend = attention[static_cast<size_t>(s)];
       seconds += s + 1 < num_members ? std::max(attend, transfer) : attend;
@@ -232,10 +232,10 @@ class Formula {
     }
     return seconds;
   }
-  // Operands come straight from home, and gradients go there, beside all stages but a first one's operands.
-  double backward_stages(int32_t num_members, int32_t heads, double transfer) {
+  // Operands come straight from home, and gradients go there, beside all rounds but a first one's operands.
+  double backward_rounds(int32_t num_members, int32_t heads, double transfer) {
     double compute = 0;
-    for (const double attend : stage_seconds(Pass::backward, num_members, heads)) compute += attend;
+    for (const double attend : round_seconds(Pass::backward, num_members, heads)) compute += attend;
     compute_seconds_[1] += compute;
     return std::max(compute, transfer) + transfer / (2 * num_members);
   }
@@ -247,7 +247,7 @@ class Formula {
     const plan::HeadSplit split = plan::head_split(request_, group);
     const int32_t heads = split.heads(split.num_head_parts - 1).size();
     const int32_t kv_heads = shape_.kv_heads(split.heads(split.num_head_parts - 1)).size();
-    const double kv_bytes = 2.0 * kv_heads * group * head_bytes_;  // of a stage, into a rank
+    const double kv_bytes = 2.0 * kv_heads * group * head_bytes_;  // of a round, into a rank
     double before = 0, after = 0, transfer = 0, backward = 0;
     if (usp) {
       const double share = (group - 1.0) * head_bytes_;
@@ -260,8 +260,8 @@ class Formula {
       for (int32_t s = 1; s < num_members; ++s) transfer = links_.hop(kv_bytes, &forward_bytes_);
       backward = links_.even(2 * (num_members - 1) * kv_bytes, num_ranks_, &backward_bytes_);
     }
-    prediction_.forward.makespan_seconds = before + stages(num_members, heads, transfer) + after;
-    prediction_.backward.makespan_seconds = before + backward_stages(num_members, heads, backward) + after;
+    prediction_.forward.makespan_seconds = before + rounds(num_members, heads, transfer) + after;
+    prediction_.backward.makespan_seconds = before + backward_rounds(num_members, heads, backward) + after;
   }
 
   // Rows are shares of all tokens, between one rank and the next. Of a causal document all chunks but the first travel;
@@ -285,8 +285,8 @@ class Formula {
     const double gradient_bytes = (seen_twice * wide + (seen - seen_twice) * element) * width;
     const double backward =
         links_.even((num_ranks_ - 1) * (operand_bytes + gradient_bytes), num_ranks_, &backward_bytes_);
-    prediction_.forward.makespan_seconds = stages(num_ranks_, shape_.num_heads, out + back) + back;
-    prediction_.backward.makespan_seconds = backward_stages(num_ranks_, shape_.num_heads, backward);
+    prediction_.forward.makespan_seconds = rounds(num_ranks_, shape_.num_heads, out + back) + back;
+    prediction_.backward.makespan_seconds = backward_rounds(num_ranks_, shape_.num_heads, backward);
   }
 
   void predict_ulysses() {
@@ -436,7 +436,7 @@ constexpr double kBoundOfFormula = 0.9;
 // How a strategy's formula becomes a bound.
 struct Evenness {
   int64_t quantum = 1;     // tokens of a document of which every rank has equally many, in whole chunks
-  int64_t num_stages = 0;  // of a zigzag: the keys of the rank with the middle chunks come as one chunk; 0: all as said
+  int64_t num_rounds = 0;  // of a zigzag: the keys of the rank with the middle chunks come as one chunk; 0: all as said
 };
 
 Evenness evenness(const plan::Request& request) {
@@ -471,8 +471,8 @@ Prediction predict_by_formula(const plan::Request& request, const Scenario& scen
 
 double bound_by_formula(const plan::Request& request, const Scenario& scenario, double enough) {
   plan::validate(request);
-  const auto [quantum, num_stages] = evenness(request);
-  if (num_stages == 1) return 0;  // a rank's two chunks are one
+  const auto [quantum, num_rounds] = evenness(request);
+  if (num_rounds == 1) return 0;  // a rank's two chunks are one
   plan::Request even = request;
   if (quantum > 1) {
     std::vector<plan::Document> documents;
@@ -485,7 +485,7 @@ double bound_by_formula(const plan::Request& request, const Scenario& scenario, 
   }
   if (even.documents.total_tokens() < even.num_ranks()) return 0;
   double part = kBoundOfFormula;
-  if (num_stages > 1) part *= 1 - 0.5 / static_cast<double>(num_stages);  // half of a stage's tiles at the other ranks
+  if (num_rounds > 1) part *= 1 - 0.5 / static_cast<double>(num_rounds);  // half of a round's tiles at the other ranks
   const auto bound_on = [&](const Scenario& machine) {
     return part * Formula(even, machine, enough / part).find_step();
   };

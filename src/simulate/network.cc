@@ -96,7 +96,7 @@ void FlowNetwork::number_exchanges() {
     first_exchange.push_back(static_cast<int32_t>(rank_of_exchange.size()));
     for (const ExchangeTraffic& exchange : exchanges) {
       int64_t bytes = 0;
-      for (const Transfer& transfer : exchange.sends) bytes += transfer.bytes;
+      for (const MessageBytes& transfer : exchange.sends) bytes += transfer.bytes;
       sent_bytes.push_back(bytes);
     }
     const auto& steps = schedules[r].steps;
@@ -120,8 +120,8 @@ void FlowNetwork::make_flows(const Machine& machine) {
     const auto rank = static_cast<int32_t>(r);
     int32_t number = first_exchange[r];
     for (const ExchangeTraffic& exchange : schedules[r].exchanges) {
-      for (const Transfer& t : exchange.sends) sends.push_back(End{rank, t.peer.value, number, t.bytes});
-      for (const Transfer& t : exchange.receives) receives.push_back(End{t.peer.value, rank, number, t.bytes});
+      for (const MessageBytes& t : exchange.sends) sends.push_back(End{rank, t.peer.value, number, t.bytes});
+      for (const MessageBytes& t : exchange.receives) receives.push_back(End{t.peer.value, rank, number, t.bytes});
       ++number;
     }
   }

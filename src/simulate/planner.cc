@@ -27,7 +27,7 @@ std::string name_of(const Candidate& candidate) {
 }
 
 // The rank that needs most memory in a layer of the plan, when operands are kept for backward or moved again, and
-// fetched for all stages at once or for one ahead, whichever is least.
+// fetched for all rounds at once or for one ahead, whichever is least.
 struct Memory {
   int64_t bytes = 0;
   int32_t rank = 0;

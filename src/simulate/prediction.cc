@@ -95,7 +95,7 @@ struct LayerSimulators {
 
 double compute_seconds(const Schedule& schedule) {
   double seconds = 0;
-  for (const Step& step : schedule.steps) seconds += step.seconds;
+  for (const TimedOperation& step : schedule.steps) seconds += step.seconds;
   return seconds;
 }
 

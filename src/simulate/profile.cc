@@ -245,7 +245,7 @@ plan::CostModel cost_model(const Profile& profile, const Model& model) {
     if (length == 8 * step) step *= 2;
   }
   // A kernel, its packing and its unpacking, in both passes.
-  cost.stage_seconds =
+  cost.round_seconds =
       times.forward.operation_seconds + times.backward.operation_seconds + 4 * profile.memory_operation_seconds;
   cost.num_layers = std::max(1, model.num_softmax_layers());
   return cost;

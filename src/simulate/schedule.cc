@@ -20,7 +20,7 @@ class Pricer {
       : shape_(shape), profile_(profile), times_(times), pass_(pass) {}
 
   void add(const plan::Operation& operation) {
-    Step step;
+    TimedOperation step;
     for (const int32_t id : operation.waits) {
       const auto at = exchanges_.find(id);
       if (at == exchanges_.end()) {
@@ -36,13 +36,13 @@ class Pricer {
   Schedule take() { return std::move(schedule_); }
 
  private:
-  void fill(const plan::Exchange& exchange, Step* step) {
+  void fill(const plan::Exchange& exchange, TimedOperation* step) {
     step->kind = StepKind::exchange;
     step->exchange = static_cast<int32_t>(schedule_.exchanges.size());
     exchanges_[exchange.id] = step->exchange;
     schedule_.exchanges.push_back({transfers(exchange.sends), transfers(exchange.receives)});
   }
-  void fill(const plan::Attend& attend, Step* step) {
+  void fill(const plan::Attend& attend, TimedOperation* step) {
     step->kind = StepKind::attend;
     step->seconds = times_.forward.operation_seconds;
     for (const plan::Segment& segment : attend.segments) {
@@ -50,7 +50,7 @@ class Pricer {
       if (segment.fold || is_widened(segment.output)) step->seconds += merge(segment.output, Pass::forward);
     }
   }
-  void fill(const plan::AttendGradient& attend, Step* step) {
+  void fill(const plan::AttendGradient& attend, TimedOperation* step) {
     step->kind = StepKind::attend_gradient;
     step->seconds = times_.backward.operation_seconds;
     for (const plan::SegmentGradient& segment : attend.segments) {
@@ -60,13 +60,13 @@ class Pricer {
       }
     }
   }
-  void fill(const plan::Copy& copy, Step* step) {
+  void fill(const plan::Copy& copy, TimedOperation* step) {
     step->kind = StepKind::copy;
     int64_t bytes = 0;
     for (const auto& [to, from] : copy.pairs) bytes += payload_bytes(to, shape_) + payload_bytes(from, shape_);
     move(bytes, copy.pairs.size(), step);
   }
-  void fill(const plan::Accumulate& accumulate, Step* step) {
+  void fill(const plan::Accumulate& accumulate, TimedOperation* step) {
     step->kind = StepKind::accumulate;
     int64_t bytes = 0;
     for (const auto& [to, from] : accumulate.pairs) {
@@ -74,7 +74,7 @@ class Pricer {
     }
     move(bytes, accumulate.pairs.size(), step);
   }
-  void fill(const plan::Merge& merge, Step* step) {
+  void fill(const plan::Merge& merge, TimedOperation* step) {
     step->kind = StepKind::merge;
     int64_t bytes = 0;
     for (const auto& [output, lse, from_output, from_lse] : merge.pairs) {
@@ -83,7 +83,7 @@ class Pricer {
     }
     move(bytes, merge.pairs.size(), step);
   }
-  void fill(const plan::Delta& delta, Step* step) {
+  void fill(const plan::Delta& delta, TimedOperation* step) {
     step->kind = StepKind::delta;
     int64_t bytes = 0;
     for (const auto& [to, output, grad_output] : delta.rows) {
@@ -91,20 +91,20 @@ class Pricer {
     }
     move(bytes, delta.rows.size(), step);
   }
-  void fill(const plan::Clear& clear, Step* step) {
+  void fill(const plan::Clear& clear, TimedOperation* step) {
     step->kind = StepKind::clear;
     int64_t bytes = 0;
     for (const Block& block : clear.blocks) bytes += payload_bytes(block, shape_);
     move(bytes, clear.blocks.size(), step);
   }
 
-  void fill(const plan::Summarize& summarize, Step* step) {
+  void fill(const plan::Summarize& summarize, TimedOperation* step) {
     step->kind = StepKind::summarize;
     for (const plan::PartSummary& part : summarize.parts) {
       step->seconds += seconds(linear_flops(shape_, part.part.rows.size(), pass_).summarize);
     }
   }
-  void fill(const plan::Combine& combine, Step* step) {
+  void fill(const plan::Combine& combine, TimedOperation* step) {
     step->kind = StepKind::combine;
     const int64_t key_dim = shape_.head_dim;
     int64_t bytes = 0;
@@ -118,14 +118,14 @@ class Pricer {
     move(bytes, combine.compositions.size(), step);
     step->seconds += seconds(flops);
   }
-  void fill(const plan::Intra& intra, Step* step) {
+  void fill(const plan::Intra& intra, TimedOperation* step) {
     step->kind = StepKind::intra;
     for (const plan::IntraPart& part : intra.parts) {
       const LinearFlops flops = linear_flops(shape_, part.part.rows.size(), pass_);
       step->seconds += seconds(flops.intra + (part.pending ? 0 : flops.apply));
     }
   }
-  void fill(const plan::Apply& apply, Step* step) {
+  void fill(const plan::Apply& apply, TimedOperation* step) {
     step->kind = StepKind::apply;
     for (const plan::ApplyPart& part : apply.parts) {
       step->seconds += seconds(linear_flops(shape_, part.part.rows.size(), pass_).apply);
@@ -148,17 +148,17 @@ class Pricer {
     const PassTimes& times = times_.times(pass);
     return times.merge_seconds + times.merge_row_seconds * static_cast<double>(block.rows.size()) * block.heads.size();
   }
-  void move(int64_t bytes, size_t num_pairs, Step* step) const {
+  void move(int64_t bytes, size_t num_pairs, TimedOperation* step) const {
     step->seconds = profile_.memory_operation_seconds + profile_.memory_pair_seconds * static_cast<double>(num_pairs) +
                     static_cast<double>(bytes) / profile_.memory_bytes_per_second;
   }
-  std::vector<Transfer> transfers(const std::vector<plan::Message>& messages) const {
-    std::vector<Transfer> list;
+  std::vector<MessageBytes> transfers(const std::vector<plan::Message>& messages) const {
+    std::vector<MessageBytes> list;
     list.reserve(messages.size());
     for (const plan::Message& message : messages) {
       int64_t bytes = 0;
       for (const Block& block : message.blocks) bytes += payload_bytes(block, shape_);
-      list.push_back(Transfer{message.peer, bytes});
+      list.push_back(MessageBytes{message.peer, bytes});
     }
     return list;
   }

@@ -132,7 +132,7 @@ class Events {
     if (state.computing || state.done) return;
     const auto first = static_cast<size_t>(network_.first_exchange[static_cast<size_t>(rank)]);
     for (; state.step < schedule.steps.size(); ++state.step) {
-      const Step& step = schedule.steps[state.step];
+      const TimedOperation& step = schedule.steps[state.step];
       for (const int32_t exchange : step.waits) {
         if (!exchanges_[first + static_cast<size_t>(exchange)].complete) return;
       }

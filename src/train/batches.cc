@@ -28,7 +28,7 @@ void shuffle(std::vector<T>* items, uint64_t key) {
   }
 }
 
-void append_pieces(const Corpus& corpus, int64_t document, int64_t max_tokens, std::vector<Piece>* pieces) {
+void append_pieces(const Corpus& corpus, int64_t document, int64_t max_tokens, std::vector<Excerpt>* pieces) {
   const int64_t length = corpus.length(document);
   for (int64_t begin = 0; begin < length; begin += max_tokens) {
     pieces->push_back({document, Span{begin, std::min(length, begin + max_tokens)}});
@@ -39,13 +39,13 @@ void append_pieces(const Corpus& corpus, int64_t document, int64_t max_tokens, s
 
 std::vector<int64_t> lengths(const Batch& batch) {
   std::vector<int64_t> out;
-  for (const Piece& piece : batch) out.push_back(piece.length());
+  for (const Excerpt& piece : batch) out.push_back(piece.length());
   return out;
 }
 
 int64_t num_tokens(const Batch& batch) {
   int64_t n = 0;
-  for (const Piece& piece : batch) n += piece.length();
+  for (const Excerpt& piece : batch) n += piece.length();
   return n;
 }
 
@@ -75,7 +75,7 @@ Batches::Batches(std::shared_ptr<const Corpus> corpus, const DataConfig& config)
                   i < num_held ? &held_out_ : &pieces_);
   }
   fingerprint_ = combine(static_cast<uint64_t>(config_.seed), static_cast<uint64_t>(config_.batch_tokens));
-  for (const Piece& piece : pieces_) {
+  for (const Excerpt& piece : pieces_) {
     num_tokens_ += piece.length();
     fingerprint_ = combine(fingerprint_, static_cast<uint64_t>(piece.document));
     fingerprint_ = combine(fingerprint_, static_cast<uint64_t>(piece.length()));
@@ -111,7 +111,7 @@ Batch Batches::next(Cursor* cursor) const {
       cached_order_ = order(cursor->epoch);
       cached_epoch_ = cursor->epoch;
     }
-    const Piece& piece = pieces_[static_cast<size_t>(cached_order_[static_cast<size_t>(cursor->next)])];
+    const Excerpt& piece = pieces_[static_cast<size_t>(cached_order_[static_cast<size_t>(cursor->next)])];
     tokens += piece.length();
     if (tokens > config_.batch_tokens) break;
     batch.push_back(piece);
@@ -124,7 +124,7 @@ Batch Batches::next(Cursor* cursor) const {
 std::vector<Batch> Batches::held_out(int64_t max_batches) const {
   std::vector<Batch> batches;
   int64_t tokens = 0;
-  for (const Piece& piece : held_out_) {
+  for (const Excerpt& piece : held_out_) {
     if (batches.empty() || tokens + piece.length() > config_.batch_tokens) {
       if (static_cast<int64_t>(batches.size()) == max_batches) break;
       batches.emplace_back();
@@ -146,7 +146,7 @@ LocalTokens load_tokens(const Corpus& corpus, const Batch& batch, const std::vec
   auto* labels = out.labels.mutable_data_ptr<int64_t>();
   std::vector<int64_t> tokens;
   for (const plan::PlacedSpan& placed : spans) {
-    const Piece& piece = batch[static_cast<size_t>(placed.document.value)];
+    const Excerpt& piece = batch[static_cast<size_t>(placed.document.value)];
     const Span span = placed.span;
     // One more token than the span has rows, where the document goes on: the last row's label.
     const int64_t end = std::min(span.end + 1, piece.length());

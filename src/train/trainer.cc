@@ -54,9 +54,9 @@ comm::Communicator replica_of(const comm::Communicator& all, const comm::Mesh& m
 }
 
 // One rank's run.
-class Run {
+class TrainingRun {
  public:
-  Run(const Config& config, const comm::Communicator& communicator, const Stop& stop);
+  TrainingRun(const Config& config, const comm::Communicator& communicator, const Stop& stop);
   Summary finish();
 
  private:
@@ -107,7 +107,7 @@ class Run {
   Summary summary_;
 };
 
-Run::Run(const Config& config, const comm::Communicator& communicator, const Stop& stop)
+TrainingRun::TrainingRun(const Config& config, const comm::Communicator& communicator, const Stop& stop)
     : config_(config),
       stop_(stop),
       communicator_(comm::make_recording_communicator(communicator, recorded_)),
@@ -123,7 +123,7 @@ Run::Run(const Config& config, const comm::Communicator& communicator, const Sto
 }
 
 // Nothing is read before it is known that the run's files can be written.
-std::shared_ptr<const Corpus> Run::open() const {
+std::shared_ptr<const Corpus> TrainingRun::open() const {
   if (leads()) try_run_folders(config_);
   Progress shown("reading data", progress());
   std::shared_ptr<const Corpus> corpus = open_corpus(with_tokens(config_), &shown);
@@ -134,7 +134,7 @@ std::shared_ptr<const Corpus> Run::open() const {
   return corpus;
 }
 
-void Run::start() {
+void TrainingRun::start() {
   if (setup_.resume.empty()) {
     load_weights();
   } else {
@@ -155,7 +155,7 @@ void Run::start() {
 }
 
 // Initial weights, or those of a folder.
-void Run::load_weights() {
+void TrainingRun::load_weights() {
   const Waiting waiting("loading weights", 0, progress());
   at::Tensor own = at::empty({optimizer_.end() - optimizer_.begin()}, at::kDouble);
   auto* values = own.mutable_data_ptr<double>();
@@ -178,7 +178,7 @@ void Run::load_weights() {
   optimizer_.set_masters(own);
 }
 
-void Run::resume() {
+void TrainingRun::resume() {
   const Waiting waiting("loading the checkpoint", 0, progress());
   const Checkpoint loaded = load_checkpoint(setup_.resume, model_, optimizer_);
   if (loaded.trainer.data_fingerprint != batches_.fingerprint()) {
@@ -193,7 +193,7 @@ void Run::resume() {
   notes_ = resume_notes(config_, loaded.trainer.config, first_step_);
 }
 
-void Run::write_header() {
+void TrainingRun::write_header() {
   companions_ = read_companions(config_);
   const Corpus& corpus = batches_.corpus();
   if (!config_.run.folder.empty()) {
@@ -225,7 +225,7 @@ void Run::write_header() {
   std::fflush(stdout);
 }
 
-plan::PlanCache::Make Run::make_plan() const {
+plan::PlanCache::Make TrainingRun::make_plan() const {
   return [this](const plan::Request& request) -> plan::LayerPlans {
     simulate::RunnablePlan planned = simulate::plan_to_run(request, setup_.scenario ? &*setup_.scenario : nullptr);
     if (!planned.note.empty() && leads()) std::printf("note: %s\n", planned.note.c_str());
@@ -233,14 +233,15 @@ plan::PlanCache::Make Run::make_plan() const {
   };
 }
 
-Run::Upcoming Run::upcoming() const {
+TrainingRun::Upcoming TrainingRun::upcoming() const {
   Cursor cursor = cursor_;
   Batch batch = batches_.next(&cursor);
   return {std::move(batch), cursor};
 }
 
 // This rank's share of the mean over the labels of all ranks.
-at::Tensor Run::loss(const PlannedMicroBatch& micro_batch, const run::Executable& executable, int64_t labels) const {
+at::Tensor TrainingRun::loss(const PlannedMicroBatch& micro_batch, const run::Executable& executable,
+                             int64_t labels) const {
   const LocalTokens tokens = load_tokens(batches_.corpus(), micro_batch.pieces,
                                          micro_batch.plan->placement.spans(replica_.rank()), model_.vocab_size);
   const at::Tensor hidden = decoder_.forward(tokens.ids, tokens.positions, executable, config_.parallel.transport);
@@ -249,14 +250,14 @@ at::Tensor Run::loss(const PlannedMicroBatch& micro_batch, const run::Executable
 }
 
 // Ranks of a replica compare their plans when they bind them; that all replicas have other documents shows here.
-void Run::compare(const PlannedBatch& planned) const {
+void TrainingRun::compare(const PlannedBatch& planned) const {
   if (setup_.mesh.num_replicas() == 1) return;
   compare_divisions(planned, communicator_);
   recorded_->sends.clear();
 }
 
 // Forward and backward of all micro-batches of the replica; every rank goes from one to the next by itself.
-OwnView Run::accumulate_gradients(const PlannedBatch& planned, int64_t labels) {
+OwnView TrainingRun::accumulate_gradients(const PlannedBatch& planned, int64_t labels) {
   compare(planned);
   std::vector<run::Executable> executables;  // ranks compare their plans before the first, and not between two
   for (const PlannedMicroBatch& micro_batch : planned.micro_batches) {
@@ -275,7 +276,7 @@ OwnView Run::accumulate_gradients(const PlannedBatch& planned, int64_t labels) {
   return own;
 }
 
-StepReport Run::step(int64_t number) {
+StepReport TrainingRun::step(int64_t number) {
   const auto start = Clock::now();
   StepReport report;
   report.planned_ahead = next_.has_value();
@@ -318,7 +319,7 @@ StepReport Run::step(int64_t number) {
 }
 
 // Whether a rank has received a signal; all of them ask together.
-bool Run::told_to_stop() {
+bool TrainingRun::told_to_stop() {
   const at::Tensor own = at::full({1}, received(), at::kDouble);
   for (const at::Tensor& signal : comm::all_gather(communicator_, own, "train: stop")) {
     summary_.stopped_by = std::max(summary_.stopped_by, static_cast<int>(signal.item<double>()));
@@ -327,7 +328,7 @@ bool Run::told_to_stop() {
   return summary_.stopped_by != 0;
 }
 
-std::optional<double> Run::evaluate(int64_t step) {
+std::optional<double> TrainingRun::evaluate(int64_t step) {
   const std::vector<Batch> batches = batches_.held_out(config_.run.eval_batches);
   if (batches.empty()) return std::numeric_limits<double>::quiet_NaN();
   const c10::AutoGradMode no_gradients(false);
@@ -357,14 +358,14 @@ std::optional<double> Run::evaluate(int64_t step) {
 }
 
 // Where a signal ended the run before it, so that a run that goes on has the evaluations of one that was not stopped.
-void Run::evaluate_before_first_step() {
+void TrainingRun::evaluate_before_first_step() {
   const at::Tensor lacks = at::full({1}, metrics_.lacks_evaluation() ? 1 : 0, at::kDouble);
   const bool is_due = comm::all_reduce(communicator_, lacks, "train: evaluation").item<double>() > 0;
   recorded_->sends.clear();
   if (is_due) evaluate(first_step_ - 1);
 }
 
-void Run::checkpoint(int64_t step) {
+void TrainingRun::checkpoint(int64_t step) {
   const auto start = Clock::now();
   const Waiting waiting("writing a checkpoint", checkpoint_seconds_, progress());
   const ShardedAdamW::State state = optimizer_.gather_state();
@@ -385,7 +386,7 @@ void Run::checkpoint(int64_t step) {
   checkpoint_seconds_ = seconds_since(start);
 }
 
-Summary Run::finish() {
+Summary TrainingRun::finish() {
   const auto start = Clock::now();
   const auto due = [](int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; };
   const auto stopped = [this] { return summary_.stopped_by != 0; };
@@ -433,7 +434,7 @@ Summary train(const Config& config, const comm::Communicator& communicator, cons
   const int64_t threads = config.parallel.threads_per_rank > 0 ? config.parallel.threads_per_rank
                                                                : std::max<int64_t>(1, cores / communicator.size());
   at::set_num_threads(static_cast<int>(threads));
-  return Run(config, communicator, stop).finish();
+  return TrainingRun(config, communicator, stop).finish();
 }
 
 }  // namespace evenspan::train

@@ -37,7 +37,7 @@ int64_t least_error(const std::vector<int64_t>& sorted, size_t begin, int64_t nu
 
 TEST(Buckets, HaveTheLeastErrorAndAllDocuments) {
   std::mt19937 random(1);
-  for (int round = 0; round < 200; ++round) {
+  for (int trial = 0; trial < 200; ++trial) {
     const int count = 1 + static_cast<int>(random() % 9);
     std::vector<int64_t> lengths;
     for (int i = 0; i < count; ++i) lengths.push_back(1 + static_cast<int64_t>(random() % 50));

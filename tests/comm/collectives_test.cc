@@ -22,10 +22,10 @@ TEST_P(Collectives, AreExact) {
 TEST_P(Collectives, BarrierHoldsEveryoneUntilTheLast) {
   std::atomic<int> num_arrived{0};
   run_threads(GetParam(), [&](const Communicator& c) {
-    for (int round = 1; round <= 20; ++round) {
+    for (int trial = 1; trial <= 20; ++trial) {
       ++num_arrived;
       barrier(c);
-      EXPECT_GE(num_arrived, round * c.size());
+      EXPECT_GE(num_arrived, trial * c.size());
       barrier(c);
     }
   });

@@ -50,8 +50,8 @@ TEST_P(Split, GroupsCallAnyNumberOfTimesBetweenCallsOfAll) {
     EXPECT_EQ(sum(c, 1), 4);
     const Communicator group = half(c);
     const bool first = c.rank() < 2;
-    for (int round = 0; round < 5; ++round) {
-      const int calls = first ? 2 : 40 - 9 * round;
+    for (int trial = 0; trial < 5; ++trial) {
+      const int calls = first ? 2 : 40 - 9 * trial;
       for (int i = 0; i < calls; ++i) EXPECT_EQ(sum(group, c.rank(), first ? "a" : "b"), first ? 1 : 5);
       EXPECT_EQ(sum(c, c.rank()), 6);
     }

@@ -18,7 +18,7 @@ std::shared_ptr<Watched> endless_wait(std::atomic<bool>& aborted) {
   const auto calls = std::make_shared<Calls>();
   watched->call = calls->current();
   watched->calls = calls;
-  const Message message{Message::Direction::receive, Rank(1), 0, 4};
+  const TransferEnd message{TransferEnd::Direction::receive, Rank(1), 0, 4};
   watched->pendings.push_back({{}, {message}, kNoTimeout, [&] { aborted = true; }});
   return watched;
 }
@@ -72,15 +72,15 @@ TEST(Failure, SurvivesTheStore) {
 
   const Waiting waiting{
       "step 4",
-      {{Message::Direction::send, Rank(3), 5, int64_t{1} << 40}, {Message::Direction::receive, Rank(0), 6, 7}},
+      {{TransferEnd::Direction::send, Rank(3), 5, int64_t{1} << 40}, {TransferEnd::Direction::receive, Rank(0), 6, 7}},
       {9, uint64_t{1} << 62, "attention forward", "plan 5f", 77, "ranks 2-3"}};
   const auto waits = read_waiting(write_waiting(waiting));
   ASSERT_TRUE(waits);
   EXPECT_EQ(waits->operation, "step 4");
   ASSERT_EQ(waits->messages.size(), 2u);
-  EXPECT_EQ(waits->messages[0].direction, Message::Direction::send);
+  EXPECT_EQ(waits->messages[0].direction, TransferEnd::Direction::send);
   EXPECT_EQ(waits->messages[0].num_bytes, int64_t{1} << 40);
-  EXPECT_EQ(waits->messages[1].direction, Message::Direction::receive);
+  EXPECT_EQ(waits->messages[1].direction, TransferEnd::Direction::receive);
   EXPECT_EQ(waits->messages[1].number, 6);
   EXPECT_EQ(to_string(waits->call), "call 9 of ranks 2-3, \"attention forward\" of plan 5f");
   EXPECT_EQ(waits->call.group, 77u);

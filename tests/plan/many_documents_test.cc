@@ -52,7 +52,7 @@ TEST(ManyDocuments, ProgramsDoNotDependOnTheHeap) {
   const auto plan = make_plan(request_of({51, 1970, 259, 115, 22, 1, 389, 64, 1313, 22, 4433, 875}, "zigzag", 16));
   std::mt19937 random(7);
   const RankProgram first = lower(*plan, Rank(3));
-  for (int round = 0; round < 8; ++round) {
+  for (int trial = 0; trial < 8; ++trial) {
     std::vector<std::unique_ptr<char[]>> blocks;  // leaves holes of many sizes, in another order each time
     for (int i = 0; i < 20'000; ++i) blocks.push_back(std::make_unique<char[]>(1 + random() % 600));
     std::shuffle(blocks.begin(), blocks.end(), random);

@@ -8,7 +8,7 @@
 #include "../../bench/lengths.h"
 #include "evenspan/plan/plan.h"
 #include "plan/solve/cut_documents.h"
-#include "plan/solve/stages.h"
+#include "plan/solve/rounds.h"
 
 namespace evenspan::plan {
 namespace {
@@ -139,23 +139,23 @@ TEST(MixedPlacement, TakesPairsThatCostNothing) {
   EXPECT_LE(measure(*make_plan(request)).tokens_max_over_mean, 1.01);
 }
 
-TEST(RemoteStages, IsOneWhereLinksAreUnknown) {
+TEST(RemoteRounds, IsOneWhereLinksAreUnknown) {
   Request request = request_of(Documents(std::vector<int64_t>{100000}, Mask{}), 16, 8);
-  EXPECT_EQ(num_remote_stages(request, {100000, 8, 1e9}), 1);
-  EXPECT_EQ(most_remote_stages(request), 1);
+  EXPECT_EQ(num_remote_rounds(request, {100000, 8, 1e9}), 1);
+  EXPECT_EQ(most_remote_rounds(request), 1);
 }
 
-// Transfers of 4 seconds and nothing else that depends on the stages but 1 second for each: 2 are best, 4 / 2 + 2.
-TEST(RemoteStages, TradesTheFirstTransferForLaunches) {
+// Transfers of 4 seconds and nothing else that depends on the rounds but 1 second for each: 2 are best, 4 / 2 + 2.
+TEST(RemoteRounds, TradesTheFirstTransferForLaunches) {
   Request request = request_of(Documents(std::vector<int64_t>{100000}, Mask{}), 16, 8);
-  request.cost.stage_seconds = 1;
+  request.cost.round_seconds = 1;
   request.topology.levels.back().bytes_per_second = 1e6;
   const int64_t keys = 1000000 / (2 * 8 * 128 * 2);  // a second of forward
-  EXPECT_EQ(num_remote_stages(request, {keys, 8, 0}), 2);
-  request.cost.stage_seconds = 1e-9;
-  EXPECT_EQ(num_remote_stages(request, {keys, 8, 0}), most_remote_stages(request));
-  request.cost.stage_seconds = 100;
-  EXPECT_EQ(num_remote_stages(request, {keys, 8, 0}), 1);
+  EXPECT_EQ(num_remote_rounds(request, {keys, 8, 0}), 2);
+  request.cost.round_seconds = 1e-9;
+  EXPECT_EQ(num_remote_rounds(request, {keys, 8, 0}), most_remote_rounds(request));
+  request.cost.round_seconds = 100;
+  EXPECT_EQ(num_remote_rounds(request, {keys, 8, 0}), 1);
 }
 
 TEST(CostModel, SlowsShortDocumentsDown) {

@@ -112,7 +112,7 @@ struct MutatedCase {
   int32_t num_ranks, ranks_per_node;
   std::vector<Document> documents;
   AttentionShape shape;
-  double bytes_per_second = 0;  // of links; slow ones make relays worth their stages
+  double bytes_per_second = 0;  // of links; slow ones make relays worth their rounds
 };
 
 std::vector<MutatedCase> mutated_cases() {

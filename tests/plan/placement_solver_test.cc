@@ -98,11 +98,11 @@ TEST(PlacementSolver, PlacesTinyBatches) {
     return static_cast<int64_t>((state >> 33) % n);
   };
   test::Sweep sweep;
-  for (int round = 0; round < 3000; ++round) {
+  for (int trial = 0; trial < 3000; ++trial) {
     if (!sweep.takes_next()) continue;
     Request request;
     std::vector<int64_t> lengths;
-    for (int64_t n = 1 + next(6); n > 0; --n) lengths.push_back(1 + next(round % 3 == 0 ? 4 : 60));
+    for (int64_t n = 1 + next(6); n > 0; --n) lengths.push_back(1 + next(trial % 3 == 0 ? 4 : 60));
     const char* masks[] = {"causal", "full", "window:3", "prefix:5"};
     request.documents = Documents(lengths, parse_mask(masks[next(4)]));
     request.shape = AttentionShape{1, 1, 8, ElementType::f32};

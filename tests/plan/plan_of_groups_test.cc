@@ -32,7 +32,7 @@ std::string error_of(const std::vector<std::vector<Rank>>& groups) {
 
 TEST(PlanOfGroups, AnyGroupsAreProven) {
   std::mt19937_64 random(7);
-  for (int round = 0; round < 60; ++round) {
+  for (int trial = 0; trial < 60; ++trial) {
     const auto num_ranks = static_cast<int32_t>(1 + random() % 20);
     std::vector<int64_t> lengths;
     std::vector<std::vector<Rank>> groups;
@@ -46,8 +46,8 @@ TEST(PlanOfGroups, AnyGroupsAreProven) {
     }
     const auto plan = make_plan_of_groups(request_of(lengths, num_ranks), groups);
     const LoweredPlan lowered = lower_all(*plan);
-    ASSERT_EQ(test::to_text(verify(lowered)), "") << "round " << round;
-    ASSERT_EQ(parse(print(lowered)).programs, lowered.programs) << "round " << round;
+    ASSERT_EQ(test::to_text(verify(lowered)), "") << "trial " << trial;
+    ASSERT_EQ(parse(print(lowered)).programs, lowered.programs) << "trial " << trial;
     for (size_t d = 0; d < groups.size(); ++d) {
       const DocumentId id(static_cast<int64_t>(d));
       for (size_t member = 0; member < groups[d].size(); ++member) {

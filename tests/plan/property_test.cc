@@ -58,9 +58,9 @@ Request pick_request() {
                      pick_from<ElementType>({ElementType::bf16, ElementType::f16, ElementType::f32, ElementType::f64})};
   const auto num_ranks = static_cast<int32_t>(pick(1, 8));
   request.topology = make_topology(num_ranks, static_cast<int32_t>(pick(0, num_ranks)));
-  if (pick(0, 3) == 0) {  // known links: remote keys in stages
+  if (pick(0, 3) == 0) {  // known links: remote keys in rounds
     for (Level& level : request.topology.levels) level.bytes_per_second = 1e6;
-    request.cost.stage_seconds = pick_from<double>({1e-3, 1e-2});
+    request.cost.round_seconds = pick_from<double>({1e-3, 1e-2});
   }
   request.options.strategy =
       std::string(strategies()[static_cast<size_t>(pick(0, static_cast<int64_t>(strategies().size()) - 1))].name);
@@ -125,7 +125,7 @@ TEST(Property, RandomPlansAreProven) {
   EXPECT_GE(num_proven, kNumPlans);
 }
 
-// Partial outputs of any shape: rows with several homes, parts of one row on many ranks and in many stages.
+// Partial outputs of any shape: rows with several homes, parts of one row on many ranks and in many rounds.
 TEST(Property, RandomDraftsAreProven) {
   int num_partials = 0, num_own = 0;
   for (uint64_t seed = 0; seed < kNumPlans / 5; ++seed) {

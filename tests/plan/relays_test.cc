@@ -71,7 +71,7 @@ TEST_P(Relays, BringRowsIntoANodeOnce) {
   EXPECT_EQ(key_rows(*relayed), needed) << "each rank gets each row once";
 }
 
-// A plan whose attention takes longer than its transfers has no stage for relays.
+// A plan whose attention takes longer than its transfers has no round for relays.
 TEST_P(Relays, StayAwayWhereLinksDoNotBind) {
   Request request = request_of(GetParam(), 1e6);
   request.cost.pair_seconds = 1;

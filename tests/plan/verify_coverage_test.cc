@@ -163,7 +163,7 @@ TEST_P(CoverageSweep, AgreesWithCountingPairs) {
     return std::uniform_int_distribution<int64_t>(low, high)(random);
   };
   int num_damaged = 0;
-  for (int round = 0; round < 3000; ++round) {
+  for (int trial = 0; trial < 3000; ++trial) {
     const int64_t length = pick(1, 24);
     const bool bounded = GetParam() == MaskKind::window || GetParam() == MaskKind::prefix;
     const Document document{length, Mask{GetParam(), bounded ? pick(1, length + 2) : 0}};
@@ -205,7 +205,7 @@ TEST_P(CoverageSweep, AgreesWithCountingPairs) {
       return true;
     });
     if (sound) {
-      ASSERT_EQ(proves_coverage(plan_of(tiles, document)), right) << "round " << round;
+      ASSERT_EQ(proves_coverage(plan_of(tiles, document)), right) << "trial " << trial;
     }
   }
   EXPECT_GT(num_damaged, 500);
@@ -221,7 +221,7 @@ TEST(FinishedSets, AgreeWithCellByCell) {
   };
   constexpr int64_t kRows = 9;
   constexpr int32_t kHeads = 5;
-  for (int round = 0; round < 500; ++round) {
+  for (int trial = 0; trial < 500; ++trial) {
     proofs::FinishedSets sets(1);
     std::vector<proofs::Contributions> cells(kRows * kHeads);
     for (int64_t part = pick(0, 6); part > 0; --part) {
@@ -247,7 +247,7 @@ TEST(FinishedSets, AgreeWithCellByCell) {
       for (int64_t r = rows.begin; r < rows.end; ++r) {
         for (int32_t h = heads.begin; h < heads.end; ++h) same &= cells[static_cast<size_t>(r * kHeads + h)] == set;
       }
-      ASSERT_EQ(sets.is_finished(DocumentId(0), rows, heads, set), same) << "round " << round;
+      ASSERT_EQ(sets.is_finished(DocumentId(0), rows, heads, set), same) << "trial " << trial;
     }
   }
 }

@@ -179,9 +179,9 @@ void scramble(std::mt19937_64& random, LoweredPlan& plan) {
 TEST(VerifyMalformed, AnyNumberAnywhereEndsInFindings) {
   std::mt19937_64 random(1);
   int num_refused = 0;
-  for (int round = 0; round < 20000; ++round) {
+  for (int trial = 0; trial < 20000; ++trial) {
     LoweredPlan plan = test::two_rank_plan();
-    for (int damage = 0; damage < 1 + round % 3; ++damage) scramble(random, plan);
+    for (int damage = 0; damage < 1 + trial % 3; ++damage) scramble(random, plan);
     num_refused += verify(plan).empty() ? 0 : 1;
   }
   EXPECT_GT(num_refused, 15000);

@@ -75,7 +75,7 @@ TEST(Geometry, OverlapAgreesWithBytes) {
     return std::uniform_int_distribution<int64_t>(low, high)(random);
   };
   int num_exact = 0;
-  for (int round = 0; round < 200000; ++round) {
+  for (int trial = 0; trial < 200000; ++trial) {
     const auto make = [&] {
       proofs::Area area{pick(0, 40), 0, pick(1, 5), pick(1, 6)};
       area.pitch = area.num_rows == 1 ? area.row_bytes : area.row_bytes + pick(0, 3);
@@ -103,8 +103,8 @@ TEST(Geometry, OverlapAgreesWithBytes) {
       for (int64_t byte = 0; byte < a.row_bytes; ++byte) {
         const int count = told[static_cast<size_t>(row * a.row_bytes + byte)];
         const bool overlaps = occupied(b, a.begin + row * a.pitch + byte);
-        ASSERT_GE(count, overlaps ? 1 : 0) << "round " << round;
-        ASSERT_LE(count, overlaps || !exact ? 1 : 0) << "round " << round;
+        ASSERT_GE(count, overlaps ? 1 : 0) << "trial " << trial;
+        ASSERT_LE(count, overlaps || !exact ? 1 : 0) << "trial " << trial;
       }
     }
   }
@@ -124,10 +124,10 @@ TEST(Geometry, IndexFindsWhatOverlaps) {
   };
   proofs::ExtentIndex<Thing> index;
   std::vector<Thing> all;
-  for (int round = 0; round < 5000; ++round) {
+  for (int trial = 0; trial < 5000; ++trial) {
     const int64_t begin = pick(0, 1000);
     const Thing thing{begin, begin + 1 + pick(0, 1) * pick(0, 300) + pick(0, 8)};
-    const bool erases = round % 3 == 0;
+    const bool erases = trial % 3 == 0;
     size_t found = 0;
     index.visit(thing.from, thing.to, [&](const Thing&) { return ++found, !erases; });
     const auto overlaps = [&](const Thing& t) { return t.from < thing.to && thing.from < t.to; };

@@ -20,9 +20,9 @@ std::vector<RowRange> segments_of(const std::vector<int64_t>& lengths) {
   return segments;
 }
 
-int64_t padded_rows(const std::vector<Block>& blocks) {
+int64_t padded_rows(const std::vector<ChunkBlock>& blocks) {
   int64_t rows = 0;
-  for (const Block& block : blocks) rows += block.num_chunks() * block.chunk_tokens;
+  for (const ChunkBlock& block : blocks) rows += block.num_chunks() * block.chunk_tokens;
   return rows;
 }
 
@@ -48,8 +48,8 @@ TEST(ChunkGrid, EveryRowIsInOneChunkAndPaddingIsLittle) {
   const auto blocks = blocks_of(segments, kChunkTokens, kBlockChunks);
   std::vector<int> seen(static_cast<size_t>(segments.back().end), 0);
   int64_t single_rows = 0;
-  std::vector<Block> single;
-  for (const Block& block : blocks) {
+  std::vector<ChunkBlock> single;
+  for (const ChunkBlock& block : blocks) {
     for (const RowRange& chunk : block.chunks) {
       EXPECT_LE(chunk.size(), block.chunk_tokens);
       for (int64_t row = chunk.begin; row < chunk.end; ++row) ++seen[static_cast<size_t>(row)];

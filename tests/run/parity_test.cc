@@ -51,9 +51,9 @@ plan::Request make_request(const std::string& strategy, int32_t ranks, const Bat
   request.documents = plan::Documents(batch.lengths, mask);
   request.shape = plan::AttentionShape{heads.heads, heads.kv_heads, 8, element};
   request.topology = plan::make_topology(ranks, ranks > 2 ? 2 : 0);
-  if (ranks == 4) {  // known links: remote keys come in several stages
+  if (ranks == 4) {  // known links: remote keys come in several rounds
     for (plan::Level& level : request.topology.levels) level.bytes_per_second = 1e6;
-    request.cost.stage_seconds = 1e-6;
+    request.cost.round_seconds = 1e-6;
   }
   request.options.strategy = strategy;
   request.options.stripe_tokens = 4;

@@ -90,7 +90,7 @@ TEST(DraftBound, IsNoMoreThanTheStepOfThePrograms) {
         EXPECT_GE(part, 0.9 * of_plan);
         EXPECT_LE(part, of_plan * (1 + 1e-12));
         num_tight += of_plan > 0.95 * step ? 1 : 0;
-        num_relayed += plan->relay_stages.empty() ? 0 : 1;
+        num_relayed += plan->relay_rounds.empty() ? 0 : 1;
         num_partial += plan->partials.empty() ? 0 : 1;
       }
     }

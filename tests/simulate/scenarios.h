@@ -27,8 +27,8 @@ class ScheduleWriter {
   operator simulate::Schedule() const { return schedule_; }  // NOLINT: reads as the schedule that it is
 
  private:
-  static std::vector<simulate::Transfer> transfers(const std::vector<std::pair<int, int64_t>>& list) {
-    std::vector<simulate::Transfer> all;
+  static std::vector<simulate::MessageBytes> transfers(const std::vector<std::pair<int, int64_t>>& list) {
+    std::vector<simulate::MessageBytes> all;
     for (const auto& [peer, bytes] : list) all.push_back({Rank(peer), bytes});
     return all;
   }

@@ -1,6 +1,6 @@
 // Drafts that no strategy would write: any tile on any rank, whoever is home to its rows. Rows that a rank receives are
-// not cut anew in a later stage or for other heads (no draft may do that), so only documents with rectangular tiles use
-// several stages, and heads are cut at the borders of kv groups.
+// not cut anew in a later round or for other heads (no draft may do that), so only documents with rectangular tiles use
+// several rounds, and heads are cut at the borders of kv groups.
 #pragma once
 
 #include <random>
@@ -38,9 +38,9 @@ class RandomDraft {
       const DocumentId document(d);
       const int64_t length = request.documents[document].length;
       for (const Span& span : cut<Span>(length)) spans[below(spans.size())].push_back({document, span});
-      const bool any_stage = request.documents[document].mask.kind == plan::MaskKind::full;
-      std::vector<int32_t> stages(spans.size());  // [rank]
-      for (int32_t& stage : stages) stage = static_cast<int32_t>(below(3));
+      const bool any_round = request.documents[document].mask.kind == plan::MaskKind::full;
+      std::vector<int32_t> rounds(spans.size());  // [rank]
+      for (int32_t& round : rounds) round = static_cast<int32_t>(below(3));
       const std::vector<Span> keys = cut<Span>(length), query_parts = cut<Span>(length);
       for (const HeadRange& kv_heads : cut<HeadRange>(request.shape.num_kv_heads)) {
         const int32_t group = request.shape.group_size();
@@ -48,8 +48,8 @@ class RandomDraft {
         for (const Span& queries : query_parts) {
           for (const Span& key_span : keys) {
             const size_t rank = below(spans.size());
-            const int32_t stage = any_stage ? static_cast<int32_t>(below(3)) : stages[rank];
-            plan::attend(request, Rank(static_cast<int64_t>(rank)), stage, {document, queries}, key_span, heads,
+            const int32_t round = any_round ? static_cast<int32_t>(below(3)) : rounds[rank];
+            plan::attend(request, Rank(static_cast<int64_t>(rank)), round, {document, queries}, key_span, heads,
                          &draft.tasks);
           }
         }

@@ -262,12 +262,12 @@ TEST(Batches, EveryPieceOnceAnEpochInSeededOrder) {
   EXPECT_EQ(batches.num_pieces(), 1 + 3 + 1 + 1 + 1 + 4 + 1);
   EXPECT_EQ(batches.num_tokens(), 90);
   Cursor cursor;
-  std::vector<Piece> first, second;
+  std::vector<Excerpt> first, second;
   while (cursor.epoch < 2) {
     Cursor replay = cursor;
     int64_t tokens = 0;
     const Batch batch = batches.next(&cursor);
-    for (const Piece& piece : batch) {
+    for (const Excerpt& piece : batch) {
       tokens += piece.length();
       (static_cast<int64_t>(first.size()) < batches.num_pieces() ? first : second).push_back(piece);
     }
@@ -275,9 +275,9 @@ TEST(Batches, EveryPieceOnceAnEpochInSeededOrder) {
     EXPECT_EQ(Batches(corpus, data_config(10, 25)).next(&replay), batch);  // a cursor is all the state
     EXPECT_EQ(replay, cursor);
   }
-  const auto distinct = [](const std::vector<Piece>& pieces) {
+  const auto distinct = [](const std::vector<Excerpt>& pieces) {
     std::set<std::pair<int64_t, int64_t>> out;
-    for (const Piece& p : pieces) out.emplace(p.document, p.span.begin);
+    for (const Excerpt& p : pieces) out.emplace(p.document, p.span.begin);
     return static_cast<int64_t>(out.size());
   };
   second.resize(static_cast<size_t>(batches.num_pieces()));
@@ -310,12 +310,12 @@ TEST(Batches, HeldOutDocumentsAreNeverTrainedOn) {
   const Batches batches(corpus, config);
   std::set<int64_t> held;
   for (const Batch& batch : batches.held_out(100)) {
-    for (const Piece& piece : batch) held.insert(piece.document);
+    for (const Excerpt& piece : batch) held.insert(piece.document);
   }
   EXPECT_EQ(held.size(), 3u);
   EXPECT_EQ(batches.held_out(2).size(), 2u);
   for (Cursor cursor; cursor.epoch < 1;) {
-    for (const Piece& piece : batches.next(&cursor)) EXPECT_FALSE(held.contains(piece.document));
+    for (const Excerpt& piece : batches.next(&cursor)) EXPECT_FALSE(held.contains(piece.document));
   }
 }
 

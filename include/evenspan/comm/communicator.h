@@ -159,7 +159,7 @@ void broadcast(const Communicator& communicator, Rank root, at::Tensor tensor,
 
 // Throws communication on every rank, naming the parts, unless every part has the same value on all ranks. One small
 // all_gather.
-struct Part {
+struct ComparedValue {
   std::string name;    // "document lengths"
   uint64_t value = 0;  // a hash, or a number: one below 2^31 on both ranks is shown in the error
 };
@@ -169,7 +169,7 @@ struct Comparison {
   std::string remedy;            // what to do when they differ
   at::Device device = at::kCPU;  // one that the communicator has a backend for
 };
-void compare(const Communicator& communicator, const std::vector<Part>& parts, const Comparison& comparison);
+void compare(const Communicator& communicator, const std::vector<ComparedValue>& parts, const Comparison& comparison);
 
 struct CommunicatorOptions {
   std::chrono::milliseconds timeout{300'000};  // of a wait; a longer one is an error on every rank

@@ -15,11 +15,11 @@
 
 namespace evenspan::plan {
 
-// A tile on a rank. A rank runs its stages one after another, each as soon as the moves of that stage are in; moves of
-// later stages travel meanwhile.
+// A tile on a rank. A rank runs its rounds one after another, each as soon as the moves of that round are in; moves of
+// later rounds travel meanwhile.
 struct Task {
   Rank rank;
-  int32_t stage = 0;
+  int32_t round = 0;
   Tile tile;
   friend auto operator<=>(const Task&, const Task&) = default;
 };
@@ -28,14 +28,14 @@ enum class Operand : uint8_t { query, key_value, output };
 
 // Rows of queries, of keys and values together, or of finished outputs, that travel from one rank to another.
 struct Move {
-  int32_t stage = 0;  // operands: of the tasks that need them first; outputs: of the last task that adds to them
-  Rank from;          // holds the rows at home, has received them in an earlier stage, or has computed them
+  int32_t round = 0;  // operands: of the tasks that need them first; outputs: of the last task that adds to them
+  Rank from;          // holds the rows at home, has received them in an earlier round, or has computed them
   Rank to;
   Operand operand = Operand::key_value;
   DocumentId document;
   Span rows;
   HeadRange heads;          // query heads, or kv heads of key_value
-  int32_t first_stage = 0;  // outputs: of the first task that adds to them, after which their queries' gradients leave
+  int32_t first_round = 0;  // outputs: of the first task that adds to them, after which their queries' gradients leave
   friend auto operator<=>(const Move&, const Move&) = default;
 };
 
@@ -51,8 +51,8 @@ struct Partial {
   DocumentId document;
   Span rows;
   HeadRange heads;  // query heads
-  int32_t first_stage = 0,
-          last_stage = 0;  // of from's tiles of these rows, and of tiles whose rows overlap with theirs
+  int32_t first_round = 0,
+          last_round = 0;  // of from's tiles of these rows, and of tiles whose rows overlap with theirs
   int32_t num_tiles = 0;   // of `from` in these rows, >= 1
 };
 
@@ -64,7 +64,7 @@ int64_t payload_bytes(const Partial& partial, const AttentionShape& shape);
 struct Need {
   Move move;
   int32_t num_tiles = 0;   // tiles of the receiver that read some of it, >= 1
-  int32_t last_stage = 0;  // of these tiles, and of tiles whose rows overlap with theirs; the move's stage is the first
+  int32_t last_round = 0;  // of these tiles, and of tiles whose rows overlap with theirs; the move's round is the first
   Rank via{-1};  // keys and values: the rank of the receiver's node that forward gets them from; -1: their home
 };
 
@@ -82,14 +82,14 @@ struct PlanHash {
 struct Plan {
   Request request;
   Placement placement;
-  std::vector<Task> tasks;        // sorted by rank and stage; inside, in the order in which partial results fold
+  std::vector<Task> tasks;        // sorted by rank and round; inside, in the order in which partial results fold
   std::vector<Move> moves;        // of the forward pass, sorted
   std::vector<Need> needs;        // sorted by move
-  std::vector<Partial> partials;  // sorted by last stage, document, heads, rows and ranks
-  int32_t num_stages = 1;
-  std::vector<int32_t> relay_stages;  // ascending: stages in which some rank passes on what it received, by Need::via
+  std::vector<Partial> partials;  // sorted by last round, document, heads, rows and ranks
+  int32_t num_rounds = 1;
+  std::vector<int32_t> relay_rounds;  // ascending: rounds in which some rank passes on what it received, by Need::via
   bool direct = false;                // the strategy wrote no moves: what travels follows from the tiles
-  bool prefetch_all = false;          // the moves of all stages start at once; false: one stage ahead of the tiles
+  bool prefetch_all = false;          // the moves of all rounds start at once; false: one round ahead of the tiles
   bool keep_operands = false;         // received queries, keys and values are saved for backward instead of moved again
   PlanHash hash;
 };

@@ -99,7 +99,7 @@ struct CostModel {
   // Where they are given, they are of whole tiles.
   std::vector<Slowdown> slowdowns = {};  // NOLINT(readability-redundant-member-init)
   int64_t tile = 1;                      // rows of a kernel's tile, >= 1
-  double stage_seconds = 0;  // of one more stage of attention in one layer's forward and backward: its launches
+  double round_seconds = 0;  // of one more round of attention in one layer's forward and backward: its launches
   int32_t num_layers = 32;   // >= 1
 
   double work(int64_t pairs, int64_t tokens) const {

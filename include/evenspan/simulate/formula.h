@@ -14,7 +14,7 @@ constexpr int32_t kMostUniformRanks = 64;
 // zigzag_all_gather, ulysses, usp, token_ring.
 bool has_formula(const std::string& strategy);
 
-// The step of the slowest rank, as docs/simulator.md writes it down: stages of attention with the next transfer beside
+// The step of the slowest rank, as docs/simulator.md writes it down: rounds of attention with the next transfer beside
 // them, all-to-alls before and after, transfers spread evenly over the links of each level. The tokens, work and sent
 // bytes are those of the strategy's placement; memory, packing copies and the drift of ranks are left out.
 // Throws unsupported for masks other than causal and full and for models with windows, and invalid_argument for a
@@ -23,7 +23,7 @@ Prediction predict_by_formula(const plan::Request& request, const Scenario& scen
 
 // A lower bound of what the strategy's programs take: a part of the formula, of documents cut down to whole numbers of
 // chunks (`striped`: of rounds of stripes) over the ranks. Formulas round up to whole chunks, so to a row on each rank
-// for a document of a few tokens, where programs leave ranks and stages out; with less of each document no rank has
+// for a document of a few tokens, where programs leave ranks and rounds out; with less of each document no rank has
 // fewer rows in a program than there. 0 where no document has a chunk for each. Tests hold it against programs. One of
 // `enough` seconds or more may be less than the formula's, and takes less time to find.
 // Throws and REQUIRES: as predict_by_formula(), and has_formula().

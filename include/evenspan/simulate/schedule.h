@@ -28,7 +28,7 @@ enum class StepKind : uint8_t {
 std::string_view to_string(StepKind kind);
 
 // An operation: it computes for `seconds`, and an exchange starts when it begins.
-struct Step {
+struct TimedOperation {
   StepKind kind = StepKind::attend;
   double seconds = 0;          // of the compute engine
   int32_t exchange = -1;       // index in Schedule::exchanges, of an exchange
@@ -37,18 +37,18 @@ struct Step {
 };
 
 // One message of an exchange.
-struct Transfer {
+struct MessageBytes {
   Rank peer;
   int64_t bytes = 0;  // >= 1
 };
 
 struct ExchangeTraffic {
-  std::vector<Transfer> sends;  // in the order of the program
-  std::vector<Transfer> receives;
+  std::vector<MessageBytes> sends;  // in the order of the program
+  std::vector<MessageBytes> receives;
 };
 
 struct Schedule {
-  std::vector<Step> steps;
+  std::vector<TimedOperation> steps;
   std::vector<ExchangeTraffic> exchanges;  // in the order in which steps start them
 };
 

@@ -17,13 +17,13 @@ namespace evenspan::train {
 
 // A piece of a corpus document that is a training document of its own: documents longer than max_document_tokens
 // continue as new documents.
-struct Piece {
+struct Excerpt {
   int64_t document = 0;
   Span span;  // never empty
   int64_t length() const { return span.size(); }
-  friend bool operator==(const Piece&, const Piece&) = default;
+  friend bool operator==(const Excerpt&, const Excerpt&) = default;
 };
-using Batch = std::vector<Piece>;  // never empty
+using Batch = std::vector<Excerpt>;  // never empty
 
 std::vector<int64_t> lengths(const Batch& batch);
 int64_t num_tokens(const Batch& batch);
@@ -59,8 +59,8 @@ class Batches {
 
   std::shared_ptr<const Corpus> corpus_;
   DataConfig config_;
-  std::vector<Piece> pieces_;
-  std::vector<Piece> held_out_;
+  std::vector<Excerpt> pieces_;
+  std::vector<Excerpt> held_out_;
   int64_t num_tokens_ = 0;
   uint64_t fingerprint_ = 0;
   mutable int64_t cached_epoch_ = -1;  // one thread at a time uses a Batches

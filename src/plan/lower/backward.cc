@@ -1,5 +1,5 @@
 // The backward program: the transpose of the forward one. Gradients of outputs go from home to the rank that finished
-// the rows; stages run in reverse; what was received as operands comes home as gradients, after the last tile that read
+// the rows; rounds run in reverse; what was received as operands comes home as gradients, after the last tile that read
 // it.
 #include <set>
 
@@ -14,24 +14,24 @@ class BackwardLowering {
       : rank_(*rank),
         plan_(rank->plan_),
         shape_(rank->shape_),
-        num_stages_(static_cast<size_t>(plan_.num_stages)),
+        num_rounds_(static_cast<size_t>(plan_.num_rounds)),
         emitter_(shape_),
-        incoming_(num_stages_),
-        outgoing_(num_stages_),
-        query_arrivals_(num_stages_),
-        query_departures_(num_stages_),
+        incoming_(num_rounds_),
+        outgoing_(num_rounds_),
+        query_arrivals_(num_rounds_),
+        query_departures_(num_rounds_),
         partials_(rank, &emitter_) {
-    for (size_t stage = 0; stage < num_stages_; ++stage) builders_.emplace_back(&emitter_);
+    for (size_t round = 0; round < num_rounds_; ++round) builders_.emplace_back(&emitter_);
     for (const Move& move : plan_.moves) {
       if (move.operand != Operand::output) continue;
-      if (move.to == rank_.rank_) query_arrivals_[static_cast<size_t>(move.first_stage)].push_back(&move);
-      if (move.from == rank_.rank_) query_departures_[static_cast<size_t>(move.first_stage)].push_back(&move);
+      if (move.to == rank_.rank_) query_arrivals_[static_cast<size_t>(move.first_round)].push_back(&move);
+      if (move.from == rank_.rank_) query_departures_[static_cast<size_t>(move.first_round)].push_back(&move);
     }
     for (const Need& need : plan_.needs) {
       if (need.move.operand != Operand::key_value) continue;
-      const auto stage = static_cast<size_t>(need.move.stage);
-      if (need.move.to == rank_.rank_) outgoing_[stage].push_back(&need);
-      if (need.move.from == rank_.rank_) incoming_[stage].push_back(&need);
+      const auto round = static_cast<size_t>(need.move.round);
+      if (need.move.to == rank_.rank_) outgoing_[round].push_back(&need);
+      if (need.move.from == rank_.rank_) incoming_[round].push_back(&need);
     }
   }
 
@@ -46,30 +46,30 @@ class BackwardLowering {
 
     open_grad_outputs();
     partials_.open(grad_outputs_, &builders_);
-    std::vector<Pending> grad_outputs(num_stages_), operands(num_stages_), gradients(num_stages_);
-    size_t num_unstarted = num_stages_;
-    const auto start_operands_down_to = [&](size_t stage) {
-      while (num_unstarted > stage) {
+    std::vector<Completion> grad_outputs(num_rounds_), operands(num_rounds_), gradients(num_rounds_);
+    size_t num_unstarted = num_rounds_;
+    const auto start_operands_down_to = [&](size_t round) {
+      while (num_unstarted > round) {
         --num_unstarted;
         if (plan_.prefetch_all) grad_outputs[num_unstarted] = start_grad_outputs(num_unstarted);
         operands[num_unstarted] = builders_[num_unstarted].start();
       }
     };
     if (!plan_.prefetch_all) {
-      for (size_t stage = num_stages_; stage-- > 0;) grad_outputs[stage] = start_grad_outputs(stage);
+      for (size_t round = num_rounds_; round-- > 0;) grad_outputs[round] = start_grad_outputs(round);
     }
-    for (size_t stage = num_stages_; stage-- > 0;) {
-      start_operands_down_to(plan_.prefetch_all || stage == 0 ? 0 : stage - 1);
-      emitter_.complete(std::move(grad_outputs[stage]));
-      emitter_.emit(Copy{std::move(grad_output_fills_[stage])});
-      emitter_.complete(std::move(operands[stage]));
-      if (!plan_.keep_operands) emitter_.emit(Copy{std::move(fills_[stage])});
-      emit_tiles(stage);
-      if (!plan_.prefetch_all && stage + 1 < num_stages_) emitter_.complete(std::move(gradients[stage + 1]));
-      gradients[stage] = start_gradients(stage);
+    for (size_t round = num_rounds_; round-- > 0;) {
+      start_operands_down_to(plan_.prefetch_all || round == 0 ? 0 : round - 1);
+      emitter_.complete(std::move(grad_outputs[round]));
+      emitter_.emit(Copy{std::move(grad_output_fills_[round])});
+      emitter_.complete(std::move(operands[round]));
+      if (!plan_.keep_operands) emitter_.emit(Copy{std::move(fills_[round])});
+      emit_tiles(round);
+      if (!plan_.prefetch_all && round + 1 < num_rounds_) emitter_.complete(std::move(gradients[round + 1]));
+      gradients[round] = start_gradients(round);
     }
-    for (size_t stage = num_stages_; plan_.prefetch_all && stage-- > 1;) {
-      emitter_.complete(std::move(gradients[stage]));
+    for (size_t round = num_rounds_; plan_.prefetch_all && round-- > 1;) {
+      emitter_.complete(std::move(gradients[round]));
     }
     emit_filled();
     emitter_.complete(std::move(gradients[0]));
@@ -81,11 +81,11 @@ class BackwardLowering {
   using Sum = GradientSum;
   using HomeKey = std::pair<DocumentId, Span>;
 
-  // Where operands lie: kept from forward, or moved again, each for the first stage of backward that reads it. Rows
+  // Where operands lie: kept from forward, or moved again, each for the first round of backward that reads it. Rows
   // that one tile reads together lie together, so they come together.
   void open_operands() {
     if (plan_.keep_operands) return;
-    fills_.resize(num_stages_);
+    fills_.resize(num_rounds_);
     RankLowering::OperandRows rows;
     std::map<RankLowering::OperandRows::key_type, std::vector<const Need*>> needs;
     for (const Task& task : rank_.tasks_) rank_.append_operand_rows(task, &rows);
@@ -93,7 +93,7 @@ class BackwardLowering {
       const Move& move = need.move;
       if (move.from == rank_.rank_) {
         const auto blocks = rank_.operand_blocks(holdings_, move.operand, move.document, move.rows, move.heads);
-        auto& builder = builders_[static_cast<size_t>(need.last_stage)];
+        auto& builder = builders_[static_cast<size_t>(need.last_round)];
         builder.send(move.to, blocks.first, Precision::input);
         if (move.operand == Operand::key_value) builder.send(move.to, blocks.second, Precision::input);
       }
@@ -103,25 +103,25 @@ class BackwardLowering {
     }
     for (const auto& [key, key_rows] : rows) {
       for (const Span& whole : union_of(key_rows, Join::overlapping)) {
-        std::map<int32_t, std::vector<const Move*>> arrivals;  // all in one stage: see Need::last_stage
+        std::map<int32_t, std::vector<const Move*>> arrivals;  // all in one round: see Need::last_round
         for (const Need* need : needs[key]) {
-          if (need->move.rows.overlaps(whole)) arrivals[need->last_stage].push_back(&need->move);
+          if (need->move.rows.overlaps(whole)) arrivals[need->last_round].push_back(&need->move);
         }
         EVENSPAN_CHECK_EQ(arrivals.size(), 1U);
-        const auto stage = static_cast<size_t>(arrivals.begin()->first);
+        const auto round = static_cast<size_t>(arrivals.begin()->first);
         const auto copies = rank_.open_holdings({{key, {whole}}}, Join::overlapping, arrivals.begin()->second, false,
-                                                &emitter_, &builders_[stage], &holdings_);
-        fills_[stage].insert(fills_[stage].end(), copies.begin(), copies.end());
+                                                &emitter_, &builders_[round], &holdings_);
+        fills_[round].insert(fills_[round].end(), copies.begin(), copies.end());
       }
     }
   }
 
   const Holdings& holdings() const { return plan_.keep_operands ? rank_.forward_holdings_ : holdings_; }
 
-  // Calls f(task, kernel heads) for the tiles of a stage in program order.
+  // Calls f(task, kernel heads) for the tiles of a round in program order.
   template <class F>
-  void for_each_call(size_t stage, F&& f) {
-    for (const size_t t : rank_.stages_[stage]) {
+  void for_each_call(size_t round, F&& f) {
+    for (const size_t t : rank_.rounds_[round]) {
       for (const HeadRange& heads : rank_.kernel_heads(rank_.tasks_[t].tile.heads)) f(t, heads);
     }
   }
@@ -143,11 +143,11 @@ class BackwardLowering {
 
   void make_query_sums() {
     for (const auto& group : rank_.groups_) query_sums_.push_back(Sum{group.rows, group.heads, {}, {}, {}, {}});
-    for (size_t stage = num_stages_; stage-- > 0;) {
-      for_each_call(stage, [&](size_t t, HeadRange heads) {
+    for (size_t round = num_rounds_; round-- > 0;) {
+      for_each_call(round, [&](size_t t, HeadRange heads) {
         query_calls_.push_back(query_sums_[rank_.group_of_task_[t]].add(rank_.tasks_[t].tile.queries, heads));
       });
-      if (stage + 1 < num_stages_) partials_.register_arrivals(stage + 1, &query_sums_);
+      if (round + 1 < num_rounds_) partials_.register_arrivals(round + 1, &query_sums_);
     }
     partials_.register_own(&query_sums_);
     partials_.register_arrivals(0, &query_sums_);
@@ -175,19 +175,19 @@ class BackwardLowering {
       }
     }
     // The order of emission: see run().
-    const auto register_incoming = [&](size_t stage) {
-      for (const Need* need : incoming_[stage]) {
+    const auto register_incoming = [&](size_t round) {
+      for (const Need* need : incoming_[round]) {
         incoming_number_[need] = home_sum(need->move.document, need->move.rows).add(need->move.rows, need->move.heads);
       }
     };
-    for (size_t stage = num_stages_; stage-- > 0;) {
-      for_each_call(stage, [&](size_t t, HeadRange heads) {
+    for (size_t round = num_rounds_; round-- > 0;) {
+      for_each_call(round, [&](size_t t, HeadRange heads) {
         const Tile& tile = rank_.tasks_[t].tile;
         key_calls_.push_back(key_sum(tile, shape_.kv_heads(heads)).add(tile.keys, shape_.kv_heads(heads)));
       });
-      if (!plan_.prefetch_all && stage + 1 < num_stages_) register_incoming(stage + 1);
+      if (!plan_.prefetch_all && round + 1 < num_rounds_) register_incoming(round + 1);
     }
-    for (size_t stage = num_stages_; plan_.prefetch_all && stage-- > 1;) register_incoming(stage);
+    for (size_t round = num_rounds_; plan_.prefetch_all && round-- > 1;) register_incoming(round);
     for_each_filled([&](const Holding& holding, Span rows) {
       filled_.push_back(home_sum(holding.document, rows).add(rows, holding.heads));
     });
@@ -233,7 +233,7 @@ class BackwardLowering {
   }
 
   void open_grad_outputs() {
-    grad_output_fills_.resize(num_stages_);
+    grad_output_fills_.resize(num_rounds_);
     for (const auto& group : rank_.groups_) {
       grad_outputs_.push_back(group.at_home
                                   ? rank_.home_block(TensorName::grad_output, group.document, group.rows, group.heads)
@@ -243,22 +243,22 @@ class BackwardLowering {
       for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
-        grad_output_fills_[static_cast<size_t>(group.last_stage)].push_back(
+        grad_output_fills_[static_cast<size_t>(group.last_round)].push_back(
             BlockPair{sub_block(grad_outputs_.back(), rows, group.heads, shape_),
                       rank_.home_block(TensorName::grad_output, group.document, rows, group.heads)});
       }
     }
   }
 
-  // Of the rows whose first tiles, in reverse, are the stage's.
-  Pending start_grad_outputs(size_t stage) {
+  // Of the rows whose first tiles, in reverse, are the round's.
+  Completion start_grad_outputs(size_t round) {
     ExchangeBuilder builder(&emitter_);
-    for (const Move* output : rank_.output_arrivals_[stage]) {
+    for (const Move* output : rank_.output_arrivals_[round]) {
       builder.send(output->from,
                    rank_.home_block(TensorName::grad_output, output->document, output->rows, output->heads),
                    Precision::input);
     }
-    for (const Move* output : rank_.output_departures_[stage]) {
+    for (const Move* output : rank_.output_departures_[round]) {
       const size_t group = rank_.group_of(*output);
       builder.receive(output->to, sub_block(grad_outputs_[group], output->rows, output->heads, shape_),
                       Precision::input, false);
@@ -266,10 +266,10 @@ class BackwardLowering {
     return builder.start();
   }
 
-  void emit_tiles(size_t stage) {
+  void emit_tiles(size_t round) {
     AttendGradient attend;
     Clear clear;
-    for (const size_t t : rank_.stages_[stage]) {
+    for (const size_t t : rank_.rounds_[round]) {
       const Tile& tile = rank_.tasks_[t].tile;
       if (!rank_.at_home(tile.document, tile.keys)) {
         Sum& sum = key_sum(tile, rank_.kv_heads(tile));
@@ -277,7 +277,7 @@ class BackwardLowering {
       }
       clear_once(query_sums_[rank_.group_of_task_[t]], &clear.blocks);
     }
-    for_each_call(stage, [&](size_t t, HeadRange heads) {
+    for_each_call(round, [&](size_t t, HeadRange heads) {
       const Tile& tile = rank_.tasks_[t].tile;
       const size_t g = rank_.group_of_task_[t];
       const HeadRange kv_heads = shape_.kv_heads(heads);
@@ -301,10 +301,10 @@ class BackwardLowering {
   // What one tile call wrote is still as exact in the input's type; sums travel in the accumulation type.
   Precision wire(const Need& need) const { return need.num_tiles == 1 ? Precision::input : rank_.accumulation(); }
 
-  // Key and value gradients of the operands that came for this stage, and those of queries that it finished.
-  Pending start_gradients(size_t stage) {
+  // Key and value gradients of the operands that came for this round, and those of queries that it finished.
+  Completion start_gradients(size_t round) {
     ExchangeBuilder builder(&emitter_);
-    for (const Need* need : outgoing_[stage]) {
+    for (const Need* need : outgoing_[round]) {
       const Move& move = need->move;
       const Holding* holding = holdings().find(Operand::key_value, move.document, move.rows, move.heads);
       EVENSPAN_CHECK_EQ(holding != nullptr, true);
@@ -312,20 +312,20 @@ class BackwardLowering {
       builder.send(move.from, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need));
       builder.send(move.from, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need));
     }
-    for (const Need* need : incoming_[stage]) {
+    for (const Need* need : incoming_[round]) {
       const Move& move = need->move;
       const Sum& sum = home_sum(move.document, move.rows);
       const bool add = sum.adds(incoming_number_.at(need));
       builder.receive(move.to, sub_block(sum.first, move.rows, move.heads, shape_), wire(*need), add);
       builder.receive(move.to, sub_block(sum.second, move.rows, move.heads, shape_), wire(*need), add);
     }
-    partials_.exchange(stage, query_sums_, &builder);
-    for (const Move* output : query_departures_[stage]) {
+    partials_.exchange(round, query_sums_, &builder);
+    for (const Move* output : query_departures_[round]) {
       const size_t group = rank_.group_of(*output);
       builder.send(output->to, sub_block(query_sums_[group].first, output->rows, output->heads, shape_),
                    Precision::input);
     }
-    for (const Move* output : query_arrivals_[stage]) {
+    for (const Move* output : query_arrivals_[round]) {
       builder.receive(output->from,
                       rank_.home_block(TensorName::grad_query, output->document, output->rows, output->heads),
                       Precision::input, false);
@@ -389,19 +389,19 @@ class BackwardLowering {
   RankLowering& rank_;
   const Plan& plan_;
   const AttentionShape& shape_;
-  const size_t num_stages_;
+  const size_t num_rounds_;
   Emitter emitter_;
-  std::vector<std::vector<const Need*>> incoming_, outgoing_;                // [stage], keys and values
-  std::vector<std::vector<const Move*>> query_arrivals_, query_departures_;  // [stage], gradients, named by outputs
+  std::vector<std::vector<const Need*>> incoming_, outgoing_;                // [round], keys and values
+  std::vector<std::vector<const Move*>> query_arrivals_, query_departures_;  // [round], gradients, named by outputs
   PartialGradients partials_;
   Holdings holdings_;                          // of operands that are moved again
-  std::vector<ExchangeBuilder> builders_;      // [stage], their transfers, and what partials need
-  std::vector<std::vector<BlockPair>> fills_;  // [stage], and copies from home
+  std::vector<ExchangeBuilder> builders_;      // [round], their transfers, and what partials need
+  std::vector<std::vector<BlockPair>> fills_;  // [round], and copies from home
   std::vector<Sum> query_sums_;                // [group]
   std::map<HomeKey, Sum> home_sums_;
   std::map<const Holding*, Sum> holding_sums_;             // in no order: addresses differ from run to run
   std::vector<Block> grad_outputs_;                        // [group]
-  std::vector<std::vector<BlockPair>> grad_output_fills_;  // [stage], and copies from home
+  std::vector<std::vector<BlockPair>> grad_output_fills_;  // [round], and copies from home
   // Numbers of contributions in their sums.
   std::vector<size_t> query_calls_, key_calls_;  // [call, in program order]
   std::map<const Need*, size_t> incoming_number_;

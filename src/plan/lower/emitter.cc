@@ -89,7 +89,7 @@ void Emitter::wait(int32_t exchange) {
   if (exchange >= 0) waits_.push_back(exchange);
 }
 
-void Emitter::complete(Pending pending) {
+void Emitter::complete(Completion pending) {
   wait(pending.exchange);
   emit(Copy{std::move(pending.copies)});
   emit(Accumulate{std::move(pending.additions)});
@@ -174,8 +174,8 @@ void ExchangeBuilder::append_merges(std::vector<BlockPair> blocks, std::vector<P
   }
 }
 
-Pending ExchangeBuilder::start() {
-  Pending pending;
+Completion ExchangeBuilder::start() {
+  Completion pending;
   if (sends_.empty() && receives_.empty()) return pending;
   Exchange exchange;
   Copy packing;

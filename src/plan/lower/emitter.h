@@ -9,7 +9,7 @@
 namespace evenspan::plan {
 
 // What remains to be done when an exchange is complete.
-struct Pending {
+struct Completion {
   int32_t exchange = -1;  // -1: nothing was exchanged
   std::vector<BlockPair> copies;
   std::vector<BlockPair> additions;
@@ -68,7 +68,7 @@ class Emitter {
     if (!apply.parts.empty()) add(std::move(apply));
   }
   // Waits and does what remains.
-  void complete(Pending pending);
+  void complete(Completion pending);
 
   int32_t next_exchange_id() { return num_exchanges_++; }
   const AttentionShape& shape() const { return shape_; }
@@ -112,7 +112,7 @@ class ExchangeBuilder {
   }
 
   // Emits the packing copies and the exchange; none when nothing was added.
-  Pending start();
+  Completion start();
 
  private:
   enum class Use : uint8_t { copy, add, merge };

@@ -8,24 +8,24 @@ namespace evenspan::plan {
 
 void RankLowering::lower_forward() {
   Emitter emitter(shape_);
-  const int32_t num_stages = plan_.num_stages;
+  const int32_t num_rounds = plan_.num_rounds;
 
   OutputSums sums(this, &emitter);
-  std::vector<Pending> pending(static_cast<size_t>(num_stages));
-  std::vector<std::vector<BlockPair>> fills(static_cast<size_t>(num_stages));
+  std::vector<Completion> pending(static_cast<size_t>(num_rounds));
+  std::vector<std::vector<BlockPair>> fills(static_cast<size_t>(num_rounds));
   int32_t num_started = 0;
   const auto start = [&] {
-    const auto stage = static_cast<size_t>(num_started);
+    const auto round = static_cast<size_t>(num_started);
     ExchangeBuilder builder(&emitter);
-    // What is sent was there before this stage's arrivals.
-    for (const Move* move : departures_[stage]) {
+    // What is sent was there before this round's arrivals.
+    for (const Move* move : departures_[round]) {
       const auto blocks = operand_blocks(forward_holdings_, move->operand, move->document, move->rows, move->heads);
       builder.send(move->to, blocks.first, Precision::input);
       if (move->operand == Operand::key_value) builder.send(move->to, blocks.second, Precision::input);
     }
     OperandRows rows;
-    for (const Move* move : arrivals_[stage]) rows[{move->operand, move->document, move->heads}].push_back(move->rows);
-    for (const size_t t : stages_[stage]) {
+    for (const Move* move : arrivals_[round]) rows[{move->operand, move->document, move->heads}].push_back(move->rows);
+    for (const size_t t : rounds_[round]) {
       const Tile& tile = tasks_[t].tile;
       OperandRows operands;
       append_operand_rows(tasks_[t], &operands);
@@ -34,28 +34,28 @@ void RankLowering::lower_forward() {
         if (forward_holdings_.find(operand, tile.document, spans[0], heads) == nullptr) rows[key].push_back(spans[0]);
       }
     }
-    fills[stage] = open_holdings(rows, Join::touching, arrivals_[stage], plan_.keep_operands, &emitter, &builder,
+    fills[round] = open_holdings(rows, Join::touching, arrivals_[round], plan_.keep_operands, &emitter, &builder,
                                  &forward_holdings_);
-    pending[stage] = builder.start();
+    pending[round] = builder.start();
     ++num_started;
   };
   // An exchange that forwards received rows has to wait for them; where ranks relay, on all ranks, so that all start
   // their exchanges in one order.
-  const auto forwards = [&](int32_t stage) {
-    if (std::binary_search(plan_.relay_stages.begin(), plan_.relay_stages.end(), stage)) return true;
-    const auto& departures = departures_[static_cast<size_t>(stage)];
+  const auto forwards = [&](int32_t round) {
+    if (std::binary_search(plan_.relay_rounds.begin(), plan_.relay_rounds.end(), round)) return true;
+    const auto& departures = departures_[static_cast<size_t>(round)];
     return std::any_of(departures.begin(), departures.end(),
                        [this](const Move* move) { return !at_home(move->document, move->rows); });
   };
 
-  std::vector<Pending> outputs(static_cast<size_t>(num_stages));
-  const auto start_outputs = [&](int32_t stage) {
-    const auto s = static_cast<size_t>(stage);
+  std::vector<Completion> outputs(static_cast<size_t>(num_rounds));
+  const auto start_outputs = [&](int32_t round) {
+    const auto s = static_cast<size_t>(round);
     ExchangeBuilder builder(&emitter);
     Copy own;
-    sums.round(stage);
+    sums.narrow(round);
     for (const OutputGroup& group : groups_) {
-      if (group.last_stage != stage || group.at_home || group.leaves) continue;
+      if (group.last_round != round || group.at_home || group.leaves) continue;
       for (const Span& span : placement_.spans_of(rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
@@ -75,17 +75,17 @@ void RankLowering::lower_forward() {
     emitter.emit(std::move(own));
   };
 
-  for (int32_t stage = 0; stage < num_stages; ++stage) {
-    const auto s = static_cast<size_t>(stage);
-    if (num_started == stage) start();
-    const int32_t ahead = plan_.prefetch_all ? num_stages : std::min(stage + 2, num_stages);
+  for (int32_t round = 0; round < num_rounds; ++round) {
+    const auto s = static_cast<size_t>(round);
+    if (num_started == round) start();
+    const int32_t ahead = plan_.prefetch_all ? num_rounds : std::min(round + 2, num_rounds);
     while (num_started < ahead && !forwards(num_started)) start();
     emitter.complete(std::move(pending[s]));
     emitter.emit(Copy{std::move(fills[s])});
-    if (num_started == stage + 1 && num_started < num_stages) start();
+    if (num_started == round + 1 && num_started < num_rounds) start();
     Attend attend;
     Clear clear;
-    for (const size_t t : stages_[s]) {
+    for (const size_t t : rounds_[s]) {
       const size_t g = group_of_task_[t];
       const OutputGroup& group = groups_[g];
       sums.append_clears(g, &clear.blocks);
@@ -99,10 +99,10 @@ void RankLowering::lower_forward() {
     emitter.emit(std::move(clear));
     emitter.emit(std::move(attend));
     sums.exchange(s);
-    start_outputs(stage);
+    start_outputs(round);
   }
   sums.finish();
-  for (Pending& arriving : outputs) emitter.complete(std::move(arriving));
+  for (Completion& arriving : outputs) emitter.complete(std::move(arriving));
   program_.forward = emitter.finish();
 }
 

@@ -176,35 +176,35 @@ std::optional<Block> LinearLowering::transition_block(DocumentId document, Span 
   return state_block(TensorName::transition, Storage::arena, document, rows);
 }
 
-Span LinearLowering::rows_of(const Local& local, Window window) const {
+Span LinearLowering::rows_of(const Local& local, PartRange range) const {
   const auto count = static_cast<int32_t>(local.spans.size());
   const auto span = [&](int32_t index) { return local.spans[static_cast<size_t>(mirrored(index, count))]; };
-  const Span first = span(window.begin), last = span(window.end - 1);
+  const Span first = span(range.begin), last = span(range.end - 1);
   return {std::min(first.begin, last.begin), std::max(first.end, last.end)};
 }
 
-// What will hold the window on this rank: a state that a part starts from is saved in forward.
-LinearLowering::Held& LinearLowering::open(Local* local, Window window) {
-  const auto found = local->held.find(window);
+// What will hold the range on this rank: a state that a part starts from is saved in forward.
+LinearLowering::Held& LinearLowering::open(Local* local, PartRange range) {
+  const auto found = local->held.find(range);
   if (found != local->held.end()) return found->second;
-  const Span rows = rows_of(*local, window);
+  const Span rows = rows_of(*local, range);
   Held held;
-  if (window.begin > 0) {
+  if (range.begin > 0) {
     held.block = state_block(summary_, Storage::arena, local->document, rows);
     held.transition = transition_block(local->document, rows);
   } else {
-    const auto starts = [&](size_t i) { return !backward_ && parts_[i].index == window.end; };
+    const auto starts = [&](size_t i) { return !backward_ && parts_[i].index == range.end; };
     const auto own = std::find_if(local->own.begin(), local->own.end(), starts);
     held.block = own != local->own.end() ? state_before(parts_[*own])
                                          : state_block(state_, Storage::arena, local->document, rows);
   }
-  return local->held.emplace(window, std::move(held)).first->second;
+  return local->held.emplace(range, std::move(held)).first->second;
 }
 
-// Where a move of the window arrives. What this rank has folded itself, for another of its parts, arrives beside it.
-LinearLowering::Held& LinearLowering::target(Local* local, Window window) {
-  const auto found = local->held.find(window);
-  if (found == local->held.end() || !found->second.arrivals.empty()) return open(local, window);
+// Where a move of the range arrives. What this rank has folded itself, for another of its parts, arrives beside it.
+LinearLowering::Held& LinearLowering::target(Local* local, PartRange range) {
+  const auto found = local->held.find(range);
+  if (found == local->held.end() || !found->second.arrivals.empty()) return open(local, range);
   Held& beside = local->unused.emplace_back(found->second);
   beside.block = state_block(beside.block.tensor, Storage::arena, local->document, beside.block.rows);
   if (beside.transition) beside.transition = transition_block(local->document, beside.block.rows);
@@ -223,9 +223,9 @@ LinearLowering::Local LinearLowering::make_local(DocumentId document, std::vecto
     std::erase_if(local.scan.moves, [this](const StateMove& m) { return m.from != rank_ && m.to != rank_; });
     std::erase_if(local.scan.folds, [this](const StateFold& f) { return f.rank != rank_; });
     std::stable_sort(local.scan.moves.begin(), local.scan.moves.end(),
-                     [](const StateMove& a, const StateMove& b) { return a.stage < b.stage; });
+                     [](const StateMove& a, const StateMove& b) { return a.round < b.round; });
     std::stable_sort(local.scan.folds.begin(), local.scan.folds.end(),
-                     [](const StateFold& a, const StateFold& b) { return a.stage < b.stage; });
+                     [](const StateFold& a, const StateFold& b) { return a.round < b.round; });
   }
   return local;
 }
@@ -239,10 +239,10 @@ void LinearLowering::summarize() {
       const OwnPart& own = parts_[i];
       const int32_t index = mirrored(own.index, count);
       if (!goes_out(index, count)) continue;
-      const Window window{index, index + 1};
+      const PartRange range{index, index + 1};
       if (!comes_in(index)) {
         const Block to =
-            count == 1 ? home_state(result_, local.document, {0, own.part.rows.end}) : open(&local, window).block;
+            count == 1 ? home_state(result_, local.document, {0, own.part.rows.end}) : open(&local, range).block;
         summarize.parts.push_back({own.part, to, {}});
         continue;
       }
@@ -250,13 +250,13 @@ void LinearLowering::summarize() {
       summarize.parts.push_back({own.part, held.block, {}});
       if (!backward_) summarize.parts.back().transition = held.transition;
       if (index > 0) {
-        local.held.emplace(window, held);
+        local.held.emplace(range, held);
         continue;
       }
       // Something given comes into the first part.
       const Span end = backward_ ? Span{own.part.rows.end, own.part.rows.end} : Span{0, 0};
       const Block to =
-          count == 1 ? home_state(result_, local.document, {0, own.part.rows.end}) : open(&local, window).block;
+          count == 1 ? home_state(result_, local.document, {0, own.part.rows.end}) : open(&local, range).block;
       combine_.compositions.push_back(
           {to, home_state(state_, local.document, end), held.block, {}, {}, held.transition});
     }
@@ -275,7 +275,7 @@ void LinearLowering::need(const Held& held, HeadRange heads) {
   }
 }
 
-void LinearLowering::fold(Local* local, Window to, Window far, Window near, HeadRange heads) {
+void LinearLowering::fold(Local* local, PartRange to, PartRange far, PartRange near, HeadRange heads) {
   const auto known = local->held.find(to);
   if (known != local->held.end() && !known->second.arrivals.empty())
     return;  // another of this rank's parts received it
@@ -294,11 +294,11 @@ void LinearLowering::fold(Local* local, Window to, Window far, Window near, Head
   combine_.compositions.push_back(c);
 }
 
-// Folds, then moves of one stage, of all documents together.
-void LinearLowering::run_stage(int32_t stage) {
+// Folds, then moves of one round, of all documents together.
+void LinearLowering::run_round(int32_t round) {
   for (Local& local : locals_) {
     const auto& folds = local.scan.folds;
-    for (; local.next_fold < folds.size() && folds[local.next_fold].stage <= stage; ++local.next_fold) {
+    for (; local.next_fold < folds.size() && folds[local.next_fold].round <= round; ++local.next_fold) {
       const StateFold& f = folds[local.next_fold];
       fold(&local, f.to, f.far, f.near, f.heads);
     }
@@ -311,11 +311,11 @@ void LinearLowering::run_stage(int32_t stage) {
   std::vector<Arrival> arrivals;
   std::vector<std::pair<Rank, Block>> sends;
   for (Local& local : locals_) {
-    for (; local.next_move < local.scan.moves.size() && local.scan.moves[local.next_move].stage == stage;
+    for (; local.next_move < local.scan.moves.size() && local.scan.moves[local.next_move].round == round;
          ++local.next_move) {
       const StateMove& move = local.scan.moves[local.next_move];
       const bool sending = move.from == rank_;
-      Held& held = sending ? local.held.at(move.window) : target(&local, move.window);
+      Held& held = sending ? local.held.at(move.range) : target(&local, move.range);
       if (sending) need(held, move.heads);
       if (!sending) arrivals.push_back({&held, move.heads});
       const auto add = [&](const Block& whole) {
@@ -332,7 +332,7 @@ void LinearLowering::run_stage(int32_t stage) {
   for (const auto& [to, block] : sends) builder.send(to, block, Precision::accumulation);
   emitter_->emit(std::move(combine_));
   combine_ = {};
-  Pending pending = builder.start();
+  Completion pending = builder.start();
   if (pending.exchange < 0) return;
   for (const Arrival& arrival : arrivals) arrival.held->arrivals.emplace_back(arrival.heads, pending_.size());
   pending_.push_back(std::move(pending));
@@ -410,12 +410,12 @@ Program LinearLowering::lower(bool backward) {
     locals_.push_back(make_local(document, std::move(own)));
   }
   summarize();
-  int32_t last_stage = -1;
+  int32_t last_round = -1;
   for (const Local& local : locals_) {
-    if (!local.scan.moves.empty()) last_stage = std::max(last_stage, local.scan.moves.back().stage);
-    if (!local.scan.folds.empty()) last_stage = std::max(last_stage, local.scan.folds.back().stage);
+    if (!local.scan.moves.empty()) last_round = std::max(last_round, local.scan.moves.back().round);
+    if (!local.scan.folds.empty()) last_round = std::max(last_round, local.scan.folds.back().round);
   }
-  for (int32_t stage = 0; stage <= last_stage; ++stage) run_stage(stage);
+  for (int32_t round = 0; round <= last_round; ++round) run_round(round);
   finish();
   return emitter_->finish();
 }

@@ -26,7 +26,7 @@ class LinearLowering {
     std::optional<Block> saved_state;       // before it, where one comes in
     std::optional<Block> saved_transition;  // of it, where something comes in and goes out
   };
-  // The map or state of a window of parts, all heads, on this rank; and when it comes.
+  // The map or state of a range of parts, all heads, on this rank; and when it comes.
   struct Held {
     Block block;
     std::optional<Block> transition;
@@ -39,7 +39,7 @@ class LinearLowering {
     std::vector<size_t> own;  // indices in parts_, in the order of the pass
     Scan scan;                // empty for a document of one part
     size_t next_move = 0, next_fold = 0;
-    std::map<Window, Held> held;
+    std::map<PartRange, Held> held;
     std::deque<Held> unused;  // arrivals of what was folded here
   };
 
@@ -51,18 +51,18 @@ class LinearLowering {
   bool comes_in(int32_t index) const { return index > 0 || given_; }
   bool goes_out(int32_t index, int32_t count) const { return index + 1 < count || asked_; }
   int32_t mirrored(int32_t index, int32_t count) const { return backward_ ? count - 1 - index : index; }
-  Span rows_of(const Local& local, Window window) const;
+  Span rows_of(const Local& local, PartRange range) const;
   Block state_block(TensorName tensor, Storage storage, DocumentId document, Span rows);
   Block state_before(const OwnPart& own) const;
   std::optional<Block> transition_block(DocumentId document, Span rows);
   Block home_state(TensorName tensor, DocumentId document, Span rows) const;
-  Held& open(Local* local, Window window);
-  Held& target(Local* local, Window window);
+  Held& open(Local* local, PartRange range);
+  Held& target(Local* local, PartRange range);
   Local make_local(DocumentId document, std::vector<size_t> own);
   void summarize();
-  void fold(Local* local, Window to, Window far, Window near, HeadRange heads);
+  void fold(Local* local, PartRange to, PartRange far, PartRange near, HeadRange heads);
   void need(const Held& held, HeadRange heads);
-  void run_stage(int32_t stage);
+  void run_round(int32_t round);
   void emit_intra();
   void finish();
 
@@ -77,8 +77,8 @@ class LinearLowering {
   TensorName state_ = TensorName::state, summary_ = TensorName::summary, result_ = TensorName::final_state;
   std::unique_ptr<Emitter> emitter_;
   std::vector<Local> locals_;
-  std::vector<Pending> pending_;  // what remains to be done of the exchanges
-  std::vector<char> completed_;   // [exchange] whether it is done
+  std::vector<Completion> pending_;  // what remains to be done of the exchanges
+  std::vector<char> completed_;      // [exchange] whether it is done
   Combine combine_;
   bool intra_emitted_ = false;
 };

@@ -23,23 +23,23 @@ void OutputSums::number_contributions() {
     contributions_[group].push_back({rows, heads});
     return contributions_[group].size() - 1;
   };
-  const auto add_partials = [&](size_t stage, bool own) {
-    for (const Partial* partial : rank_.partial_arrivals_[stage]) {
+  const auto add_partials = [&](size_t round, bool own) {
+    for (const Partial* partial : rank_.partial_arrivals_[round]) {
       if ((partial->from == rank_.rank_) != own) continue;
       partial_number_[partial] = add(rank_.group_of(*partial, false), partial->rows, partial->heads);
     }
   };
   task_number_.resize(rank_.tasks_.size());
-  const size_t num_stages = rank_.stages_.size();
-  for (size_t stage = 0; stage < num_stages; ++stage) {
-    for (const size_t t : rank_.stages_[stage]) {
+  const size_t num_rounds = rank_.rounds_.size();
+  for (size_t round = 0; round < num_rounds; ++round) {
+    for (const size_t t : rank_.rounds_[round]) {
       const Tile& tile = rank_.tasks_[t].tile;
       task_number_[t] = add(rank_.group_of_task_[t], tile.queries, tile.heads);
     }
-    add_partials(stage, true);
-    if (stage > 0) add_partials(stage - 1, false);
+    add_partials(round, true);
+    if (round > 0) add_partials(round - 1, false);
   }
-  add_partials(num_stages - 1, false);
+  add_partials(num_rounds - 1, false);
 }
 
 void OutputSums::append_clears(size_t group, std::vector<Block>* blocks) {
@@ -49,11 +49,11 @@ void OutputSums::append_clears(size_t group, std::vector<Block>* blocks) {
   blocks->push_back(rank_.groups_[group].lse);
 }
 
-void OutputSums::merge_own(size_t stage) {
+void OutputSums::merge_own(size_t round) {
   Clear clear;
   Copy copy;
   Merge merge;
-  for (const Partial* partial : rank_.partial_departures_[stage]) {
+  for (const Partial* partial : rank_.partial_departures_[round]) {
     if (partial->to != rank_.rank_) continue;
     const auto part = [&](size_t group, const Block& of) {
       return std::pair(sub_block(of, partial->rows, partial->heads, rank_.shape_),
@@ -84,21 +84,21 @@ void OutputSums::complete() {
   under_way_.clear();
 }
 
-void OutputSums::exchange(size_t stage) {
-  merge_own(stage);
+void OutputSums::exchange(size_t round) {
+  merge_own(round);
   complete();
   ExchangeBuilder builder(&emitter_);
   const auto part = [this](const Block& block, const Partial& partial) {
     return sub_block(block, partial.rows, partial.heads, rank_.shape_);
   };
   const Precision wire = rank_.accumulation();
-  for (const Partial* partial : rank_.partial_departures_[stage]) {
+  for (const Partial* partial : rank_.partial_departures_[round]) {
     if (partial->to == rank_.rank_) continue;
     const size_t group = rank_.group_of(*partial, true);
     builder.send(partial->to, part(blocks_[group], *partial), wire);
     builder.send(partial->to, part(rank_.groups_[group].lse, *partial), Precision::accumulation);
   }
-  for (const Partial* partial : rank_.partial_arrivals_[stage]) {
+  for (const Partial* partial : rank_.partial_arrivals_[round]) {
     if (partial->from == rank_.rank_) continue;
     const size_t group = rank_.group_of(*partial, false);
     const Block output = part(blocks_[group], *partial), lse = part(rank_.groups_[group].lse, *partial);
@@ -113,11 +113,11 @@ void OutputSums::exchange(size_t stage) {
   pending_ = builder.start();
 }
 
-void OutputSums::round(int32_t stage) {
+void OutputSums::narrow(int32_t round) {
   Copy copy;
   for (size_t g = 0; g < rank_.num_staying_; ++g) {
     const auto& group = rank_.groups_[g];
-    if (group.last_stage == stage && blocks_[g] != group.output) {
+    if (group.last_round == round && blocks_[g] != group.output) {
       copy.pairs.push_back(BlockPair{group.output, blocks_[g]});
     }
   }
@@ -126,7 +126,7 @@ void OutputSums::round(int32_t stage) {
 
 void OutputSums::finish() {
   complete();
-  round(rank_.plan_.num_stages);
+  narrow(rank_.plan_.num_rounds);
 }
 
 }  // namespace evenspan::plan

@@ -9,7 +9,7 @@
 
 namespace evenspan::plan {
 
-// Partials that the tiles of a stage complete leave behind these tiles, travel under those of the next stage, and are
+// Partials that the tiles of a round complete leave behind these tiles, travel under those of the next round, and are
 // merged behind them.
 class OutputSums {
  public:
@@ -23,17 +23,17 @@ class OutputSums {
   // Appends what must be cleared before the group's first contribution, once.
   void append_clears(size_t group, std::vector<Block>* blocks);
 
-  // Behind the tiles of a stage: merges what came under them, and sends what they complete.
-  void exchange(size_t stage);
-  // Puts what was summed beside the final outputs there, of groups whose last stage it is.
-  void round(int32_t stage);
-  // Behind the last stage: merges what is under way, and does the same for groups that partials of others make up.
+  // Behind the tiles of a round: merges what came under them, and sends what they complete.
+  void exchange(size_t round);
+  // Puts what was summed beside the final outputs there, of groups whose last round it is.
+  void narrow(int32_t round);
+  // Behind the last round: merges what is under way, and does the same for groups that partials of others make up.
   void finish();
 
  private:
   bool folds(size_t group, size_t number) const { return combinations_[group].adds[number] != 0; }
   void number_contributions();
-  void merge_own(size_t stage);
+  void merge_own(size_t round);
   void complete();
 
   RankLowering& rank_;
@@ -45,7 +45,7 @@ class OutputSums {
   // Numbers of contributions in their groups, in program order.
   std::vector<size_t> task_number_;
   std::map<const Partial*, size_t> partial_number_;
-  Pending pending_;                // the exchange of the stage before
+  Completion pending_;             // the exchange of the round before
   std::vector<size_t> under_way_;  // groups that it contributes to
 };
 

@@ -3,26 +3,26 @@
 namespace evenspan::plan {
 
 PartialGradients::PartialGradients(RankLowering* rank, Emitter* emitter)
-    : rank_(*rank), shape_(rank->shape_), emitter_(*emitter), returns_(rank->stages_.size()) {
+    : rank_(*rank), shape_(rank->shape_), emitter_(*emitter), returns_(rank->rounds_.size()) {
   for (const Partial& partial : rank_.plan_.partials) {
     if (partial.from != rank_.rank_ && partial.to != rank_.rank_) continue;
-    returns_[static_cast<size_t>(partial.first_stage)].push_back(&partial);
+    returns_[static_cast<size_t>(partial.first_round)].push_back(&partial);
   }
 }
 
-void PartialGradients::register_partials(size_t stage, bool own, std::vector<GradientSum>* sums) {
-  for (const Partial* partial : returns_[stage]) {
+void PartialGradients::register_partials(size_t round, bool own, std::vector<GradientSum>* sums) {
+  for (const Partial* partial : returns_[round]) {
     if (partial->to != rank_.rank_ || (partial->from == rank_.rank_) != own) continue;
     numbers_[partial] = (*sums)[rank_.group_of(*partial, false)].add(partial->rows, partial->heads);
   }
 }
 
-void PartialGradients::register_arrivals(size_t stage, std::vector<GradientSum>* sums) {
-  register_partials(stage, false, sums);
+void PartialGradients::register_arrivals(size_t round, std::vector<GradientSum>* sums) {
+  register_partials(round, false, sums);
 }
 
 void PartialGradients::register_own(std::vector<GradientSum>* sums) {
-  for (size_t stage = 0; stage < returns_.size(); ++stage) register_partials(stage, true, sums);
+  for (size_t round = 0; round < returns_.size(); ++round) register_partials(round, true, sums);
 }
 
 Block PartialGradients::number_block(TensorName tensor, size_t group) {
@@ -37,9 +37,9 @@ void PartialGradients::open(const std::vector<Block>& grad_outputs, std::vector<
     deltas_[g] = number_block(TensorName::delta, g);
     final_lses_[g] = number_block(TensorName::lse, g);
   }
-  for (size_t stage = 0; stage < builders->size(); ++stage) {
-    auto& builder = (*builders)[stage];
-    for (const Partial* partial : rank_.partial_arrivals_[stage]) {
+  for (size_t round = 0; round < builders->size(); ++round) {
+    auto& builder = (*builders)[round];
+    for (const Partial* partial : rank_.partial_arrivals_[round]) {
       const size_t g = rank_.group_of(*partial, false);
       const auto& group = rank_.groups_[g];
       if (!deltas_.contains(g)) {
@@ -57,7 +57,7 @@ void PartialGradients::open(const std::vector<Block>& grad_outputs, std::vector<
       builder.send(partial->from, part(group.lse), Precision::accumulation);
       builder.send(partial->from, part(deltas_.at(g)), Precision::accumulation);
     }
-    for (const Partial* partial : rank_.partial_departures_[stage]) {
+    for (const Partial* partial : rank_.partial_departures_[round]) {
       if (partial->to == rank_.rank_) continue;
       const size_t g = rank_.group_of(*partial, true);
       const auto receive = [&](const Block& block, Precision wire) {
@@ -77,8 +77,8 @@ void PartialGradients::replace_final(size_t group, const Tile& tile, HeadRange h
   segment->lse = sub_block(final_lses_.at(group), tile.queries, heads, shape_);
 }
 
-void PartialGradients::exchange(size_t stage, const std::vector<GradientSum>& sums, ExchangeBuilder* builder) const {
-  for (const Partial* partial : returns_[stage]) {
+void PartialGradients::exchange(size_t round, const std::vector<GradientSum>& sums, ExchangeBuilder* builder) const {
+  for (const Partial* partial : returns_[round]) {
     if (partial->from == partial->to) continue;
     const bool sends = partial->from == rank_.rank_;
     const GradientSum& sum = sums[rank_.group_of(*partial, sends)];

@@ -30,9 +30,9 @@ class PartialGradients {
   // REQUIRES: both outlive this.
   PartialGradients(RankLowering* rank, Emitter* emitter);
 
-  // Registers what comes home from other ranks with the gradients of a stage, or from own tiles that reach beyond the
+  // Registers what comes home from other ranks with the gradients of a round, or from own tiles that reach beyond the
   // home's rows.
-  void register_arrivals(size_t stage, std::vector<GradientSum>* sums);
+  void register_arrivals(size_t round, std::vector<GradientSum>* sums);
   void register_own(std::vector<GradientSum>* sums);
   // Calls f(group) for each group that other contributions than tiles make up.
   template <class F>
@@ -40,14 +40,14 @@ class PartialGradients {
     for (const auto& [partial, number] : numbers_) f(rank_.group_of(*partial, false));
   }
 
-  // Computes delta, and adds to each stage's exchange of operands what partials whose tiles come first in it need:
+  // Computes delta, and adds to each round's exchange of operands what partials whose tiles come first in it need:
   // gradients of outputs, final log-sum-exps and deltas.
   void open(const std::vector<Block>& grad_outputs, std::vector<ExchangeBuilder>* builders);
   // In place of the final output and log-sum-exp of a tile in a group that leaves. REQUIRES: open() was called.
   void replace_final(size_t group, const Tile& tile, HeadRange heads, Segment* segment) const;
 
-  // Adds to the exchange of a stage's gradients those of queries that have their last tile there.
-  void exchange(size_t stage, const std::vector<GradientSum>& sums, ExchangeBuilder* builder) const;
+  // Adds to the exchange of a round's gradients those of queries that have their last tile there.
+  void exchange(size_t round, const std::vector<GradientSum>& sums, ExchangeBuilder* builder) const;
   // Gradients of own tiles that reach beyond the home's rows.
   void append_own(const std::vector<GradientSum>& sums, Copy* copy, Accumulate* accumulate) const;
 
@@ -57,12 +57,12 @@ class PartialGradients {
     return partial.num_tiles == 1 ? Precision::input : rank_.accumulation();
   }
   Block number_block(TensorName tensor, size_t group);  // of lse or delta
-  void register_partials(size_t stage, bool own, std::vector<GradientSum>* sums);
+  void register_partials(size_t round, bool own, std::vector<GradientSum>* sums);
 
   RankLowering& rank_;
   const AttentionShape& shape_;
   Emitter& emitter_;
-  std::vector<std::vector<const Partial*>> returns_;  // [first stage], of this rank at either end
+  std::vector<std::vector<const Partial*>> returns_;  // [first round], of this rank at either end
   std::map<const Partial*, size_t> numbers_;          // of contributions to sums, of those that come home
   std::map<size_t, Block> deltas_;                    // [group] that leaves, or that partials arrive for
   std::map<size_t, Block> final_lses_;                // [group] that leaves

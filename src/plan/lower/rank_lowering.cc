@@ -39,27 +39,27 @@ Combination combine(Span rows, HeadRange heads, const std::vector<Contribution>&
 
 RankLowering::RankLowering(const Plan& plan, Rank rank)
     : plan_(plan), shape_(plan.request.shape), placement_(plan.placement), rank_(rank) {
-  const auto num_stages = static_cast<size_t>(plan.num_stages);
-  stages_.resize(num_stages);
-  for (auto* moves : {&arrivals_, &departures_, &output_arrivals_, &output_departures_}) moves->resize(num_stages);
+  const auto num_rounds = static_cast<size_t>(plan.num_rounds);
+  rounds_.resize(num_rounds);
+  for (auto* moves : {&arrivals_, &departures_, &output_arrivals_, &output_departures_}) moves->resize(num_rounds);
   const auto [first, last] = std::equal_range(plan.tasks.begin(), plan.tasks.end(), Task{rank, 0, {}},
                                               [](const Task& a, const Task& b) { return a.rank < b.rank; });
   for (auto task = first; task != last; ++task) {
-    stages_[static_cast<size_t>(task->stage)].push_back(tasks_.size());
+    rounds_[static_cast<size_t>(task->round)].push_back(tasks_.size());
     tasks_.push_back(*task);
   }
   for (const Move& move : plan.moves) {
     const bool output = move.operand == Operand::output;
-    const auto stage = static_cast<size_t>(move.stage);
-    if (move.to == rank) (output ? output_arrivals_ : arrivals_)[stage].push_back(&move);
-    if (move.from == rank) (output ? output_departures_ : departures_)[stage].push_back(&move);
+    const auto round = static_cast<size_t>(move.round);
+    if (move.to == rank) (output ? output_arrivals_ : arrivals_)[round].push_back(&move);
+    if (move.from == rank) (output ? output_departures_ : departures_)[round].push_back(&move);
   }
-  partial_arrivals_.resize(num_stages);
-  partial_departures_.resize(num_stages);
+  partial_arrivals_.resize(num_rounds);
+  partial_departures_.resize(num_rounds);
   for (const Partial& partial : plan.partials) {
-    const auto stage = static_cast<size_t>(partial.last_stage);
-    if (partial.to == rank) partial_arrivals_[stage].push_back(&partial);
-    if (partial.from == rank) partial_departures_[stage].push_back(&partial);
+    const auto round = static_cast<size_t>(partial.last_round);
+    if (partial.to == rank) partial_arrivals_[round].push_back(&partial);
+    if (partial.from == rank) partial_departures_[round].push_back(&partial);
   }
 }
 
@@ -142,7 +142,7 @@ std::vector<RankLowering::OutputGroup> RankLowering::own_groups() const {
       if (!same) groups.push_back(OutputGroup{key.first, key.second, rows, {}, {}, {}, false, 0, false});
       groups.back().rows.end = std::max(groups.back().rows.end, rows.end);
       groups.back().tasks.push_back(t);
-      groups.back().last_stage = std::max(groups.back().last_stage, tasks_[t].stage);
+      groups.back().last_round = std::max(groups.back().last_round, tasks_[t].round);
     }
   }
   return groups;
@@ -164,7 +164,7 @@ void RankLowering::group_outputs() {
     for (const auto& arrivals : partial_arrivals_) {
       for (const Partial* partial : arrivals) {
         staying.push_back(
-            OutputGroup{partial->document, partial->heads, partial->rows, {}, {}, {}, false, plan_.num_stages, false});
+            OutputGroup{partial->document, partial->heads, partial->rows, {}, {}, {}, false, plan_.num_rounds, false});
       }
     }
     const auto key = [](const OutputGroup& group) { return std::tie(group.document, group.heads, group.rows); };
@@ -176,7 +176,7 @@ void RankLowering::group_outputs() {
                       groups_.back().heads == group.heads && group.rows.begin < groups_.back().rows.end;
     if (!same) groups_.push_back(OutputGroup{group.document, group.heads, group.rows, {}, {}, {}, false, 0, false});
     OutputGroup& joined = groups_.back();
-    joined.last_stage = std::max(joined.last_stage, group.last_stage);
+    joined.last_round = std::max(joined.last_round, group.last_round);
     joined.rows.end = std::max(joined.rows.end, group.rows.end);
     joined.tasks.insert(joined.tasks.end(), group.tasks.begin(), group.tasks.end());
   }
@@ -248,7 +248,7 @@ std::vector<BlockPair> RankLowering::open_holdings(const OperandRows& rows, Join
       Holding holding{operand, document, whole, heads, {}, {}, {}};
       holding.first = new_block(query ? TensorName::query : TensorName::key);
       if (!query) holding.second = new_block(TensorName::value);
-      // The rest is at home, or came in an earlier stage.
+      // The rest is at home, or came in an earlier round.
       std::vector<Span> rest = subtract(whole, arriving);
       const auto fill = [&](const Span& present) {
         std::vector<Span> left;

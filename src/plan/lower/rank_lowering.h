@@ -59,7 +59,7 @@ class RankLowering {
     Block output;               // final: home, or saved when the rows live elsewhere; in the arena when it leaves
     Block lse;                  // saved; in the arena when it leaves
     bool at_home = false;
-    int32_t last_stage = 0;  // of its tasks; num_stages where partials of other ranks fold into it
+    int32_t last_round = 0;  // of its tasks; num_rounds where partials of other ranks fold into it
     bool leaves = false;     // a partial result, for the homes of its rows to finish
   };
   // Common to both directions (rank_lowering.cc).
@@ -99,11 +99,11 @@ class RankLowering {
   const AttentionShape& shape_;
   const Placement& placement_;
   Rank rank_;
-  std::vector<Task> tasks_;                                                         // of this rank, by stage
-  std::vector<std::vector<size_t>> stages_;                                         // [stage] tasks
-  std::vector<std::vector<const Move*>> arrivals_, departures_;                     // [stage], operands, forward
-  std::vector<std::vector<const Move*>> output_arrivals_, output_departures_;       // [stage]
-  std::vector<std::vector<const Partial*>> partial_arrivals_, partial_departures_;  // [last stage]; both: own ones
+  std::vector<Task> tasks_;                                                         // of this rank, by round
+  std::vector<std::vector<size_t>> rounds_;                                         // [round] tasks
+  std::vector<std::vector<const Move*>> arrivals_, departures_;                     // [round], operands, forward
+  std::vector<std::vector<const Move*>> output_arrivals_, output_departures_;       // [round]
+  std::vector<std::vector<const Partial*>> partial_arrivals_, partial_departures_;  // [last round]; both: own ones
   std::vector<OutputGroup> groups_;                                                 // those that leave apart
   size_t num_staying_ = 0;
   std::vector<size_t> group_of_task_;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "plan/solve/stages.h"
+#include "plan/solve/rounds.h"
 
 namespace evenspan::plan {
 namespace {
@@ -50,7 +50,7 @@ RemoteKeys::RemoteKeys(const Request& request, const std::vector<std::vector<Pla
       groups_of_[shared_[g][i].document].push_back(g);
     }
   }
-  for (size_t g = 0; g < shared_.size(); ++g) num_stages_.push_back(stages_for(g));
+  for (size_t g = 0; g < shared_.size(); ++g) num_rounds_.push_back(rounds_for(g));
 }
 
 // The keys that the spans of one document, from `first` to `last` of a group's, need from other groups.
@@ -69,7 +69,7 @@ std::vector<Span> RemoteKeys::needed_elsewhere(size_t group, size_t first, size_
   return remote;
 }
 
-int32_t RemoteKeys::stages_for(size_t group) const {
+int32_t RemoteKeys::rounds_for(size_t group) const {
   const auto num_groups = static_cast<int32_t>(shared_.size());
   const int32_t group_size = request_.num_ranks() / num_groups;
   RemoteWork work;
@@ -84,26 +84,26 @@ int32_t RemoteKeys::stages_for(size_t group) const {
       work.pairs += static_cast<double>(num_pairs(request_.documents[placed.document], placed.span)) / group_size;
     }
   }
-  return num_remote_stages(request_, work);
+  return num_remote_rounds(request_, work);
 }
 
-std::vector<std::vector<Span>> RemoteKeys::stages(size_t group, DocumentId document) const {
+std::vector<std::vector<Span>> RemoteKeys::rounds(size_t group, DocumentId document) const {
   const std::vector<size_t>& groups = groups_of_.at(document);
   const auto own = static_cast<size_t>(std::find(groups.begin(), groups.end(), group) - groups.begin());
   const auto num_others = static_cast<int64_t>(groups.size() - 1);
-  const int64_t num_stages = std::min<int64_t>(num_stages_[group], num_others);
-  std::vector<std::vector<Span>> stages;
-  for (int64_t stage = 0; stage < num_stages; ++stage) {
-    const Span others = equal_part(num_others, stage, num_stages);
+  const int64_t num_rounds = std::min<int64_t>(num_rounds_[group], num_others);
+  std::vector<std::vector<Span>> rounds;
+  for (int64_t round = 0; round < num_rounds; ++round) {
+    const Span others = equal_part(num_others, round, num_rounds);
     std::vector<Span> keys;
     for (int64_t hop = others.begin + 1; hop <= others.end; ++hop) {
       const auto& spans = shared_[groups[(own + static_cast<size_t>(hop)) % groups.size()]];
       auto at = std::lower_bound(spans.begin(), spans.end(), PlacedSpan{document, Span{}});
       for (; at != spans.end() && at->document == document; ++at) keys.push_back(at->span);
     }
-    stages.push_back(union_of(std::move(keys)));
+    rounds.push_back(union_of(std::move(keys)));
   }
-  return stages;
+  return rounds;
 }
 
 double RemoteKeys::attention_seconds(size_t group) const {
@@ -120,7 +120,7 @@ double RemoteKeys::attention_seconds(size_t group, size_t first, size_t last) co
   const DocumentId id = shared_[group][first].document;
   std::vector<Span> ranges;
   for (size_t i = first; i < last; ++i) ranges.push_back(shared_[group][i].span);
-  for (const std::vector<Span>& stage : stages(group, id)) ranges.insert(ranges.end(), stage.begin(), stage.end());
+  for (const std::vector<Span>& round : rounds(group, id)) ranges.insert(ranges.end(), round.begin(), round.end());
   double seconds = 0;
   for (size_t i = first; i < last; ++i) {
     seconds += chunk_attention_seconds(request_, PlacedSpan{id, shared_[group][i].span}, ranges);

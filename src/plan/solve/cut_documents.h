@@ -1,4 +1,4 @@
-// Documents that are cut into parts: which rows a part has, and in which stages the keys of the other parts come.
+// Documents that are cut into parts: which rows a part has, and in which rounds the keys of the other parts come.
 #pragma once
 
 #include <map>
@@ -29,22 +29,22 @@ class RemoteKeys {
   RemoteKeys(const Request& request, const std::vector<std::vector<PlacedSpan>>& shared);
 
   // In which the group gets its remote keys at most.
-  int32_t num_stages(size_t group) const { return num_stages_[group]; }
-  // What is at home in the document's other groups, by the stage in which it comes to this one: in the order of a ring,
-  // the next group's first, so that in no stage many ask the same one.
-  std::vector<std::vector<Span>> stages(size_t group, DocumentId document) const;
+  int32_t num_rounds(size_t group) const { return num_rounds_[group]; }
+  // What is at home in the document's other groups, by the round in which it comes to this one: in the order of a ring,
+  // the next group's first, so that in no round many ask the same one.
+  std::vector<std::vector<Span>> rounds(size_t group, DocumentId document) const;
   // Attention seconds of the group's spans of documents that other groups have spans of too, by the tiles of the plan.
   double attention_seconds(size_t group) const;
 
  private:
   std::vector<Span> needed_elsewhere(size_t group, size_t first, size_t last) const;
-  int32_t stages_for(size_t group) const;
+  int32_t rounds_for(size_t group) const;
   double attention_seconds(size_t group, size_t first, size_t last) const;
 
   const Request& request_;
   const std::vector<std::vector<PlacedSpan>>& shared_;
   std::map<DocumentId, std::vector<size_t>> groups_of_;  // ascending
-  std::vector<int32_t> num_stages_;                      // [group]
+  std::vector<int32_t> num_rounds_;                      // [group]
 };
 
 }  // namespace evenspan::plan

@@ -65,7 +65,7 @@ class Evening {
     const auto less_full = [this](const Load& a, const Load& b) {
       return fullness(a, capacity_) < fullness(b, capacity_);
     };
-    for (size_t round = 0; round < 4 * bins_.size() && bins_.size() > 1; ++round) {
+    for (size_t turn = 0; turn < 4 * bins_.size() && bins_.size() > 1; ++turn) {
       const auto most = static_cast<size_t>(std::max_element(bins_.begin(), bins_.end(), less_full) - bins_.begin());
       const auto least = static_cast<size_t>(std::min_element(bins_.begin(), bins_.end(), less_full) - bins_.begin());
       if (!exchange(most, least)) return;

@@ -129,7 +129,7 @@ class Members {
     const DocumentId id = item.spans.front().document;
     std::vector<double> whole_seconds(dealt->ranks.size(), item.load.attention);  // if a rank had all of it
     std::vector<double> attention;
-    for (int32_t round = 0; round < kPourings; ++round) {
+    for (int32_t turn = 0; turn < kPourings; ++turn) {
       dealt->parts = pour(whole_seconds, dealt->ranks);
       const auto chunks = mirrored_chunks(id, request_.documents[id].length, dealt->parts, request_.cost.tile);
       attention.clear();

@@ -15,7 +15,7 @@ class Groups {
  public:
   Groups(const Request& request, int32_t num_groups) : request_(request), num_groups_(num_groups) {
     for (size_t d = 0; d < static_cast<size_t>(request.documents.size()); ++d) {
-      loads_.push_back(share_load(request, Share{d, 1}));
+      loads_.push_back(share_load(request, Fraction{d, 1}));
       densities_.push_back(density(loads_.back()));
       capacity_ += loads_.back();
     }
@@ -28,15 +28,15 @@ class Groups {
   }
 
   // [group]
-  std::vector<std::vector<Share>> run() {
+  std::vector<std::vector<Fraction>> run() {
     size_t num_cut = 0;
     if (num_groups_ > 1) {
       while (num_cut < by_size_.size() && fullness(loads_[by_size_[num_cut]], capacity_) > 1) ++num_cut;
     }
-    std::vector<std::vector<Share>> best;
+    std::vector<std::vector<Fraction>> best;
     double least = 0;
     for (size_t more = 0; num_cut + more <= by_size_.size(); more = more == 0 ? 1 : 2 * more) {
-      std::vector<std::vector<Share>> shares = divide(num_cut + more);
+      std::vector<std::vector<Fraction>> shares = divide(num_cut + more);
       const double fullest = unevenness(shares);
       if (best.empty() || fullest < least) {
         best = std::move(shares);
@@ -49,9 +49,11 @@ class Groups {
   }
 
  private:
-  using Shares = std::vector<std::vector<Share>>;
+  using Shares = std::vector<std::vector<Fraction>>;
 
-  Load load(const Share& share) const { return share.part < 1 ? share_load(request_, share) : loads_[share.document]; }
+  Load load(const Fraction& share) const {
+    return share.part < 1 ? share_load(request_, share) : loads_[share.document];
+  }
 
   // The groups' shares when the first `num_cut` documents by size are cut.
   Shares divide(size_t num_cut) {
@@ -60,11 +62,11 @@ class Groups {
     std::stable_sort(cut.begin(), cut.end(), [this](size_t a, size_t b) { return densities_[a] > densities_[b]; });
     Shares shares = fill(cut, whole, expected_of_cut(cut, whole));
     // Again, around what the cut ones turned out to be, without small shares, whose kernels are slow.
-    for (int32_t round = 0; round < 2 && !cut.empty(); ++round) {
+    for (int32_t turn = 0; turn < 2 && !cut.empty(); ++turn) {
       std::vector<Load> reserved(static_cast<size_t>(num_groups_));
       Load mean;
       for (size_t g = 0; g < shares.size(); ++g) {
-        for (const Share& share : shares[g]) {
+        for (const Fraction& share : shares[g]) {
           mean += load(share);
           if (share.part < 1 && load(share).attention > kSmallShare * capacity_.attention) reserved[g] += load(share);
         }
@@ -81,7 +83,7 @@ class Groups {
     Shares whole(shares->size()), parts(shares->size());
     std::vector<size_t> cut;
     for (size_t g = 0; g < shares->size(); ++g) {
-      for (const Share& share : (*shares)[g]) {
+      for (const Fraction& share : (*shares)[g]) {
         (share.part == 1 ? whole : parts)[g].push_back(share);
         if (share.part < 1 && std::find(cut.begin(), cut.end(), share.document) == cut.end()) {
           cut.push_back(share.document);
@@ -93,13 +95,13 @@ class Groups {
     for (const auto& of_group : whole) held.push_back(sum_of(of_group));
     Shares best;
     double least = 0;
-    for (int32_t round = 0;; ++round) {
+    for (int32_t turn = 0;; ++turn) {
       const std::vector<double> priced = priced_attention(parts);
       std::vector<Load> corrected = held;
       double attention = 0, tokens = 0;
       for (size_t g = 0; g < held.size(); ++g) {
         Load estimate = held[g];
-        for (const Share& share : parts[g]) estimate += load(share);
+        for (const Fraction& share : parts[g]) estimate += load(share);
         corrected[g].attention += priced[g] - (estimate.attention - held[g].attention);
         attention = std::max(attention, held[g].attention + priced[g]);
         tokens = std::max(tokens, estimate.tokens);
@@ -109,7 +111,7 @@ class Groups {
         least = seconds;
         best = parts;
       }
-      if (round == kCorrections) break;
+      if (turn == kCorrections) break;
       parts = pour(cut, corrected);
     }
     for (size_t g = 0; g < whole.size(); ++g) {
@@ -146,11 +148,11 @@ class Groups {
     const std::vector<int32_t> group_of = deal(items, capacity_, &bins);
     Shares shares(static_cast<size_t>(num_groups_));
     for (size_t i = 0; i < whole.size(); ++i) {
-      shares[static_cast<size_t>(group_of[i])].push_back(Share{whole[i], 1});
+      shares[static_cast<size_t>(group_of[i])].push_back(Fraction{whole[i], 1});
     }
     for (auto& of_group : shares) {
       std::stable_sort(of_group.begin(), of_group.end(),
-                       [this](const Share& a, const Share& b) { return lighter(a, b); });
+                       [this](const Fraction& a, const Fraction& b) { return lighter(a, b); });
     }
     std::vector<Load> held;  // of whole documents
     for (const auto& of_group : shares) held.push_back(sum_of(of_group));
@@ -162,11 +164,11 @@ class Groups {
     return shares;
   }
 
-  bool lighter(const Share& a, const Share& b) const { return densities_[a.document] < densities_[b.document]; }
+  bool lighter(const Fraction& a, const Fraction& b) const { return densities_[a.document] < densities_[b.document]; }
 
-  Load sum_of(const std::vector<Share>& shares) const {
+  Load sum_of(const std::vector<Fraction>& shares) const {
     Load sum;
-    for (const Share& share : shares) sum += load(share);
+    for (const Fraction& share : shares) sum += load(share);
     return sum;
   }
 
@@ -176,7 +178,7 @@ class Groups {
   void even_tokens(const std::vector<size_t>& cut, std::vector<Load>* held, Shares* shares) const {
     std::vector<size_t> order(held->size());
     std::iota(order.begin(), order.end(), 0);
-    for (int32_t round = 0; round < kMostRounds && num_groups_ > 1; ++round) {
+    for (int32_t turn = 0; turn < kMostTurns && num_groups_ > 1; ++turn) {
       const Shares poured = pour(cut, *held);
       std::vector<double> tokens;
       tokens.reserve(poured.size());
@@ -197,9 +199,9 @@ class Groups {
   // Moves the lightest documents that together have at most so many tokens.
   bool move_lightest(size_t from, size_t to, double most_tokens, std::vector<Load>* held, Shares* shares) const {
     Load moved;
-    std::vector<Share> kept;
+    std::vector<Fraction> kept;
     const auto num_before = static_cast<int64_t>((*shares)[to].size());
-    for (const Share& share : (*shares)[from]) {
+    for (const Fraction& share : (*shares)[from]) {
       const Load& load = loads_[share.document];
       const bool moves = moved.tokens + load.tokens <= most_tokens;
       if (moves) moved += load;
@@ -209,7 +211,7 @@ class Groups {
     (*shares)[from] = std::move(kept);
     auto& receiving = (*shares)[to];
     std::inplace_merge(receiving.begin(), receiving.begin() + num_before, receiving.end(),
-                       [this](const Share& a, const Share& b) { return lighter(a, b); });
+                       [this](const Fraction& a, const Fraction& b) { return lighter(a, b); });
     (*held)[from] += -1.0 * moved;
     (*held)[to] += moved;
     return true;
@@ -320,7 +322,7 @@ class Groups {
           while (++c < cut.size()) above += loads_[cut[c]].attention;
           return above;
         }
-        Share share{cut[c], std::min(left, room / whole.attention)};
+        Fraction share{cut[c], std::min(left, room / whole.attention)};
         double attention = load(share).attention;
         for (int32_t i = 0; i < 3 && (attention > room || share.part < left); ++i) {
           share.part = std::min(left, share.part * room / attention);
@@ -350,7 +352,7 @@ class Groups {
   // Of a group's attention: smaller shares are not planned for, smaller rooms not filled.
   static constexpr double kSmallShare = 0.15;
   static constexpr double kSmallRoom = 0.03;
-  static constexpr int32_t kMostRounds = 16;
+  static constexpr int32_t kMostTurns = 16;
   static constexpr int32_t kMostLevels = 20;
   static constexpr int32_t kCorrections = 3;
 
@@ -364,7 +366,7 @@ class Groups {
 
 }  // namespace
 
-Load share_load(const Request& request, const Share& share) {
+Load share_load(const Request& request, const Fraction& share) {
   const Document& document = request.documents[DocumentId(static_cast<int64_t>(share.document))];
   const double tokens = share.part * static_cast<double>(document.length);
   if (request.cost.pair_seconds == 0) return {request.cost.token_seconds * tokens, tokens};
@@ -373,10 +375,10 @@ Load share_load(const Request& request, const Share& share) {
   return {request.cost.pair_seconds * share.part * pairs * slowdown, tokens};
 }
 
-std::map<size_t, DocumentParts> parts_by_document(const std::vector<std::vector<Share>>& shares) {
+std::map<size_t, DocumentParts> parts_by_document(const std::vector<std::vector<Fraction>>& shares) {
   std::map<size_t, DocumentParts> by_document;
   for (size_t g = 0; g < shares.size(); ++g) {
-    for (const Share& share : shares[g]) {
+    for (const Fraction& share : shares[g]) {
       by_document[share.document].groups.push_back(g);
       by_document[share.document].parts.push_back(share.part);
     }
@@ -384,7 +386,7 @@ std::map<size_t, DocumentParts> parts_by_document(const std::vector<std::vector<
   return by_document;
 }
 
-std::vector<std::vector<Share>> share_among_groups(const Request& request, int32_t num_groups) {
+std::vector<std::vector<Fraction>> share_among_groups(const Request& request, int32_t num_groups) {
   return Groups(request, num_groups).run();
 }
 

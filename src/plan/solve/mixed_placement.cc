@@ -7,7 +7,7 @@
 namespace evenspan::plan {
 namespace {
 
-std::vector<std::vector<GroupItem>> items_of(const Request& request, const std::vector<std::vector<Share>>& shares) {
+std::vector<std::vector<GroupItem>> items_of(const Request& request, const std::vector<std::vector<Fraction>>& shares) {
   std::vector<std::vector<GroupItem>> items(shares.size());
   for (const auto& [document, of_document] : parts_by_document(shares)) {
     const auto& [groups, parts] = of_document;
@@ -16,7 +16,7 @@ std::vector<std::vector<GroupItem>> items_of(const Request& request, const std::
     for (size_t i = 0; i < chunks.size(); ++i) {
       if (chunks[i].empty()) continue;
       items[groups[i]].push_back(
-          GroupItem{std::move(chunks[i]), share_load(request, Share{document, parts[i]}), parts.size() > 1});
+          GroupItem{std::move(chunks[i]), share_load(request, Fraction{document, parts[i]}), parts.size() > 1});
     }
   }
   return items;

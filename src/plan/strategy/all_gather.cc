@@ -24,7 +24,7 @@ class Nodes {
   int32_t entry(int32_t node, int32_t from) const {
     return node == node_of(from) ? from : first(node) + (from - first(node_of(from))) % (end(node) - first(node));
   }
-  int32_t last_stage() const { return num_nodes() > 1 ? 2 : 1; }
+  int32_t last_round() const { return num_nodes() > 1 ? 2 : 1; }
 
  private:
   const int32_t num_ranks_, size_;
@@ -37,11 +37,11 @@ Draft gather_draft(const Request& request, Placement placement, std::vector<Task
   for (int32_t r = 0; r < request.num_ranks(); ++r) num_spans += placement.spans(Rank(r)).size();
   moves.reserve(num_spans * static_cast<size_t>(request.num_ranks() - 1));
   for (int32_t from = 0; from < request.num_ranks(); ++from) {
-    const auto send = [&](int32_t stage, int32_t via, int32_t to) {
+    const auto send = [&](int32_t round, int32_t via, int32_t to) {
       if (to == via || to == from) return;
       for (const PlacedSpan& placed : placement.spans(Rank(from))) {
         moves.push_back(
-            Move{stage, Rank(via), Rank(to), Operand::key_value, placed.document, placed.span, all_kv_heads(request)});
+            Move{round, Rank(via), Rank(to), Operand::key_value, placed.document, placed.span, all_kv_heads(request)});
       }
     };
     for (int32_t node = 0; node < nodes.num_nodes(); ++node) {
@@ -73,8 +73,8 @@ Draft write_all_gather(const Request& request) {
       }
       in_node = union_of(std::move(in_node));
       const Span needed = needed_keys(request.documents[placed.document], placed.span);
-      const auto add = [&](int32_t stage, const Span& keys) {
-        attend(request, Rank(r), stage, placed, keys, all_heads(request), &tasks);
+      const auto add = [&](int32_t round, const Span& keys) {
+        attend(request, Rank(r), round, placed, keys, all_heads(request), &tasks);
       };
       const auto own = placement.spans_of(Rank(r), placed.document);
       for (const Span& keys : own) add(0, keys);
@@ -94,14 +94,14 @@ Draft write_zigzag_all_gather(const Request& request) {
   for (int32_t r = 0; r < request.num_ranks(); ++r) {
     for (const PlacedSpan& placed : placement.spans(Rank(r))) {
       const Span keys = needed_keys(request.documents[placed.document], placed.span);
-      attend(request, Rank(r), nodes.last_stage(), placed, keys, all_heads(request), &tasks);
+      attend(request, Rank(r), nodes.last_round(), placed, keys, all_heads(request), &tasks);
     }
   }
   return gather_draft(request, std::move(placement), std::move(tasks));
 }
 
 Traffic all_gather_traffic(const Request& request, const Placement& placement) {
-  return Traffic{ring_traffic(request, placement).sent_bytes, Nodes(request).last_stage()};
+  return Traffic{ring_traffic(request, placement).sent_bytes, Nodes(request).last_round()};
 }
 
 }  // namespace evenspan::plan

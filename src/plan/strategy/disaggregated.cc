@@ -204,10 +204,10 @@ Draft write_disaggregated(const Request& request) {
   Draft draft{
       Placement(request.documents, contiguous_spans(whole_documents(request.documents), request.num_ranks())), {}, {}};
   for (const auto& [queries, rank] : Balancer(request, draft.placement).run()) {
-    const int32_t own_stage = draft.placement.row_of(rank, queries.document, queries.span) >= 0 ? 0 : 1;
+    const int32_t own_round = draft.placement.row_of(rank, queries.document, queries.span) >= 0 ? 0 : 1;
     const auto own = draft.placement.spans_of(rank, queries.document);
     const Span needed = needed_keys(request.documents[queries.document], queries.span);
-    for (const Span& keys : own) attend(request, rank, own_stage, queries, keys, all_heads(request), &draft.tasks);
+    for (const Span& keys : own) attend(request, rank, own_round, queries, keys, all_heads(request), &draft.tasks);
     for (const Span& keys : subtract(needed, own)) {
       attend(request, rank, 1, queries, keys, all_heads(request), &draft.tasks);
     }

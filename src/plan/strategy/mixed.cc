@@ -5,7 +5,7 @@
 
 #include "plan/solve/cut_documents.h"
 #include "plan/solve/mixed_placement.h"
-#include "plan/solve/stages.h"
+#include "plan/solve/rounds.h"
 #include "plan/strategy/parts.h"
 #include "plan/strategy/table.h"
 
@@ -29,12 +29,12 @@ class Writer {
         remote_keys_(request, shared_) {}
 
   Draft write() {
-    int32_t most_stages = 0;
-    for (size_t g = 0; g < shared_.size(); ++g) most_stages = std::max(most_stages, remote_keys_.num_stages(g));
+    int32_t most_rounds = 0;
+    for (size_t g = 0; g < shared_.size(); ++g) most_rounds = std::max(most_rounds, remote_keys_.num_rounds(g));
     for (size_t g = 0; g < shared_.size(); ++g) {
       for (int32_t member = 0; member < group_size_; ++member) {
         const Rank rank(static_cast<int64_t>(g) * group_size_ + member);
-        add_whole(g, rank, 2 + most_stages);
+        add_whole(g, rank, 2 + most_rounds);
         for (size_t i = 0; i < shared_[g].size();) i = add_shared(g, rank, member, i);
       }
     }
@@ -42,9 +42,9 @@ class Writer {
   }
 
  private:
-  // Half of a rank's whole documents in stage 0, the other half in the last one. Of a document that is divided by rows
-  // the keys of the group's other ranks come in stage 1.
-  void add_whole(size_t group, Rank rank, int32_t last_stage) {
+  // Half of a rank's whole documents in round 0, the other half in the last one. Of a document that is divided by rows
+  // the keys of the group's other ranks come in round 1.
+  void add_whole(size_t group, Rank rank, int32_t last_round) {
     double pairs = 0, before = 0;
     std::vector<PlacedSpan> whole;
     for (const PlacedSpan& placed : placement_.spans(rank)) {
@@ -58,28 +58,28 @@ class Writer {
       const Document& document = request_.documents[placed.document];
       const auto own = placement_.spans_of(rank, placed.document);
       const std::vector<Span> remote = subtract(needed_keys(document, placed.span), own);
-      const int32_t stage = late && remote.empty() ? last_stage : 0;
-      for (const Span& keys : own) attend(request_, rank, stage, placed, keys, all_heads(request_), &tasks_);
+      const int32_t round = late && remote.empty() ? last_round : 0;
+      for (const Span& keys : own) attend(request_, rank, round, placed, keys, all_heads(request_), &tasks_);
       for (const Span& keys : remote) attend(request_, rank, 1, placed, keys, all_heads(request_), &tasks_);
     }
   }
 
-  // Adds the tiles of the document whose spans begin at `first`, and returns where those of the next one begin. Stage 1
+  // Adds the tiles of the document whose spans begin at `first`, and returns where those of the next one begin. Round 1
   // has the keys of the group, those after it have what comes from the document's other groups.
   size_t add_shared(size_t group, Rank rank, int32_t member, size_t first) {
     const size_t last = document_end(shared_[group], first);
     const HeadRange heads = split_.heads(member);
     const DocumentId document = shared_[group][first].document;
-    const std::vector<std::vector<Span>> stages = remote_keys_.stages(group, document);
+    const std::vector<std::vector<Span>> rounds = remote_keys_.rounds(group, document);
     for (size_t q = first; q < last; ++q) {
       for (const Span& rows : split_.rows(member, shared_[group][q].span)) {
         const PlacedSpan queries{document, rows};
         for (size_t k = first; k < last; ++k) {
           attend(request_, rank, 1, queries, shared_[group][k].span, heads, &tasks_);
         }
-        for (size_t stage = 0; stage < stages.size(); ++stage) {
-          for (const Span& keys : stages[stage]) {
-            attend(request_, rank, 2 + static_cast<int32_t>(stage), queries, keys, heads, &tasks_);
+        for (size_t round = 0; round < rounds.size(); ++round) {
+          for (const Span& keys : rounds[round]) {
+            attend(request_, rank, 2 + static_cast<int32_t>(round), queries, keys, heads, &tasks_);
           }
         }
       }
@@ -111,7 +111,7 @@ Traffic mixed_traffic(const Request& request, const Placement& placement) {
   const AttentionShape& shape = request.shape;
   const int64_t token_bytes = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
   return Traffic{split_heads_traffic(request, placement, group_size, shared).sent_bytes + divided_keys * token_bytes,
-                 2 + 2 * most_remote_stages(request)};
+                 2 + 2 * most_remote_rounds(request)};
 }
 
 }  // namespace evenspan::plan

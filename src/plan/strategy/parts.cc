@@ -5,7 +5,7 @@
 
 #include "evenspan/core/error.h"
 #include "plan/mask_tiles.h"
-#include "plan/solve/stages.h"
+#include "plan/solve/rounds.h"
 
 namespace evenspan::plan {
 
@@ -41,20 +41,20 @@ std::vector<std::vector<PlacedSpan>> contiguous_spans(const std::vector<PlacedSp
   return parts;
 }
 
-void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& queries, Span keys, HeadRange heads,
+void attend(const Request& request, Rank rank, int32_t round, const PlacedSpan& queries, Span keys, HeadRange heads,
             std::vector<Task>* tasks) {
   for_each_mask_tile(request.documents[queries.document], queries.document, queries.span, keys, heads,
                      [&](const Tile& tile) {
-                       tasks->push_back(Task{rank, stage, tile});
+                       tasks->push_back(Task{rank, round, tile});
                      });
 }
 
 namespace {
 
-// Keys of other ranks that the queries of `spans`, all of one document, need: by the stage in which they come, in the
-// order of a ring, those of the next rank first, so that in no stage many ask the same one.
-std::vector<std::vector<Span>> staged_keys(const Request& request, const Placement& placement, Rank rank,
-                                           std::span<const PlacedSpan> spans) {
+// Keys of other ranks that the queries of `spans`, all of one document, need: by the round in which they come, in the
+// order of a ring, those of the next rank first, so that in no round many ask the same one.
+std::vector<std::vector<Span>> keys_by_round(const Request& request, const Placement& placement, Rank rank,
+                                             std::span<const PlacedSpan> spans) {
   const DocumentId document = spans.front().document;
   RemoteWork work{0, request.shape.num_kv_heads, 0};
   std::vector<Span> needed;
@@ -74,14 +74,14 @@ std::vector<std::vector<Span>> staged_keys(const Request& request, const Placeme
   const auto hops = [&](const Placement::Piece& piece) { return (piece.rank - rank.value + num_ranks) % num_ranks; };
   std::stable_sort(pieces.begin(), pieces.end(),
                    [&](const Placement::Piece& a, const Placement::Piece& b) { return hops(a) < hops(b); });
-  std::vector<std::vector<Span>> stages(static_cast<size_t>(num_remote_stages(request, work)));
+  std::vector<std::vector<Span>> rounds(static_cast<size_t>(num_remote_rounds(request, work)));
   int64_t before = 0;
   for (const Placement::Piece& piece : pieces) {
-    stages[static_cast<size_t>(before * static_cast<int64_t>(stages.size()) / work.keys)].push_back(piece.span);
+    rounds[static_cast<size_t>(before * static_cast<int64_t>(rounds.size()) / work.keys)].push_back(piece.span);
     before += piece.span.size();
   }
-  for (auto& keys : stages) keys = union_of(std::move(keys));
-  return stages;
+  for (auto& keys : rounds) keys = union_of(std::move(keys));
+  return rounds;
 }
 
 }  // namespace
@@ -99,14 +99,14 @@ std::vector<Task> tasks_with_queries_at_home(const Request& request, const Place
       while (last < spans.size() && spans[last].document == spans[first].document) ++last;
       if (!counts(spans[first].document)) continue;
       const auto of_document = std::span(spans).subspan(first, last - first);
-      const auto stages = staged_keys(request, placement, Rank(r), of_document);
+      const auto rounds = keys_by_round(request, placement, Rank(r), of_document);
       for (const PlacedSpan& queries : of_document) {
         for (const PlacedSpan& keys : of_document) {
           attend(request, Rank(r), 0, queries, keys.span, all_heads(request), &tasks);
         }
-        for (size_t stage = 0; stage < stages.size(); ++stage) {
-          for (const Span& keys : stages[stage]) {
-            attend(request, Rank(r), 1 + static_cast<int32_t>(stage), queries, keys, all_heads(request), &tasks);
+        for (size_t round = 0; round < rounds.size(); ++round) {
+          for (const Span& keys : rounds[round]) {
+            attend(request, Rank(r), 1 + static_cast<int32_t>(round), queries, keys, all_heads(request), &tasks);
           }
         }
       }
@@ -121,19 +121,19 @@ Draft ring_draft(const Request& request, Placement placement) {
   size_t num_spans = 0;
   for (int32_t r = 0; r < num_ranks; ++r) num_spans += draft.placement.spans(Rank(r)).size();
   draft.moves.reserve(num_spans * static_cast<size_t>(num_ranks - 1));
-  for (int32_t stage = 1; stage < num_ranks; ++stage) {
+  for (int32_t round = 1; round < num_ranks; ++round) {
     for (int32_t from = 0; from < num_ranks; ++from) {
-      for (const PlacedSpan& keys : draft.placement.spans(Rank((from + 1 - stage + num_ranks) % num_ranks))) {
-        draft.moves.push_back(Move{stage, Rank(from), Rank((from + 1) % num_ranks), Operand::key_value, keys.document,
+      for (const PlacedSpan& keys : draft.placement.spans(Rank((from + 1 - round + num_ranks) % num_ranks))) {
+        draft.moves.push_back(Move{round, Rank(from), Rank((from + 1) % num_ranks), Operand::key_value, keys.document,
                                    keys.span, all_kv_heads(request)});
       }
     }
   }
   for (int32_t r = 0; r < num_ranks; ++r) {
-    for (int32_t stage = 0; stage < num_ranks; ++stage) {
-      for (const PlacedSpan& keys : draft.placement.spans(Rank((r - stage + num_ranks) % num_ranks))) {
+    for (int32_t round = 0; round < num_ranks; ++round) {
+      for (const PlacedSpan& keys : draft.placement.spans(Rank((r - round + num_ranks) % num_ranks))) {
         for (const Span& queries : draft.placement.spans_of(Rank(r), keys.document)) {
-          attend(request, Rank(r), stage, PlacedSpan{keys.document, queries}, keys.span, all_heads(request),
+          attend(request, Rank(r), round, PlacedSpan{keys.document, queries}, keys.span, all_heads(request),
                  &draft.tasks);
         }
       }

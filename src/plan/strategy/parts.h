@@ -18,11 +18,11 @@ std::vector<PlacedSpan> whole_documents(const Documents& documents);
 Placement stream_placement(const Request& request);  // a piece for each rank
 
 // Adds the tiles of queries x keys to a draft's tasks.
-void attend(const Request& request, Rank rank, int32_t stage, const PlacedSpan& queries, Span keys, HeadRange heads,
+void attend(const Request& request, Rank rank, int32_t round, const PlacedSpan& queries, Span keys, HeadRange heads,
             std::vector<Task>* tasks);
 
-// Tasks for a placement whose queries stay at home: stage 0 with the rank's own keys, the others that the mask lets it
-// see in as many more stages as cost least (num_remote_stages). Nothing moves but keys and values.
+// Tasks for a placement whose queries stay at home: round 0 with the rank's own keys, the others that the mask lets it
+// see in as many more rounds as cost least (num_remote_rounds). Nothing moves but keys and values.
 std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement);
 // The same, of the documents that `counts` only.
 std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement,
@@ -31,7 +31,7 @@ std::vector<Task> tasks_with_queries_at_home(const Request& request, const Place
 // Two chunks of every document on each rank, one from either end, so that causal work is even.
 Placement zigzag_placement(const Request& request);
 
-// Keys and values of every rank's home go around the ring of ranks, one hop a stage: at stage s a rank attends to what
+// Keys and values of every rank's home go around the ring of ranks, one hop a round: at round s a rank attends to what
 // was home s ranks before it.
 Draft ring_draft(const Request& request, Placement placement);
 Traffic ring_traffic(const Request& request, const Placement& placement);

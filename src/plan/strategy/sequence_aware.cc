@@ -1,6 +1,6 @@
 // Queries stay at home; keys and values go only where a tile needs them, once per receiver.
 #include "plan/solve/placement_solver.h"
-#include "plan/solve/stages.h"
+#include "plan/solve/rounds.h"
 #include "plan/strategy/parts.h"
 #include "plan/strategy/table.h"
 
@@ -15,7 +15,7 @@ Draft write_sequence_aware(const Request& request) {
 Traffic sequence_aware_traffic(const Request& request, const Placement& placement) {
   const AttentionShape& shape = request.shape;
   const int64_t token_bytes = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
-  return Traffic{remote_key_tokens(request, placement) * token_bytes, most_remote_stages(request)};
+  return Traffic{remote_key_tokens(request, placement) * token_bytes, most_remote_rounds(request)};
 }
 
 }  // namespace evenspan::plan

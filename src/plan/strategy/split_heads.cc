@@ -31,14 +31,14 @@ void split_task(const Request& request, const Placement& outer, const Task& task
   Tile tile = task.tile;
   tile.heads = split.heads(member);
   if (split.num_row_parts == 1) {
-    tasks->push_back(Task{rank, task.stage, tile});
+    tasks->push_back(Task{rank, task.round, tile});
     return;
   }
   // Row parts are cut from the spans of the outer placement, the same for every tile of a row.
   for (const Placement::Piece& home : outer.homes(tile.document, tile.queries)) {
     for (const Span& whole : outer.spans_of(home.rank, tile.document)) {
       for (const Span& rows : split.rows(member, whole)) {
-        attend(request, rank, task.stage, PlacedSpan{tile.document, rows.intersect(home.span)}, tile.keys, tile.heads,
+        attend(request, rank, task.round, PlacedSpan{tile.document, rows.intersect(home.span)}, tile.keys, tile.heads,
                tasks);
       }
     }
@@ -80,7 +80,7 @@ Draft split_heads(const Request& request, const Draft& outer, int32_t group_size
     for (int32_t member = 0; member < group_size; ++member) {
       // In the pieces in which they came, so that each is in one place.
       for (const auto& [home, rows] : draft.placement.homes(move.document, move.rows)) {
-        draft.moves.push_back(Move{move.stage, Rank(move.from * group_size + member),
+        draft.moves.push_back(Move{move.round, Rank(move.from * group_size + member),
                                    Rank(move.to * group_size + member), Operand::key_value, move.document, rows,
                                    request.shape.kv_heads(split.heads(member))});
       }

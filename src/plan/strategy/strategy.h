@@ -11,7 +11,7 @@
 namespace evenspan::plan {
 
 // What a strategy writes. Tiles of a query row on several ranks have the same heads, or disjoint ones; rows that a rank
-// receives for tiles of one stage and heads are not cut anew for another's. `moves` holds
+// receives for tiles of one round and heads are not cut anew for another's. `moves` holds
 // operands only (outputs go home by themselves); it may be left empty, or incomplete: make_plan adds direct moves for
 // what a tile needs and nobody brings.
 struct Draft {

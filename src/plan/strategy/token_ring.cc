@@ -1,6 +1,6 @@
-// TokenRing (arXiv 2412.20501): keys and values stay at home. Queries go around the ring, one hop a stage, as far as
+// TokenRing (arXiv 2412.20501): keys and values stay at home. Queries go around the ring, one hop a round, as far as
 // somebody's keys still wait for them, and each rank's partial outputs go straight back to their homes, under the tiles
-// of the next stage. Zigzag chunks make causal work even.
+// of the next round. Zigzag chunks make causal work even.
 #include <span>
 
 #include "plan/strategy/parts.h"
@@ -77,16 +77,16 @@ int64_t num_rows(const Rows& rows) {
   return count;
 }
 
-// Calls f(stage, here, travelling) for every hop of the queries of `home`, the last hop first: `here` sees the
+// Calls f(round, here, travelling) for every hop of the queries of `home`, the last hop first: `here` sees the
 // receiver's keys, `travelling` those and the keys of later receivers.
 template <class F>
 void for_each_hop(const Request& request, const Placement& placement, int32_t home, F&& f) {
   const int32_t num_ranks = placement.num_ranks();
   Rows travelling;
-  for (int32_t stage = num_ranks - 1; stage > 0; --stage) {
-    const Rows here = rows_seeing(request, placement, Rank(home), Rank((home + stage) % num_ranks));
+  for (int32_t round = num_ranks - 1; round > 0; --round) {
+    const Rows here = rows_seeing(request, placement, Rank(home), Rank((home + round) % num_ranks));
     travelling = join(travelling, here);
-    f(stage, here, travelling);
+    f(round, here, travelling);
   }
 }
 
@@ -96,18 +96,18 @@ Draft write_token_ring(const Request& request) {
   const int32_t num_ranks = request.num_ranks();
   Draft draft{zigzag_placement(request), {}, {}};
   for (int32_t home = 0; home < num_ranks; ++home) {
-    for (int32_t stage = 0; stage < num_ranks; ++stage) {
-      const Rank rank((home + stage) % num_ranks);
+    for (int32_t round = 0; round < num_ranks; ++round) {
+      const Rank rank((home + round) % num_ranks);
       for (const PlacedSpan& queries : draft.placement.spans(Rank(home))) {
         for (const Span& keys : draft.placement.spans_of(rank, queries.document)) {
-          attend(request, rank, stage, queries, keys, all_heads(request), &draft.tasks);
+          attend(request, rank, round, queries, keys, all_heads(request), &draft.tasks);
         }
       }
     }
-    for_each_hop(request, draft.placement, home, [&](int32_t stage, const Rows&, const Rows& travelling) {
-      const Rank from((home + stage - 1) % num_ranks), to((home + stage) % num_ranks);
+    for_each_hop(request, draft.placement, home, [&](int32_t round, const Rows&, const Rows& travelling) {
+      const Rank from((home + round - 1) % num_ranks), to((home + round) % num_ranks);
       for (const auto& [document, rows] : travelling) {
-        draft.moves.push_back(Move{stage, from, to, Operand::query, document, rows, all_heads(request)});
+        draft.moves.push_back(Move{round, from, to, Operand::query, document, rows, all_heads(request)});
       }
     });
   }

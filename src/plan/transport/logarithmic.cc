@@ -8,15 +8,15 @@
 namespace evenspan::plan {
 namespace {
 
-// Calls f(step, from, to, window) for each move: a rank with several parts receives a window once.
+// Calls f(step, from, to, range) for each move: a rank with several parts receives a range once.
 template <class F>
 void for_each_logarithmic_move(const Chain& chain, F&& f) {
-  std::set<std::pair<Window, Rank>> sent;
+  std::set<std::pair<PartRange, Rank>> sent;
   for (int32_t reach = 1, step = 0; reach < chain.size(); reach *= 2, ++step) {
     for (int32_t p = 0; p + reach < chain.size(); ++p) {
       const Rank from = chain.rank(p), to = chain.rank(p + reach);
-      const Window window{std::max(0, p + 1 - reach), p + 1};
-      if (from != to && sent.emplace(window, to).second) f(step, from, to, window);
+      const PartRange range{std::max(0, p + 1 - reach), p + 1};
+      if (from != to && sent.emplace(range, to).second) f(step, from, to, range);
     }
   }
 }
@@ -27,13 +27,13 @@ void for_each_logarithmic_move(const Chain& chain, F&& f) {
 Scan scan_logarithmic(const Chain& chain, const ScanOptions& options) {
   Scan scan;
   const HeadRange heads{0, options.num_heads};
-  for_each_logarithmic_move(chain, [&](int32_t step, Rank from, Rank to, Window window) {
-    scan.moves.push_back({step, from, to, window, heads});
+  for_each_logarithmic_move(chain, [&](int32_t step, Rank from, Rank to, PartRange range) {
+    scan.moves.push_back({step, from, to, range, heads});
   });
   for (int32_t reach = 1, step = 0; reach < chain.size(); reach *= 2, ++step) {
     for (int32_t p = reach; p < chain.size(); ++p) {
       const Rank rank = chain.rank(p);
-      const Window far{std::max(0, p + 1 - 2 * reach), p + 1 - reach};
+      const PartRange far{std::max(0, p + 1 - 2 * reach), p + 1 - reach};
       const auto fold = [&](int32_t end) {
         if (far.end < end) scan.folds.push_back({step + 1, rank, {far.begin, end}, far, {far.end, end}, heads});
       };
@@ -47,9 +47,9 @@ Scan scan_logarithmic(const Chain& chain, const ScanOptions& options) {
 StateTraffic traffic_logarithmic(const Chain& chain, const ScanOptions&) {
   StateTraffic traffic;
   int32_t last = -1;
-  for_each_logarithmic_move(chain, [&](int32_t step, Rank, Rank, Window window) {
+  for_each_logarithmic_move(chain, [&](int32_t step, Rank, Rank, PartRange range) {
     ++traffic.states;
-    if (window.begin > 0) ++traffic.transitions;
+    if (range.begin > 0) ++traffic.transitions;
     if (step != last) ++traffic.steps;
     last = step;
   });

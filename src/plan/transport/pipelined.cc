@@ -7,15 +7,15 @@ namespace evenspan::plan {
 
 Scan scan_pipelined(const Chain& chain, const ScanOptions& options) {
   Scan scan;
-  for (int32_t stage = 0; stage < chain.size() - 1 + options.blocks - 1; ++stage) {
+  for (int32_t round = 0; round < chain.size() - 1 + options.blocks - 1; ++round) {
     for (int32_t p = 0; p + 1 < chain.size(); ++p) {
-      const int32_t block = stage - p;
+      const int32_t block = round - p;
       if (block < 0 || block >= options.blocks) continue;
       const Span heads = equal_part(options.num_heads, block, options.blocks);
       const HeadRange range{static_cast<int32_t>(heads.begin), static_cast<int32_t>(heads.end)};
       const Rank rank = chain.rank(p);
-      if (p > 0) scan.folds.push_back({stage, rank, {0, p + 1}, {0, p}, {p, p + 1}, range});
-      scan.moves.push_back({stage, rank, chain.rank(p + 1), {0, p + 1}, range});
+      if (p > 0) scan.folds.push_back({round, rank, {0, p + 1}, {0, p}, {p, p + 1}, range});
+      scan.moves.push_back({round, rank, chain.rank(p + 1), {0, p + 1}, range});
     }
   }
   return scan;

@@ -20,31 +20,31 @@ struct Chain {
 };
 
 // Parts [begin, end). From 0: the state after part end - 1; otherwise the map of these parts.
-struct Window {
+struct PartRange {
   int32_t begin = 0;
   int32_t end = 0;
-  friend auto operator<=>(const Window&, const Window&) = default;
+  friend auto operator<=>(const PartRange&, const PartRange&) = default;
 };
 
 struct StateMove {
-  int32_t stage = 0;
+  int32_t round = 0;
   Rank from, to;  // differ
-  Window window;
+  PartRange range;
   HeadRange heads;
 };
 
-// On `rank`, `to` = `near` after `far`, for which far.end == near.begin. Before the moves of its stage.
+// On `rank`, `to` = `near` after `far`, for which far.end == near.begin. Before the moves of its round.
 struct StateFold {
-  int32_t stage = 0;
+  int32_t round = 0;
   Rank rank;
-  Window to, far, near;
+  PartRange to, far, near;
   HeadRange heads;
 };
 
-// Stages run in order on every rank; what a stage's move brings is there for the next. A rank holds [p, p + 1) of its
+// Rounds run in order on every rank; what a round's move brings is there for the next. A rank holds [p, p + 1) of its
 // parts from the begin, and [0, p) of its parts p > 0 at the end.
 struct Scan {
-  std::vector<StateMove> moves;  // by stage
+  std::vector<StateMove> moves;  // by round
   std::vector<StateFold> folds;  // in order
 };
 

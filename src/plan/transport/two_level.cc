@@ -8,8 +8,8 @@ namespace evenspan::plan {
 namespace {
 
 // Parts that follow each other on one node.
-std::vector<Window> runs_of(const Chain& chain) {
-  std::vector<Window> runs;
+std::vector<PartRange> runs_of(const Chain& chain) {
+  std::vector<PartRange> runs;
   for (int32_t p = 0; p < chain.size(); ++p) {
     if (p > 0 && chain.node(p) == chain.node(p - 1)) {
       runs.back().end = p + 1;
@@ -22,12 +22,12 @@ std::vector<Window> runs_of(const Chain& chain) {
 
 }  // namespace
 
-// Stage 0 gathers inside the runs. In stage q + 1 the carrier of run q, which holds its last part, folds it and sends.
+// Round 0 gathers inside the runs. In round q + 1 the carrier of run q, which holds its last part, folds it and sends.
 Scan scan_two_level(const Chain& chain, const ScanOptions& options) {
   Scan scan;
   const HeadRange heads{0, options.num_heads};
-  const std::vector<Window> runs = runs_of(chain);
-  for (const Window& run : runs) {
+  const std::vector<PartRange> runs = runs_of(chain);
+  for (const PartRange& run : runs) {
     for (int32_t p = run.begin; p + 1 < run.end; ++p) {
       for (const Rank to : distinct_ranks(chain, p + 1, run.end, chain.rank(p))) {
         scan.moves.push_back({0, chain.rank(p), to, {p, p + 1}, heads});
@@ -35,7 +35,7 @@ Scan scan_two_level(const Chain& chain, const ScanOptions& options) {
     }
   }
   for (size_t q = 0; q < runs.size(); ++q) {
-    const Window& run = runs[q];
+    const PartRange& run = runs[q];
     const Rank carrier = chain.rank(run.end - 1);
     const bool goes_on = q + 1 < runs.size();
     const auto carrying = static_cast<int32_t>(q) + 1;
@@ -45,8 +45,8 @@ Scan scan_two_level(const Chain& chain, const ScanOptions& options) {
       while (chain.rank(end) != rank) --end;
       if (carries && goes_on) ++end;
       for (int32_t p = std::max(run.begin, 1); p < end; ++p) {
-        const int32_t stage = carries || q == 0 ? carrying : carrying + 1;
-        scan.folds.push_back({stage, rank, {0, p + 1}, {0, p}, {p, p + 1}, heads});
+        const int32_t round = carries || q == 0 ? carrying : carrying + 1;
+        scan.folds.push_back({round, rank, {0, p + 1}, {0, p}, {p, p + 1}, heads});
       }
       if (!carries && q > 0) scan.moves.push_back({carrying, carrier, rank, {0, run.begin}, heads});
     }
@@ -57,9 +57,9 @@ Scan scan_two_level(const Chain& chain, const ScanOptions& options) {
 
 StateTraffic traffic_two_level(const Chain& chain, const ScanOptions&) {
   StateTraffic traffic;
-  const std::vector<Window> runs = runs_of(chain);
+  const std::vector<PartRange> runs = runs_of(chain);
   bool gathers = false, hands_on = false;
-  for (const Window& run : runs) {
+  for (const PartRange& run : runs) {
     for (int32_t p = run.begin; p + 1 < run.end; ++p) {
       const auto receivers = static_cast<int64_t>(distinct_ranks(chain, p + 1, run.end, chain.rank(p)).size());
       gathers = gathers || receivers > 0;

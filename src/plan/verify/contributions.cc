@@ -21,35 +21,35 @@ Contributions contribution(size_t segment) {
 }
 
 void FinishedSets::add(DocumentId document, Span rows, HeadRange heads, const Contributions& part) {
-  documents_[static_cast<size_t>(document.value)].parts.push_back(Part{rows, heads, part});
+  documents_[static_cast<size_t>(document.value)].parts.push_back(Expected{rows, heads, part});
 }
 
 void FinishedSets::seal() {
   for (PerDocument& document : documents_) {
     auto& cuts = document.head_cuts;
-    for (const Part& part : document.parts) {
+    for (const Expected& part : document.parts) {
       cuts.push_back(part.heads.begin);
       cuts.push_back(part.heads.end);
     }
     std::sort(cuts.begin(), cuts.end());
     cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
     document.columns.resize(cuts.size());
-    for (const Part& part : document.parts) {
+    for (const Expected& part : document.parts) {
       const Contributions leaves{0 - part.set.low, 0 - part.set.high, -part.set.count};
       auto column = static_cast<size_t>(std::lower_bound(cuts.begin(), cuts.end(), part.heads.begin) - cuts.begin());
       for (; cuts[column] < part.heads.end; ++column) {
-        document.columns[column].push_back(Step{part.rows.begin, part.set});
-        document.columns[column].push_back(Step{part.rows.end, leaves});
+        document.columns[column].push_back(RowBreak{part.rows.begin, part.set});
+        document.columns[column].push_back(RowBreak{part.rows.end, leaves});
       }
     }
     for (auto& steps : document.columns) {
-      std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.row < b.row; });
+      std::sort(steps.begin(), steps.end(), [](const RowBreak& a, const RowBreak& b) { return a.row < b.row; });
       Contributions set;
       size_t kept = 0;
       for (size_t i = 0; i < steps.size(); ++i) {
         const int64_t row = steps[i].row;
         set += steps[i].set;
-        if (i + 1 == steps.size() || steps[i + 1].row != row) steps[kept++] = Step{row, set};
+        if (i + 1 == steps.size() || steps[i + 1].row != row) steps[kept++] = RowBreak{row, set};
       }
       steps.resize(kept);
     }
@@ -73,7 +73,7 @@ bool FinishedSets::is_finished(DocumentId id, Span rows, HeadRange heads, const 
     const HeadRange in{cuts[column], cuts[column + 1]};
     const auto& steps = document.columns[column];
     auto step = std::upper_bound(steps.begin(), steps.end(), rows.begin,
-                                 [](int64_t row, const Step& s) { return row < s.row; });
+                                 [](int64_t row, const RowBreak& s) { return row < s.row; });
     if (step == steps.begin()) return differs(rows, in, {});
     for (--step; step != steps.end() && step->row < rows.end; ++step) {
       if (step->set == set) continue;

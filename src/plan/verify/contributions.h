@@ -48,19 +48,19 @@ class FinishedSets {
                    Difference* difference = nullptr) const;
 
  private:
-  struct Part {
+  struct Expected {
     Span rows;
     HeadRange heads;
     Contributions set;
   };
-  struct Step {  // from this row to the next step's
+  struct RowBreak {  // from this row to the next step's
     int64_t row;
     Contributions set;
   };
   struct PerDocument {
-    std::vector<Part> parts;
-    std::vector<int32_t> head_cuts;          // ascending
-    std::vector<std::vector<Step>> columns;  // [head cut], ascending rows, ends with an empty set
+    std::vector<Expected> parts;
+    std::vector<int32_t> head_cuts;              // ascending
+    std::vector<std::vector<RowBreak>> columns;  // [head cut], ascending rows, ends with an empty set
   };
   std::vector<PerDocument> documents_;
 };

@@ -10,7 +10,7 @@ namespace evenspan::plan::proofs {
 namespace {
 
 // What a message carries: the pieces of each of its blocks.
-using Parcel = std::vector<std::vector<Piece>>;
+using Parcel = std::vector<std::vector<Content>>;
 
 class DataflowProver {
  public:
@@ -141,8 +141,8 @@ class DataflowProver {
         write_whole(rank, segment.lse, own);
         continue;
       }
-      const std::vector<Piece> output = memory.read(segment.output, site_);
-      const std::vector<Piece> lse = memory.read(segment.lse, site_);
+      const std::vector<Content> output = memory.read(segment.output, site_);
+      const std::vector<Content> lse = memory.read(segment.lse, site_);
       check_same(segment.output, output, segment.lse, lse);
       write(rank, segment.output, output, own);
       write(rank, segment.lse, lse, own);
@@ -187,7 +187,7 @@ class DataflowProver {
     MemoryMap& memory = machines_[rank].memory;
     for (const BlockPair& pair : accumulate.pairs) {
       check_apart(pair);
-      const std::vector<Piece> from = memory.read(pair.from, site_);
+      const std::vector<Content> from = memory.read(pair.from, site_);
       write(rank, pair.to, sums_of(memory.read(pair.to, site_), from), {});
     }
   }
@@ -198,15 +198,15 @@ class DataflowProver {
       for (const Block* to : {&output, &lse}) {
         for (const Block* from : {&from_output, &from_lse}) check_apart({*to, *from});
       }
-      const std::vector<Piece> from = memory.read(from_output, site_), to = memory.read(output, site_);
+      const std::vector<Content> from = memory.read(from_output, site_), to = memory.read(output, site_);
       check_same(from_output, from, from_lse, memory.read(from_lse, site_));
       check_same(output, to, lse, memory.read(lse, site_));
-      for (const Piece& part : from) {
+      for (const Content& part : from) {
         if (part.set.count > 0) continue;
         refute(Proof::dataflow, site_, "merges ", describe(from_output), ", which holds no segment in rows ",
                describe(part.rows));
       }
-      const std::vector<Piece> sums = sums_of(to, from);
+      const std::vector<Content> sums = sums_of(to, from);
       write(rank, output, sums, {});
       write(rank, lse, sums, {});
       memory.require(output, site_);  // the log-sum-exp may have been written over it
@@ -218,7 +218,7 @@ class DataflowProver {
     for (const DeltaRows& rows : delta.rows) {
       check_apart({rows.delta, rows.output});
       check_apart({rows.delta, rows.grad_output});
-      const std::vector<Piece> output = memory.read(rows.output, site_);
+      const std::vector<Content> output = memory.read(rows.output, site_);
       memory.require(rows.grad_output, site_);
       require_finished(rows.output, output);
       write(rank, rows.delta, output, {});
@@ -281,8 +281,8 @@ class DataflowProver {
     }
   }
 
-  void require_finished(const Block& block, const std::vector<Piece>& pieces) const {
-    for (const Piece& piece : pieces) {
+  void require_finished(const Block& block, const std::vector<Content>& pieces) const {
+    for (const Content& piece : pieces) {
       FinishedSets::Difference difference;
       if (is_finished(block, piece, &difference)) continue;
       refute(Proof::result, site_, "backward reads ", describe(block),
@@ -291,11 +291,11 @@ class DataflowProver {
   }
 
   // What two partials of the same rows and heads hold together.
-  static std::vector<Piece> sums_of(const std::vector<Piece>& to, const std::vector<Piece>& from) {
-    std::vector<Piece> sums;
-    for (const Piece& a : to) {
-      for (const Piece& b : from) {
-        const Piece sum{a.rows.intersect(b.rows), a.heads.intersect(b.heads), a.set + b.set};
+  static std::vector<Content> sums_of(const std::vector<Content>& to, const std::vector<Content>& from) {
+    std::vector<Content> sums;
+    for (const Content& a : to) {
+      for (const Content& b : from) {
+        const Content sum{a.rows.intersect(b.rows), a.heads.intersect(b.heads), a.set + b.set};
         if (!sum.rows.empty() && !sum.heads.empty()) sums.push_back(sum);
       }
     }
@@ -303,12 +303,12 @@ class DataflowProver {
   }
 
   void write_whole(size_t rank, const Block& block, const Contributions& set) {
-    write(rank, block, {Piece{block.rows, block.heads, {}}}, set);
+    write(rank, block, {Content{block.rows, block.heads, {}}}, set);
   }
 
   // Writes the pieces with `more` added to each.
-  void write(size_t rank, const Block& block, std::vector<Piece> pieces, const Contributions& more) {
-    for (Piece& piece : pieces) {
+  void write(size_t rank, const Block& block, std::vector<Content> pieces, const Contributions& more) {
+    for (Content& piece : pieces) {
       piece.set += more;
       check_rounding(block, piece);
     }
@@ -317,7 +317,7 @@ class DataflowProver {
 
   // The input type holds nothing that goes on growing: only what is finished, or empty, or the gradient that one
   // segment computed (which had that type when the kernel returned it).
-  void check_rounding(const Block& block, const Piece& piece) const {
+  void check_rounding(const Block& block, const Content& piece) const {
     if (block.precision != Precision::input || !sizes_.input_rounds() || !is_partial(block.tensor)) return;
     if (piece.set.count <= (is_gradient(block.tensor) ? 1 : 0)) return;
     FinishedSets::Difference difference;
@@ -327,10 +327,10 @@ class DataflowProver {
   }
 
   // A partial output and its log-sum-exp are of the same segments, or folding them means nothing.
-  void check_same(const Block& output, const std::vector<Piece>& outputs, const Block& lse,
-                  const std::vector<Piece>& lses) const {
-    for (const Piece& a : outputs) {
-      for (const Piece& b : lses) {
+  void check_same(const Block& output, const std::vector<Content>& outputs, const Block& lse,
+                  const std::vector<Content>& lses) const {
+    for (const Content& a : outputs) {
+      for (const Content& b : lses) {
         if (!a.rows.overlaps(b.rows) || !a.heads.overlaps(b.heads) || a.set == b.set) continue;
         refute(Proof::dataflow, site_, "folds ", describe(output), " of ", a.set.count, " segments and ", describe(lse),
                " of ", b.set.count, " or of others, in rows ", describe(a.rows.intersect(b.rows)));
@@ -346,11 +346,11 @@ class DataflowProver {
     }
   }
 
-  bool is_finished(const Block& block, const Piece& piece, FinishedSets::Difference* difference) const {
+  bool is_finished(const Block& block, const Content& piece, FinishedSets::Difference* difference) const {
     return finished_.of(block.tensor).is_finished(block.document, piece.rows, piece.heads, piece.set, difference);
   }
 
-  static std::string compare(const Piece& piece, const FinishedSets::Difference& difference) {
+  static std::string compare(const Content& piece, const FinishedSets::Difference& difference) {
     const auto& [rows, heads, finished] = difference;
     const char* reason = piece.set.count < finished.count   ? "; some are missing"
                          : piece.set.count > finished.count ? "; some came more than once"
@@ -400,7 +400,7 @@ class DataflowProver {
       const Block block{tensor,      Storage::home, Precision::input, placed.document,
                         placed.span, heads,         offset,           row_stride};
       row += placed.span.size();
-      for (const Piece& piece : machines_[rank].memory.read(block, site_, Proof::result)) {
+      for (const Content& piece : machines_[rank].memory.read(block, site_, Proof::result)) {
         FinishedSets::Difference difference;
         if (is_finished(block, piece, &difference)) continue;
         refute(Proof::result, site_, describe(block), " is not complete: ", compare(piece, difference));

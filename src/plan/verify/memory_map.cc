@@ -48,21 +48,21 @@ void MemoryMap::visit_pieces(const Block& block, Site site, Proof proof, F&& f) 
       return true;
     }
     found += rows.size() * heads.size();
-    f(Piece{rows, heads, cell.set});
+    f(Content{rows, heads, cell.set});
     return true;
   });
   if (found != block.rows.size() * block.heads.size()) refute_read(block, site, proof);
 }
 
-std::vector<Piece> MemoryMap::read(const Block& block, Site site, Proof proof) {
-  if (is_given(block)) return {Piece{block.rows, block.heads, {}}};
-  std::vector<Piece> pieces;
-  visit_pieces(block, site, proof, [&pieces](const Piece& piece) { pieces.push_back(piece); });
+std::vector<Content> MemoryMap::read(const Block& block, Site site, Proof proof) {
+  if (is_given(block)) return {Content{block.rows, block.heads, {}}};
+  std::vector<Content> pieces;
+  visit_pieces(block, site, proof, [&pieces](const Content& piece) { pieces.push_back(piece); });
   return pieces;
 }
 
 void MemoryMap::require(const Block& block, Site site) {
-  if (!is_given(block)) visit_pieces(block, site, Proof::dataflow, [](const Piece&) {});
+  if (!is_given(block)) visit_pieces(block, site, Proof::dataflow, [](const Content&) {});
 }
 
 void MemoryMap::refute_read(const Block& block, Site site, Proof proof) {
@@ -85,14 +85,14 @@ void MemoryMap::refute_read(const Block& block, Site site, Proof proof) {
 
 // The heads and rows of `cell` that no hole touches.
 void MemoryMap::append_rest(const Cell& cell, const Patches& holes, std::vector<Cell>* rest) const {
-  struct Part {
+  struct Rectangle {
     Span rows;
     HeadRange heads;
   };
   const Block& block = cell.block;
   const int64_t head_bytes = sizes_->head_bytes(block.tensor, block.precision);
-  std::vector<Part> parts{Part{block.rows, block.heads}};
-  std::vector<Part> next;
+  std::vector<Rectangle> parts{Rectangle{block.rows, block.heads}};
+  std::vector<Rectangle> next;
   for (const Patch& patch : holes) {
     const Span hole_rows = is_state(block.tensor)
                                ? block.rows
@@ -101,22 +101,22 @@ void MemoryMap::append_rest(const Cell& cell, const Patches& holes, std::vector<
     const auto last = static_cast<int32_t>((patch.byte_end + head_bytes - 1) / head_bytes);
     const HeadRange hole_heads{block.heads.begin + first, block.heads.begin + last};
     next.clear();
-    for (const Part& part : parts) {
+    for (const Rectangle& part : parts) {
       const Span rows = part.rows.intersect(hole_rows);
       const HeadRange heads = part.heads.intersect(hole_heads);
       if (rows.empty() || heads.empty()) {
         next.push_back(part);
         continue;
       }
-      for (const Part& left :
-           {Part{{part.rows.begin, rows.begin}, part.heads}, Part{{rows.end, part.rows.end}, part.heads},
-            Part{rows, {part.heads.begin, heads.begin}}, Part{rows, {heads.end, part.heads.end}}}) {
+      for (const Rectangle& left :
+           {Rectangle{{part.rows.begin, rows.begin}, part.heads}, Rectangle{{rows.end, part.rows.end}, part.heads},
+            Rectangle{rows, {part.heads.begin, heads.begin}}, Rectangle{rows, {heads.end, part.heads.end}}}) {
         if (!left.rows.empty() && !left.heads.empty()) next.push_back(left);
       }
     }
     parts.swap(next);
   }
-  for (const Part& part : parts) rest->push_back(make_cell(block, part.rows, part.heads, cell.set, cell.arriving));
+  for (const Rectangle& part : parts) rest->push_back(make_cell(block, part.rows, part.heads, cell.set, cell.arriving));
 }
 
 void MemoryMap::check_not_sending(const Block& block, Site site) {
@@ -149,7 +149,7 @@ void MemoryMap::erase(const Block& block, int64_t arriving, Site site) {
 }
 
 // The short way of erase() and insert(), when one piece takes the place of a cell of exactly this block.
-bool MemoryMap::replace(const Block& block, int64_t arriving, const std::vector<Piece>& pieces) {
+bool MemoryMap::replace(const Block& block, int64_t arriving, const std::vector<Content>& pieces) {
   if (pieces.size() != 1) return false;
   bool replaced = false;
   space_of(block).cells.visit(block.offset_bytes, block.offset_bytes + 1, [&](Cell& cell) {
@@ -162,13 +162,13 @@ bool MemoryMap::replace(const Block& block, int64_t arriving, const std::vector<
   return replaced;
 }
 
-void MemoryMap::insert(const Block& block, const std::vector<Piece>& pieces) {
-  for (const Piece& piece : pieces) {
+void MemoryMap::insert(const Block& block, const std::vector<Content>& pieces) {
+  for (const Content& piece : pieces) {
     space_of(block).cells.insert(make_cell(block, piece.rows, piece.heads, piece.set, kHere));
   }
 }
 
-void MemoryMap::write(const Block& block, const std::vector<Piece>& pieces, Site site) {
+void MemoryMap::write(const Block& block, const std::vector<Content>& pieces, Site site) {
   check_not_sending(block, site);
   if (replace(block, kHere, pieces)) return;
   erase(block, kHere, site);
@@ -181,7 +181,7 @@ void MemoryMap::expect(const Block& block, int32_t exchange, Site site) {
   space_of(block).cells.insert(make_cell(block, block.rows, block.heads, {}, exchange));
 }
 
-void MemoryMap::arrive(const Block& block, int32_t exchange, const std::vector<Piece>& pieces, Site site) {
+void MemoryMap::arrive(const Block& block, int32_t exchange, const std::vector<Content>& pieces, Site site) {
   if (replace(block, exchange, pieces)) return;
   erase(block, exchange, site);
   insert(block, pieces);

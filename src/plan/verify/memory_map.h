@@ -11,7 +11,7 @@
 namespace evenspan::plan::proofs {
 
 // Rows x heads of a block with one set of contributions (empty for tensors that are no partial).
-struct Piece {
+struct Content {
   Span rows;
   HeadRange heads;
   Contributions set;
@@ -31,15 +31,15 @@ class MemoryMap {
 
   // The pieces that the block holds. Refutes (as `proof`) when a row of a head is missing, is of something else, or has
   // not arrived.
-  std::vector<Piece> read(const Block& block, Site site, Proof proof = Proof::dataflow);
+  std::vector<Content> read(const Block& block, Site site, Proof proof = Proof::dataflow);
   // As read(), for who needs no more than that it is there.
   void require(const Block& block, Site site);
   // Overwrites the block's area. Refutes when something is arriving or being sent there.
-  void write(const Block& block, const std::vector<Piece>& pieces, Site site);
+  void write(const Block& block, const std::vector<Content>& pieces, Site site);
 
   // Starts a receive: until arrive(), the area can be neither read nor written.
   void expect(const Block& block, int32_t exchange, Site site);
-  void arrive(const Block& block, int32_t exchange, const std::vector<Piece>& pieces, Site site);
+  void arrive(const Block& block, int32_t exchange, const std::vector<Content>& pieces, Site site);
   // Starts a send: until complete(exchange), the area cannot be written.
   void send(const Block& block, int32_t exchange);
   void complete(int32_t exchange) { completed_.insert(exchange); }
@@ -76,8 +76,8 @@ class MemoryMap {
   void visit_pieces(const Block& block, Site site, Proof proof, F&& f);
   void append_rest(const Cell& cell, const Patches& holes, std::vector<Cell>* rest) const;
   void erase(const Block& block, int64_t arriving, Site site);
-  bool replace(const Block& block, int64_t arriving, const std::vector<Piece>& pieces);
-  void insert(const Block& block, const std::vector<Piece>& pieces);
+  bool replace(const Block& block, int64_t arriving, const std::vector<Content>& pieces);
+  void insert(const Block& block, const std::vector<Content>& pieces);
   void check_not_sending(const Block& block, Site site);
   [[noreturn]] void refute_read(const Block& block, Site site, Proof proof);
 

@@ -51,7 +51,7 @@ BlockWork::BlockWork(const LinearOperands& operands, int64_t chunk_tokens, int64
   query.itself = true;
 }
 
-std::vector<Block> BlockWork::blocks(const std::vector<RowRange>& segments) const {
+std::vector<ChunkBlock> BlockWork::blocks(const std::vector<RowRange>& segments) const {
   return blocks_of(segments, chunk_tokens_, block_chunks_);
 }
 
@@ -98,7 +98,7 @@ Gather BlockWork::gather_keys() {
   return gather;
 }
 
-void BlockWork::load(const Block& block, Parts parts) {
+void BlockWork::load(const ChunkBlock& block, Parts parts) {
   block_ = &block;
   rows_ = block.chunk_tokens;
   matrices_ = block.num_chunks() * heads_;
@@ -174,7 +174,7 @@ void BlockWork::advance(const at::Tensor& current) {
   fitted(&states, key_dim_, state_dim_);
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
     const Matrices state = wave_states(current, w), before = wave(states, w), own = wave(written, w);
-    step_states(before, wave_decay(w), Step::decay, state);
+    step_states(before, wave_decay(w), Recurrence::decay, state);
     const Matrices pre_written = wave(pre_written_, w);
     multiply(wave(erase.decayed, w), before, Zeros::none, Sum::add, pre_written);
     multiply(wave(inverse, w), pre_written, Zeros::left_above, Sum::over, own);
@@ -189,7 +189,7 @@ void BlockWork::advance_alone() {
 void BlockWork::advance_written(const at::Tensor& current) {
   multiply(Matrices(key_end).transposed(), written, Zeros::none, Sum::over, fitted(&states, key_dim_, state_dim_));
   for (int64_t w = 0; w < block_->num_waves(); ++w) {
-    step_states(wave(states, w), wave_decay(w), Step::increment, wave_states(current, w));
+    step_states(wave(states, w), wave_decay(w), Recurrence::increment, wave_states(current, w));
   }
 }
 
@@ -205,20 +205,20 @@ at::Tensor StateCarry::of_run(size_t run) const {
   return current_.narrow(0, static_cast<int64_t>(run) * sizes_[0], sizes_[0]);
 }
 
-at::Tensor& StateCarry::enter(const Block& block, bool Run::*fresh, const std::vector<at::Tensor>& initial) {
+at::Tensor& StateCarry::enter(const ChunkBlock& block, bool ChunkRun::*fresh, const std::vector<at::Tensor>& initial) {
   fit(&current_, {static_cast<int64_t>(block.runs.size()) * sizes_[0], sizes_[1], sizes_[2]}, options_);
   for (size_t r = 0; r < block.runs.size(); ++r) {
-    const Run& run = block.runs[r];
+    const ChunkRun& run = block.runs[r];
     const at::Tensor from = run.*fresh ? initial[run.segment] : across_.extract(run.segment).mapped();
     from.defined() ? of_run(r).copy_(from) : of_run(r).zero_();
   }
   return current_;
 }
 
-void StateCarry::leave(const Block& block, bool Run::*done,
+void StateCarry::leave(const ChunkBlock& block, bool ChunkRun::*done,
                        const std::function<void(size_t, const at::Tensor&)>& take) {
   for (size_t r = 0; r < block.runs.size(); ++r) {
-    const Run& run = block.runs[r];
+    const ChunkRun& run = block.runs[r];
     if (run.*done) {
       take(run.segment, of_run(r));
     } else {

@@ -35,7 +35,7 @@ class BlockWork {
   // `state_dim`: columns of the states, at least value_dim; what is more of `written` starts from 0.
   BlockWork(const LinearOperands& operands, int64_t chunk_tokens, int64_t state_dim);
 
-  std::vector<Block> blocks(const std::vector<RowRange>& segments) const;
+  std::vector<ChunkBlock> blocks(const std::vector<RowRange>& segments) const;
   int64_t chunk_tokens() const { return rows_; }  // rows of a matrix: of the block that is loaded
   bool delta() const { return operands_.beta.defined(); }
   at::TensorOptions options() const { return options_; }
@@ -45,7 +45,7 @@ class BlockWork {
     bool queries = false, keys = false, values = false;
     bool gradients = false;  // also what nothing but gradients reads
   };
-  void load(const Block& block, Parts parts);
+  void load(const ChunkBlock& block, Parts parts);
   void pair_queries();  // query.pairs, of queries and keys
   void solve();         // with beta, erase.pairs and inverse, of keys
 
@@ -68,7 +68,7 @@ class BlockWork {
   Matrices wave_states(const at::Tensor& current, int64_t wave) const;
 
   StateDecay wave_decay(int64_t wave) const;
-  const Block& block() const { return *block_; }
+  const ChunkBlock& block() const { return *block_; }
   at::Tensor& fitted(at::Tensor* tensor, int64_t rows, int64_t columns) const;  // [N, rows, columns]
 
   Decays decays;
@@ -92,7 +92,7 @@ class BlockWork {
   LinearOperands operands_;
   int64_t chunk_tokens_, rows_, heads_, key_dim_, state_dim_, block_chunks_ = 1;
   at::TensorOptions options_;
-  const Block* block_ = nullptr;
+  const ChunkBlock* block_ = nullptr;
   int64_t matrices_ = 0;
   // Storage of what may also stand for something else above.
   at::Tensor query_decayed_, erase_decayed_, key_down_, key_late_, pre_written_, written_, output_;
@@ -104,10 +104,11 @@ class StateCarry {
  public:
   StateCarry(at::IntArrayRef sizes, const at::TensorOptions& options) : sizes_(sizes.vec()), options_(options) {}
 
-  // `initial[segment]`, 0 where it is undefined, for runs that are `fresh`: Run::first, or backward Run::last.
-  at::Tensor& enter(const Block& block, bool Run::*fresh, const std::vector<at::Tensor>& initial);
+  // `initial[segment]`, 0 where it is undefined, for runs that are `fresh`: ChunkRun::first, or backward
+  // ChunkRun::last.
+  at::Tensor& enter(const ChunkBlock& block, bool ChunkRun::*fresh, const std::vector<at::Tensor>& initial);
   // `take(segment, state)` for runs that are at their segment's other end.
-  void leave(const Block& block, bool Run::*done, const std::function<void(size_t, const at::Tensor&)>& take);
+  void leave(const ChunkBlock& block, bool ChunkRun::*done, const std::function<void(size_t, const at::Tensor&)>& take);
 
  private:
   at::Tensor of_run(size_t run) const;

@@ -15,19 +15,20 @@ int64_t chunks_in(const RowRange& rows, int64_t chunk_tokens) {
 }
 
 // A run and the first of its rows.
-struct Piece {
-  Run run;
+struct StartedRun {
+  ChunkRun run;
   int64_t row = 0;
   int64_t longest = 0;  // rows of its longest chunk
 };
 
 // REQUIRES: the longest piece is the first, and so on.
-Block block_of(const std::vector<Piece>& pieces, const std::vector<RowRange>& segments, int64_t chunk_tokens) {
-  Block block;
-  for (const Piece& piece : pieces) block.runs.push_back(piece.run);
+ChunkBlock block_of(const std::vector<StartedRun>& pieces, const std::vector<RowRange>& segments,
+                    int64_t chunk_tokens) {
+  ChunkBlock block;
+  for (const StartedRun& piece : pieces) block.runs.push_back(piece.run);
   block.waves.push_back(0);
   for (int64_t wave = 0; wave < pieces.front().run.num_chunks; ++wave) {
-    for (const Piece& piece : pieces) {
+    for (const StartedRun& piece : pieces) {
       if (wave >= piece.run.num_chunks) break;
       const int64_t row = piece.row + wave * chunk_tokens;
       block.chunks.push_back({row, std::min(row + chunk_tokens, segments[piece.run.segment].end)});
@@ -40,16 +41,16 @@ Block block_of(const std::vector<Piece>& pieces, const std::vector<RowRange>& se
 
 }  // namespace
 
-std::vector<Block> blocks_of(const std::vector<RowRange>& segments, int64_t chunk_tokens, int64_t block_chunks) {
-  std::vector<Block> blocks;
-  std::vector<Piece> rests;
+std::vector<ChunkBlock> blocks_of(const std::vector<RowRange>& segments, int64_t chunk_tokens, int64_t block_chunks) {
+  std::vector<ChunkBlock> blocks;
+  std::vector<StartedRun> rests;
   for (size_t s = 0; s < segments.size(); ++s) {
     const int64_t total = chunks_in(segments[s], chunk_tokens);
     int64_t done = 0;
     const auto piece = [&](int64_t count) {
       const int64_t first = std::exchange(done, done + count);
       const int64_t row = segments[s].begin + first * chunk_tokens;
-      return Piece{{s, count, first == 0, done == total}, row, std::min(chunk_tokens, segments[s].end - row)};
+      return StartedRun{{s, count, first == 0, done == total}, row, std::min(chunk_tokens, segments[s].end - row)};
     };
     const bool shares = total == 1 && 2 * segments[s].size() <= chunk_tokens;
     while (!shares && total - done >= block_chunks) {
@@ -57,10 +58,10 @@ std::vector<Block> blocks_of(const std::vector<RowRange>& segments, int64_t chun
     }
     if (done < total) rests.push_back(piece(total - done));
   }
-  std::stable_sort(rests.begin(), rests.end(), [](const Piece& a, const Piece& b) {
+  std::stable_sort(rests.begin(), rests.end(), [](const StartedRun& a, const StartedRun& b) {
     return std::tie(a.run.num_chunks, a.longest) > std::tie(b.run.num_chunks, b.longest);
   });
-  std::vector<Piece> pieces;
+  std::vector<StartedRun> pieces;
   int64_t num_chunks = 0;
   for (size_t i = 0; i < rests.size(); ++i) {
     pieces.push_back(rests[i]);

@@ -50,14 +50,14 @@ struct StateRows {
 };
 
 template <class W>
-EVENSPAN_VECTOR_CLONES void step_state(const StateRows<W>& s, Step step) {
+EVENSPAN_VECTOR_CLONES void step_state(const StateRows<W>& s, Recurrence step) {
   for (int64_t r = 0; r < s.rows; ++r) {
     const W whole = s.whole_of(r), end = s.end_of(r);
     W* __restrict a = s.stack + r * s.dim, * __restrict b = s.state + r * s.dim;
     for (int64_t d = 0; d < s.dim; ++d) {
       const W stacked = a[d];
       a[d] = b[d];
-      b[d] = step == Step::increment ? whole * b[d] + end * stacked : whole * b[d];
+      b[d] = step == Recurrence::increment ? whole * b[d] + end * stacked : whole * b[d];
     }
   }
 }
@@ -130,7 +130,7 @@ void invert_unit_lower(const at::Tensor& pairs, const at::Tensor& inverse) {
   });
 }
 
-void step_states(const Matrices& stack, const StateDecay& decay, Step step, const Matrices& state) {
+void step_states(const Matrices& stack, const StateDecay& decay, Recurrence step, const Matrices& state) {
   AT_DISPATCH_FLOATING_TYPES(state.type, "step_states", [&] {
     for_each_state<scalar_t>(stack, decay, state, [&](const StateRows<scalar_t>& s, int64_t) { step_state(s, step); });
   });

@@ -94,11 +94,11 @@ struct StateDecay {
   Matrices whole, end;  // [n, 1] or [n, key_dim]: Decays::whole, Decays::end
 };
 // Steps of the recurrence: stack and state [n, key_dim, value_dim].
-enum class Step {
+enum class Recurrence {
   increment,  // (stack, state) = (state, whole * state + end * stack)
   decay,      // (stack, state) = (state, whole * state)
 };
-void step_states(const Matrices& stack, const StateDecay& decay, Step step, const Matrices& state);
+void step_states(const Matrices& stack, const StateDecay& decay, Recurrence step, const Matrices& state);
 // A step of the gradients: (stack, grad) = (end * grad, whole * grad + stack). Where `grad_whole`, like `whole`, is
 // defined, it gets the gradient of g_last by way of what the chunk leaves of `before`, the states at its begin.
 void step_back(const Matrices& stack, const StateDecay& decay, const Matrices& grad, const Matrices& before,

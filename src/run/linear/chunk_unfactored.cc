@@ -104,11 +104,11 @@ void Unfactored<W>::sum_gates(const UnfactoredRows<W>& rows) {
 }
 
 template <class W>
-typename Unfactored<W>::Part Unfactored<W>::make_part(const UnfactoredRows<W>& rows, int64_t begin) {
+typename Unfactored<W>::RowGroup Unfactored<W>::make_part(const UnfactoredRows<W>& rows, int64_t begin) {
   const int64_t dim = rows.dim, end = std::min(begin + kPartRows, rows.rows);
   const double* first = sums_.data() + begin * dim;
   const bool factors = largest_drop<W>(first, sums_.data() + (end - 1) * dim, dim) <= kFactorRange;
-  const Part part{begin, end, factors ? end : begin};
+  const RowGroup part{begin, end, factors ? end : begin};
   decay_rows(first, first, 1, rows.reader + begin * dim, end - begin, dim, up_.data(), reader_.data());
   decay_rows(sums_.data(), first, -1, rows.key, part.keys, dim, down_.data(), key_.data());
   return part;
@@ -119,7 +119,7 @@ void Unfactored<W>::pairs(const UnfactoredRows<W>& rows, int64_t pairs_stride, W
   const int64_t dim = rows.dim;
   sum_gates(rows);
   for (int64_t begin = 0; begin < rows.rows; begin += kPartRows) {
-    const Part part = make_part(rows, begin);
+    const RowGroup part = make_part(rows, begin);
     const int64_t size = part.end - part.begin;
     multiply(matrix(reader_.data(), size, dim, dim), matrix(key_.data(), part.keys, dim, dim).transposed(), Zeros::none,
              Sum::over, matrix(pairs + begin * pairs_stride, size, part.keys, pairs_stride));
@@ -134,7 +134,7 @@ void Unfactored<W>::gradients(const UnfactoredRows<W>& rows, const W* grad_pairs
   const int64_t dim = rows.dim;
   sum_gates(rows);
   for (int64_t begin = 0; begin < rows.rows; begin += kPartRows) {
-    const Part part = make_part(rows, begin);
+    const RowGroup part = make_part(rows, begin);
     const int64_t size = part.end - part.begin;
     const Matrices grads = matrix(grad_pairs + begin * pairs_stride, size, part.keys, pairs_stride);
     multiply(grads, matrix(key_.data(), part.keys, dim, dim), Zeros::none, Sum::over,

@@ -28,11 +28,11 @@ class Unfactored {
 
  private:
   // Some consecutive rows, and the decays between each of them and all before it as up * down.
-  struct Part {
+  struct RowGroup {
     int64_t begin, end;
     int64_t keys;  // those that decay so: all up to `end`, or to `begin` where the rows' own decays do not factor
   };
-  Part make_part(const UnfactoredRows<W>& rows, int64_t begin);
+  RowGroup make_part(const UnfactoredRows<W>& rows, int64_t begin);
   void sum_gates(const UnfactoredRows<W>& rows);
 
   std::vector<double> sums_;                                   // of gates, from the first row

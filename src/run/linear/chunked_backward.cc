@@ -31,7 +31,7 @@ class Backward : public LinearBackward {
   }
 
   void summarize(const std::vector<RowRange>& segments, const std::vector<at::Tensor>& grad_states) override {
-    const std::vector<Block> blocks = work_.blocks(segments);
+    const std::vector<ChunkBlock> blocks = work_.blocks(segments);
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
     const std::vector<at::Tensor> zeros(segments.size());
     alone_ = false;
@@ -42,8 +42,8 @@ class Backward : public LinearBackward {
         work_.pair_queries();
       }
       load_cotangents();
-      retreat(carry.enter(*block, &Run::last, zeros), false);
-      carry.leave(*block, &Run::first, [&](size_t s, const at::Tensor& state) { grad_states[s].copy_(state); });
+      retreat(carry.enter(*block, &ChunkRun::last, zeros), false);
+      carry.leave(*block, &ChunkRun::first, [&](size_t s, const at::Tensor& state) { grad_states[s].copy_(state); });
     }
   }
 
@@ -85,7 +85,7 @@ class Backward : public LinearBackward {
   // ends, times Decays::end; with beta, where the queries are paired, grad_written_ what is written. If `gates`,
   // grad_whole_ gets BlockGradients::whole, of the states at the chunks' begins.
   void retreat(const at::Tensor& current, bool gates) {
-    const Block& block = work_.block();
+    const ChunkBlock& block = work_.block();
     if (work_.delta()) {
       multiply(Matrices(work_.query.pairs).transposed(), grad_out_, Zeros::left_below, Sum::over,
                work_.fitted(&grad_solved_, work_.chunk_tokens(), value_dim_));
@@ -121,7 +121,7 @@ class Backward : public LinearBackward {
     std::optional<Kept> kept;
   };
 
-  std::vector<Swept> sweep(const std::vector<Block>& blocks, const std::vector<RowRange>& segments,
+  std::vector<Swept> sweep(const std::vector<ChunkBlock>& blocks, const std::vector<RowRange>& segments,
                            const std::vector<at::Tensor>& states) {
     std::vector<Swept> result(blocks.size());
     size_t first_kept = blocks.size();
@@ -131,15 +131,15 @@ class Backward : public LinearBackward {
     }
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
     for (size_t b = 0; b < blocks.size(); ++b) {
-      const bool enters = !blocks[b].all(&Run::first), goes_on = !blocks[b].all(&Run::last);
+      const bool enters = !blocks[b].all(&ChunkRun::first), goes_on = !blocks[b].all(&ChunkRun::last);
       if (!enters && !goes_on) continue;
-      const at::Tensor& current = carry.enter(blocks[b], &Run::first, states);
+      const at::Tensor& current = carry.enter(blocks[b], &ChunkRun::first, states);
       if (enters) result[b].entry = current.clone();
       if (!goes_on) continue;
       work_.load(blocks[b], {.keys = true, .values = true});
       work_.solve();
       work_.advance(current);
-      carry.leave(blocks[b], &Run::last, [](size_t, const at::Tensor&) {});
+      carry.leave(blocks[b], &ChunkRun::last, [](size_t, const at::Tensor&) {});
       if (b >= first_kept) result[b].kept = work_.release();
     }
     return result;
@@ -150,7 +150,7 @@ class Backward : public LinearBackward {
     for (const RowRange& segment : segments) rows += segment.size();
     return rows * heads_ * (2 * key_dim_ + value_dim_) * static_cast<int64_t>(operands_.key.element_size());
   }
-  int64_t kept_bytes(const Block& block) const {
+  int64_t kept_bytes(const ChunkBlock& block) const {
     const int64_t chunk = block.chunk_tokens;
     const int64_t each = work_.delta() ? chunk * (value_dim_ + 2 * chunk) : key_dim_ * value_dim_;
     return block.num_chunks() * heads_ * each * static_cast<int64_t>(work_.options().dtype().itemsize());
@@ -158,7 +158,7 @@ class Backward : public LinearBackward {
 
   void run(const std::vector<RowRange>& segments, const std::vector<at::Tensor>& states,
            const std::vector<at::Tensor>& grad_states) {
-    const std::vector<Block> blocks = work_.blocks(segments);
+    const std::vector<ChunkBlock> blocks = work_.blocks(segments);
     std::vector<Swept> swept = sweep(blocks, segments, states);
     StateCarry forward({heads_, key_dim_, value_dim_}, work_.options());
     StateCarry backward({heads_, key_dim_, value_dim_}, work_.options());
@@ -176,7 +176,7 @@ class Backward : public LinearBackward {
         continue;
       }
       const at::Tensor& current =
-          swept[b].entry.defined() ? swept[b].entry : forward.enter(blocks[b], &Run::first, states);
+          swept[b].entry.defined() ? swept[b].entry : forward.enter(blocks[b], &ChunkRun::first, states);
       if (kept) {
         work_.restore(*std::move(kept), current);
       } else {
@@ -184,8 +184,8 @@ class Backward : public LinearBackward {
         work_.advance(current);
       }
       load_cotangents();
-      retreat(backward.enter(blocks[b], &Run::last, grad_states), work_.decays.kind != GateKind::none);
-      backward.leave(blocks[b], &Run::first, [](size_t, const at::Tensor&) {});
+      retreat(backward.enter(blocks[b], &ChunkRun::last, grad_states), work_.decays.kind != GateKind::none);
+      backward.leave(blocks[b], &ChunkRun::first, [](size_t, const at::Tensor&) {});
       write_block();
     }
   }

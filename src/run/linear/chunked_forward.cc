@@ -33,7 +33,7 @@ class Forward : public LinearForward {
     for (size_t s = 0; s < segments.size(); ++s) (pending[s] != 0 ? partial : complete).push_back(segments[s]);
     run(complete, std::vector<at::Tensor>(complete.size()), Terms::both);
     if (!splits_) return;
-    for (const Block& block : work_.blocks(partial)) {
+    for (const ChunkBlock& block : work_.blocks(partial)) {
       load(block, Terms::pairs);
       scatter(work_.output(Terms::pairs), block.chunks, Write::over, output_);
     }
@@ -44,14 +44,14 @@ class Forward : public LinearForward {
   }
 
  private:
-  void load(const Block& block, Terms terms) {
+  void load(const ChunkBlock& block, Terms terms) {
     work_.load(block, {.queries = true, .keys = true, .values = true});
     if (terms != Terms::states) work_.pair_queries();
   }
 
   void run(const std::vector<RowRange>& segments, const std::vector<at::Tensor>& states, Terms terms) {
     StateCarry carry({heads_, key_dim_, value_dim_}, work_.options());
-    for (const Block& block : work_.blocks(segments)) {
+    for (const ChunkBlock& block : work_.blocks(segments)) {
       load(block, terms);
       work_.solve();
       if (terms == Terms::both && block.stands_alone(states)) {
@@ -59,9 +59,9 @@ class Forward : public LinearForward {
         scatter(work_.output(Terms::pairs), block.chunks, Write::over, output_);
         continue;
       }
-      work_.advance(carry.enter(block, &Run::first, states));
+      work_.advance(carry.enter(block, &ChunkRun::first, states));
       scatter(work_.output(terms), block.chunks, terms == Terms::states ? Write::add : Write::over, output_);
-      carry.leave(block, &Run::last, [](size_t, const at::Tensor&) {});
+      carry.leave(block, &ChunkRun::last, [](size_t, const at::Tensor&) {});
     }
   }
 
@@ -70,11 +70,11 @@ class Forward : public LinearForward {
                   const std::function<void(size_t, const at::Tensor&)>& take) {
     StateCarry carry(initial.sizes(), work->options());
     const std::vector<at::Tensor> states(segments.size(), initial);
-    for (const Block& block : work->blocks(segments)) {
+    for (const ChunkBlock& block : work->blocks(segments)) {
       work->load(block, {.keys = true, .values = true});
       work->solve();
-      work->advance(carry.enter(block, &Run::first, states));
-      carry.leave(block, &Run::last, take);
+      work->advance(carry.enter(block, &ChunkRun::first, states));
+      carry.leave(block, &ChunkRun::last, take);
     }
   }
 

@@ -17,7 +17,7 @@ using plan::TensorName;
 namespace {
 
 // What ranks must agree on.
-std::vector<comm::Part> fingerprint(const plan::AttentionShape& shape, const plan::StateOptions& options) {
+std::vector<comm::ComparedValue> fingerprint(const plan::AttentionShape& shape, const plan::StateOptions& options) {
   const auto& names = plan::transports();
   const auto at = std::find_if(names.begin(), names.end(), [&](const auto& t) { return t.name == options.transport; });
   const auto number = [](auto value) { return static_cast<uint64_t>(value); };
@@ -49,10 +49,10 @@ const Executable::Entry::LinearProgram& Executable::Entry::linear_program(const 
   for (const LinearProgram& known : linear_programs_) {
     if (known.shape == shape && known.options == options) return known;
   }
-  const std::vector<comm::Part> parts = fingerprint(shape, options);
+  const std::vector<comm::ComparedValue> parts = fingerprint(shape, options);
   comm::compare(communicator_, parts, {"linear layer check", "layers", "give every rank the same layer", device_});
   std::string kind = ", layer";
-  for (const comm::Part& part : parts) kind += join_text(" ", part.value);
+  for (const comm::ComparedValue& part : parts) kind += join_text(" ", part.value);
   linear_programs_.push_back({shape, options, std::move(kind), call("linear layer", "", [&] {
                                 return plan::lower_linear(*plan_, shape, options, communicator_.rank());
                               })});

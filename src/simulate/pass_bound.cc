@@ -1,49 +1,49 @@
-#include "simulate/staged_pass.h"
+#include "simulate/pass_bound.h"
 
 #include <algorithm>
 
 namespace evenspan::simulate {
 
-StagedPass::StagedPass(const Machine& machine, int32_t num_stages)
+PassBound::PassBound(const Machine& machine, int32_t num_rounds)
     : machine_(machine),
       num_ranks_(static_cast<size_t>(machine.topology.num_ranks)),
-      stages_(static_cast<size_t>(num_stages) * num_ranks_),
+      rounds_(static_cast<size_t>(num_rounds) * num_ranks_),
       ranks_(num_ranks_),
-      arriving_(static_cast<size_t>(num_stages) + 1),
-      leaving_(static_cast<size_t>(num_stages) + 1) {}
+      arriving_(static_cast<size_t>(num_rounds) + 1),
+      leaving_(static_cast<size_t>(num_rounds) + 1) {}
 
-void StagedPass::compute(int32_t rank, int32_t stage, double seconds, double held, double later) {
-  stages_[static_cast<size_t>(stage) * num_ranks_ + static_cast<size_t>(rank)] = {seconds, held, later};
+void PassBound::compute(int32_t rank, int32_t round, double seconds, double held, double later) {
+  rounds_[static_cast<size_t>(round) * num_ranks_ + static_cast<size_t>(rank)] = {seconds, held, later};
   add_compute(rank, seconds);
 }
 
-void StagedPass::close() {
+void PassBound::close() {
   const size_t size = 2 * machine_.links.size() * num_ranks_;
   std::vector<double> bytes(size, 0);
-  for (Round& round : arriving_) round.close(machine_, &bytes);
+  for (Traffic& traffic : arriving_) traffic.close(machine_, &bytes);
   bytes.assign(size, 0);
-  for (auto round = leaving_.rbegin(); round != leaving_.rend(); ++round) round->close(machine_, &bytes);
+  for (auto traffic = leaving_.rbegin(); traffic != leaving_.rend(); ++traffic) traffic->close(machine_, &bytes);
 }
 
-std::vector<double> StagedPass::seconds_alone() {
+std::vector<double> PassBound::seconds_alone() {
   std::vector<double> seconds(num_ranks_, 0);
   run(&seconds, Others::ready);
   return seconds;
 }
 
-void StagedPass::run(std::vector<double>* now, Others others) {
+void PassBound::run(std::vector<double>* now, Others others) {
   std::vector<double>& starts = *now;
   arrived_ = done_ = left_ = reached_ = starts;
   leaving_[0].run(starts, others, &left_);
-  for (size_t stage = 0; stage + 1 < arriving_.size(); ++stage) {
-    arriving_[stage].run(starts, others, &arrived_);
-    const StageOfRank* of_rank = &stages_[stage * num_ranks_];
+  for (size_t round = 0; round + 1 < arriving_.size(); ++round) {
+    arriving_[round].run(starts, others, &arrived_);
+    const RoundOfRank* of_rank = &rounds_[round * num_ranks_];
     for (size_t r = 0; r < num_ranks_; ++r) {
       const auto& [seconds, held, later] = of_rank[r];
       done_[r] = std::max(done_[r] + seconds, arrived_[r] + held);
       reached_[r] = done_[r] - later;
     }
-    leaving_[stage + 1].run(reached_, others, &left_);
+    leaving_[round + 1].run(reached_, others, &left_);
   }
   arriving_.back().run(starts, others, &arrived_);
   for (size_t r = 0; r < num_ranks_; ++r) {
@@ -51,7 +51,7 @@ void StagedPass::run(std::vector<double>* now, Others others) {
   }
 }
 
-void StagedPass::Round::add(const Machine& machine, Rank from, Rank to, size_t level, double added) {
+void PassBound::Traffic::add(const Machine& machine, Rank from, Rank to, size_t level, double added) {
   const auto num_ranks = static_cast<size_t>(machine.topology.num_ranks);
   bytes.resize(2 * machine.links.size() * num_ranks, 0);
   bytes[2 * level * num_ranks + static_cast<size_t>(from.value)] += added;
@@ -60,7 +60,7 @@ void StagedPass::Round::add(const Machine& machine, Rank from, Rank to, size_t l
   flows.push_back({from.value, to.value, link.latency_seconds + added / link.bytes_per_second});
 }
 
-void StagedPass::Round::close(const Machine& machine, std::vector<double>* all_bytes) {
+void PassBound::Traffic::close(const Machine& machine, std::vector<double>* all_bytes) {
   if (flows.empty()) return;
   const auto num_ranks = static_cast<size_t>(machine.topology.num_ranks);
   for (size_t i = 0; i < bytes.size(); ++i) (*all_bytes)[i] += bytes[i];
@@ -76,7 +76,7 @@ void StagedPass::Round::close(const Machine& machine, std::vector<double>* all_b
   bytes = {};
 }
 
-void StagedPass::Round::run(const std::vector<double>& ready, Others others, std::vector<double>* end) const {
+void PassBound::Traffic::run(const std::vector<double>& ready, Others others, std::vector<double>* end) const {
   std::vector<double>& ends = *end;
   for (const auto& [rank, seconds] : whole) {
     const auto r = static_cast<size_t>(rank);
