@@ -25,22 +25,23 @@ Peers neighbours(const comm::Communicator& communicator, int32_t group, int32_t 
   return {Rank(first + (place + distance) % group), Rank(first + (place + group - distance) % group)};
 }
 
-plan::Exchange exchange(const Workbench& workbench, const Peers& peers, int32_t id, int64_t bytes, int64_t messages) {
+plan::Exchange exchange(const Workbench& workbench, const Peers& peers, int64_t bytes, int64_t messages) {
   const int64_t row_bytes = plan::payload_bytes(workbench.block(TensorName::query, 0, 1), workbench.shape());
   const int64_t rows = std::clamp<int64_t>(bytes / messages / row_bytes, 1, workbench.num_rows() / messages);
   plan::Exchange exchange;
-  exchange.id = id;
   for (int64_t i = 0; i < messages; ++i) {
-    exchange.sends.push_back({peers.to, {workbench.block(TensorName::query, i * rows, rows)}});
-    exchange.receives.push_back(
-        {peers.from, {workbench.arena_block(TensorName::query, i * rows, rows, plan::Precision::input)}});
+    exchange.items.push_back({plan::Direction::send, peers.to, {workbench.block(TensorName::query, i * rows, rows)}});
+    exchange.items.push_back({plan::Direction::receive,
+                              peers.from,
+                              {workbench.arena_block(TensorName::query, i * rows, rows, plan::Precision::input)}});
   }
   return exchange;
 }
 
 double sent(const plan::Exchange& exchange, const plan::AttentionShape& shape) {
   double bytes = 0;
-  for (const plan::Message& message : exchange.sends) {
+  for (const plan::Message& message : exchange.items) {
+    if (message.direction != plan::Direction::send) continue;
     bytes += static_cast<double>(plan::payload_bytes(message.blocks[0], shape));
   }
   return bytes;
@@ -64,9 +65,9 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
     for (const int64_t bytes : kExchangedBytes) {
       const auto repeats = static_cast<int32_t>(std::clamp<int64_t>(kLargeBytes / bytes, 1, 32));
       plan::Program program;
-      for (int32_t id = 0; id < repeats; ++id) {
-        program.operations.push_back({{}, exchange(workbench, peers, id, bytes, 1)});
-        if (id > 0) program.operations.back().waits = {id - 1};
+      for (plan::Event event = 0; event < repeats; ++event) {
+        program.operations.push_back({{}, event, exchange(workbench, peers, bytes, 1)});
+        if (event > 0) program.operations.back().waits = {event - 1};
       }
       const double sent_bytes = sent(std::get<plan::Exchange>(program.operations[0].body), workbench.shape());
       if (!level.sizes.empty() && level.sizes.back().bytes >= sent_bytes) continue;
@@ -74,7 +75,7 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
     }
     const auto alone = [&](int64_t messages) {
       plan::Program program;
-      program.operations.push_back({{}, exchange(workbench, peers, 0, kLargeBytes, messages)});
+      program.operations.push_back({{}, 0, exchange(workbench, peers, kLargeBytes, messages)});
       return add(std::move(program), 1);
     };
     level.one = alone(1);
@@ -82,14 +83,14 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
   }
   for (const auto& [bytes, messages] :
        {std::pair{kLargeBytes, int64_t{1}}, {4 * kLargeBytes, int64_t{1}}, {kLargeBytes, kMessages}}) {
-    const plan::Exchange moved = exchange(workbench, levels[0], 0, bytes, messages);
+    const plan::Exchange moved = exchange(workbench, levels[0], bytes, messages);
     plan::Program kernels;
     for (int64_t i = 0; i < 4 * bytes / kLargeBytes; ++i) {
       kernels.operations.push_back(
           workbench.attend(plan::TileKind::full, kKernelRows, kKernelRows, 1, Result::written));
     }
     plan::Program beside = kernels;
-    beside.operations.insert(beside.operations.begin(), plan::Operation{{}, moved});
+    beside.operations.insert(beside.operations.begin(), plan::Operation{{}, 0, moved});
     const double both_ways = 2 * sent(moved, workbench.shape());
     beside_.push_back(
         {both_ways, 2.0 * static_cast<double>(messages), add(std::move(beside), 1), add(std::move(kernels), 1)});

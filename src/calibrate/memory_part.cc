@@ -31,27 +31,27 @@ MemoryPart::MemoryPart(const Workbench& workbench, Bench* bench) {
   plan::Copy one_row;
   std::vector<plan::Operation> alone;
   for (int64_t i = 0; i < kMostPairs; ++i) {
-    one_row.pairs.push_back(pair(1, i, plan::Precision::input));
-    alone.push_back({{}, plan::Copy{{one_row.pairs.back()}}});
+    one_row.items.push_back(pair(1, i, plan::Precision::input));
+    alone.push_back({{}, plan::kNoEvent, plan::Copy{{one_row.items.back()}}});
   }
   operations_ = add(std::move(alone), kMostPairs);
-  pairs_ = add({{{}, std::move(one_row)}}, kMostPairs);
+  pairs_ = add({{{}, plan::kNoEvent, std::move(one_row)}}, kMostPairs);
   // Every row is touched once in a round, so that it comes from where a run would find it.
   for (const int64_t rows : kCopiedRows) {
     const int64_t count = std::min(kMostPairs, workbench.num_rows() / rows);
     plan::Copy copy;
     plan::Accumulate accumulate;
     for (int64_t i = 0; i < count; ++i) {
-      copy.pairs.push_back(pair(rows, i, plan::Precision::input));
-      accumulate.pairs.push_back(pair(rows, i, plan::Precision::accumulation));
+      copy.items.push_back(pair(rows, i, plan::Precision::input));
+      accumulate.items.push_back(pair(rows, i, plan::Precision::accumulation));
     }
     const auto bytes = [&](const plan::Block& block) {
       return static_cast<double>(plan::payload_bytes(block, workbench.shape()));
     };
-    const double copied = bytes(copy.pairs[0].to) + bytes(copy.pairs[0].from);
-    const double added = 2 * bytes(accumulate.pairs[0].to) + bytes(accumulate.pairs[0].from);
-    moved_.push_back({add({{{}, std::move(copy)}}, count), copied});
-    moved_.push_back({add({{{}, std::move(accumulate)}}, count), added});
+    const double copied = bytes(copy.items[0].to) + bytes(copy.items[0].from);
+    const double added = 2 * bytes(accumulate.items[0].to) + bytes(accumulate.items[0].from);
+    moved_.push_back({add({{{}, plan::kNoEvent, std::move(copy)}}, count), copied});
+    moved_.push_back({add({{{}, plan::kNoEvent, std::move(accumulate)}}, count), added});
   }
 }
 

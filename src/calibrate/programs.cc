@@ -15,7 +15,7 @@ using plan::TensorName;
 
 namespace {
 
-constexpr int kNumRowTensors = static_cast<int>(TensorName::state);  // the others are of linear attention
+constexpr int kNumRowTensors = static_cast<int>(TensorName::gate);  // the others are of linear attention
 
 bool of_keys(TensorName tensor) {
   return tensor == TensorName::key || tensor == TensorName::value || tensor == TensorName::grad_key ||
@@ -79,24 +79,22 @@ plan::Segment Workbench::segment(plan::TileKind kind, int64_t queries, int64_t k
   segment.query = block(TensorName::query, row, queries);
   segment.key = block(TensorName::key, row, keys);
   segment.value = block(TensorName::value, row, keys);
-  segment.output = block(TensorName::output, row, queries);
-  segment.lse = block(TensorName::lse, row, queries);
   return segment;
 }
 
 plan::Operation Workbench::attend(plan::TileKind kind, int64_t queries, int64_t keys, int64_t count,
                                   Result result) const {
+  const bool merged = result == Result::merged;
   plan::Attend attend;
   for (int64_t i = 0; i < count; ++i) {
-    plan::Segment one = segment(kind, queries, keys, i);
-    if (result == Result::merged) {
-      one.fold = true;
-      one.output = arena_block(TensorName::output, one.query.rows.begin, queries, Precision::accumulation);
-      one.lse = arena_block(TensorName::lse, one.query.rows.begin, queries, Precision::accumulation);
-    }
-    attend.segments.push_back(one);
+    const plan::Segment one = segment(kind, queries, keys, i);
+    const int64_t row = one.query.rows.begin;
+    const auto target = [&](TensorName tensor) {
+      return merged ? arena_block(tensor, row, queries, Precision::accumulation) : block(tensor, row, queries);
+    };
+    attend.items.push_back({one, target(TensorName::output), target(TensorName::lse), merged});
   }
-  return {{}, std::move(attend)};
+  return {{}, plan::kNoEvent, std::move(attend)};
 }
 
 plan::Operation Workbench::attend_gradient(plan::TileKind kind, int64_t queries, int64_t keys, int64_t count,
@@ -104,9 +102,10 @@ plan::Operation Workbench::attend_gradient(plan::TileKind kind, int64_t queries,
   const bool merged = result == Result::merged;
   plan::AttendGradient attend;
   for (int64_t i = 0; i < count; ++i) {
-    plan::SegmentGradient one;
-    one.forward = segment(kind, queries, keys, i);
-    const int64_t row = one.forward.query.rows.begin;
+    plan::BackwardSegment one{segment(kind, queries, keys, i), {}, {}, {}, {}, {}, {}};
+    const int64_t row = one.query.rows.begin;
+    one.output = block(TensorName::output, row, queries);
+    one.lse = block(TensorName::lse, row, queries);
     const auto target = [&](TensorName tensor, int64_t rows) {
       return plan::GradientTarget{
           merged ? arena_block(tensor, row, rows, Precision::accumulation) : block(tensor, row, rows), merged};
@@ -115,9 +114,9 @@ plan::Operation Workbench::attend_gradient(plan::TileKind kind, int64_t queries,
     one.grad_query = target(TensorName::grad_query, queries);
     one.grad_key = target(TensorName::grad_key, keys);
     one.grad_value = target(TensorName::grad_value, keys);
-    attend.segments.push_back(one);
+    attend.items.push_back(one);
   }
-  return {{}, std::move(attend)};
+  return {{}, plan::kNoEvent, std::move(attend)};
 }
 
 }  // namespace evenspan::calibrate

@@ -17,8 +17,8 @@ double microseconds(double seconds) { return static_cast<double>(static_cast<int
 
 void append_timeline(const simulate::PassPrediction& pass, double offset_seconds, Json* timeline) {
   for (const simulate::Interval& interval : pass.timeline) {
-    timeline->push_back({interval.rank.value, interval.engine == simulate::Engine::compute ? 0 : 1,
-                         to_string(interval.kind), microseconds(offset_seconds + interval.begin_seconds),
+    timeline->push_back({interval.rank.value, interval.engine == simulate::Engine::compute ? 0 : 1, interval.name,
+                         microseconds(offset_seconds + interval.begin_seconds),
                          microseconds(offset_seconds + interval.end_seconds), interval.sent_bytes,
                          interval.live_bytes});
   }

@@ -74,7 +74,7 @@ class Trace {
       const bool computes = interval.engine == simulate::Engine::compute;
       Json arguments = {{"step", interval.step}};
       if (!computes) arguments["sent_bytes"] = interval.sent_bytes;
-      add({{"name", to_string(interval.kind)},
+      add({{"name", interval.name},
            {"ph", "X"},
            {"pid", process},
            {"tid", computes ? 0 : 1},

@@ -19,14 +19,18 @@ using files::parse_json;
 
 struct LinearKind {
   const char* name;
-  plan::Transition transition;
+  plan::Gate gate;
+  bool delta_rule = false;
   bool normalized = false;  // a column of values more
 };
 constexpr LinearKind kLinearKinds[] = {
-    {"linear", plan::Transition::known, true}, {"lightning", plan::Transition::known},
-    {"mamba2", plan::Transition::scalar},      {"gla", plan::Transition::diagonal},
-    {"deltanet", plan::Transition::dense},     {"gated_deltanet", plan::Transition::dense},
-    {"kda", plan::Transition::dense},
+    {"linear", plan::Gate::none, false, true},
+    {"lightning", plan::Gate::head},
+    {"mamba2", plan::Gate::token},
+    {"gla", plan::Gate::channel},
+    {"deltanet", plan::Gate::none, true},
+    {"gated_deltanet", plan::Gate::token, true},
+    {"kda", plan::Gate::channel, true},
 };
 
 bool is_linear(const std::string& type) {
@@ -295,7 +299,7 @@ class ModelReader {
       plan::AttentionShape shape = model_.shape;
       shape.num_heads = shape.num_kv_heads = count({"linear_num_heads"});
       shape.head_dim = count({"linear_key_dim"});
-      shape.state = {count({"linear_value_dim"}) + (kind.normalized ? 1 : 0), kind.transition, false, false};
+      shape.state = {count({"linear_value_dim"}) + (kind.normalized ? 1 : 0), kind.gate, kind.delta_rule, false, false};
       model_.linear.push_back({number, shape});
     }
   }

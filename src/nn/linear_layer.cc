@@ -92,10 +92,11 @@ plan::AttentionShape linear_shape(const ModelConfig& c, const std::string& layer
   const auto heads = static_cast<int32_t>(c.linear_num_heads);
   plan::AttentionShape shape{heads, heads, static_cast<int32_t>(c.linear_key_dim), element, {}};
   shape.state.value_dim = static_cast<int32_t>(c.linear_value_dim) + (kind.positive ? 1 : 0);  // the divisor
-  shape.state.transition = kind.delta                                            ? plan::Transition::dense
-                           : kind.gate == Gate::none || kind.gate == Gate::fixed ? plan::Transition::known
-                           : kind.gate == Gate::step                             ? plan::Transition::scalar
-                                                                                 : plan::Transition::diagonal;
+  shape.state.delta_rule = kind.delta;
+  shape.state.gate = kind.gate == Gate::none    ? plan::Gate::none
+                     : kind.gate == Gate::fixed ? plan::Gate::head
+                     : kind.gate == Gate::step  ? plan::Gate::token
+                                                : plan::Gate::channel;
   return shape;
 }
 

@@ -7,23 +7,10 @@
 namespace evenspan::plan {
 
 std::string_view to_string(TensorName name) {
-  constexpr std::array<std::string_view, kNumTensorNames> kNames = {"query",
-                                                                    "key",
-                                                                    "value",
-                                                                    "output",
-                                                                    "lse",
-                                                                    "delta",
-                                                                    "grad_output",
-                                                                    "grad_query",
-                                                                    "grad_key",
-                                                                    "grad_value",
-                                                                    "state",
-                                                                    "summary",
-                                                                    "transition",
-                                                                    "final_state",
-                                                                    "grad_state",
-                                                                    "grad_summary",
-                                                                    "grad_initial_state"};
+  constexpr std::array<std::string_view, kNumTensorNames> kNames = {
+      "query",      "key",      "value",      "output",      "lse",        "delta",        "grad_output",
+      "grad_query", "grad_key", "grad_value", "gate",        "beta",       "grad_gate",    "grad_beta",
+      "state",      "summary",  "transition", "final_state", "grad_state", "grad_summary", "grad_initial_state"};
   return kNames[static_cast<size_t>(name)];
 }
 
@@ -35,6 +22,21 @@ std::string_view to_string(Storage storage) {
 std::string_view to_string(Transition transition) {
   constexpr std::array<std::string_view, 4> kNames = {"known", "scalar", "diagonal", "dense"};
   return kNames[static_cast<size_t>(transition)];
+}
+
+std::string_view to_string(Gate gate) {
+  constexpr std::array<std::string_view, 4> kNames = {"none", "head", "token", "channel"};
+  return kNames[static_cast<size_t>(gate)];
+}
+
+Transition StateShape::transition() const {
+  if (delta_rule) return Transition::dense;
+  return gate == Gate::token ? Transition::scalar : gate == Gate::channel ? Transition::diagonal : Transition::known;
+}
+
+const OperationTraits& traits(const Operation& operation) {
+  return std::visit([](const auto& body) -> const OperationTraits& { return std::decay_t<decltype(body)>::kTraits; },
+                    operation.body);
 }
 
 int64_t width(TensorName tensor, const AttentionShape& shape) {
@@ -53,8 +55,14 @@ int64_t width(TensorName tensor, const AttentionShape& shape) {
     case TensorName::grad_output:
     case TensorName::grad_value:
       return shape.is_linear() ? shape.state.value_dim : key_dim;
+    case TensorName::gate:
+    case TensorName::grad_gate:
+      return shape.state.gate == Gate::token ? 1 : shape.state.gate == Gate::channel ? key_dim : 0;
+    case TensorName::beta:
+    case TensorName::grad_beta:
+      return shape.state.delta_rule ? 1 : 0;
     case TensorName::transition:
-      switch (shape.state.transition) {
+      switch (shape.state.transition()) {
         case Transition::known:
           return 0;
         case Transition::scalar:
@@ -68,6 +76,10 @@ int64_t width(TensorName tensor, const AttentionShape& shape) {
     default:
       return key_dim * shape.state.value_dim;
   }
+}
+
+Precision home_precision(TensorName tensor) {
+  return tensor >= TensorName::gate ? Precision::accumulation : Precision::input;
 }
 
 int64_t element_bytes(const Block& block, const AttentionShape& shape) {
@@ -94,12 +106,27 @@ Block sub_block(const Block& block, Span rows, HeadRange heads, const AttentionS
   return sub;
 }
 
+Block home_rows(const Part& part, TensorName tensor, const AttentionShape& shape) {
+  const HeadRange heads{0, shape.num_heads};
+  Block block{tensor,
+              Storage::home,
+              home_precision(tensor),
+              part.document,
+              part.rows,
+              heads,
+              0,
+              heads.size() * width(tensor, shape)};
+  block.offset_bytes = part.home_row * block.row_stride * element_bytes(block, shape);
+  return block;
+}
+
 int64_t sent_bytes(const Program& program, const AttentionShape& shape) {
   int64_t bytes = 0;
   for (const Operation& operation : program.operations) {
     const auto* exchange = std::get_if<Exchange>(&operation.body);
     if (exchange == nullptr) continue;
-    for (const Message& message : exchange->sends) {
+    for (const Message& message : exchange->items) {
+      if (message.direction != Direction::send) continue;
       for (const Block& block : message.blocks) bytes += payload_bytes(block, shape);
     }
   }

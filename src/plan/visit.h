@@ -1,15 +1,13 @@
-// Visiting the blocks of an operation.
+// What all operations have in common, read off their fields (operation/traits.h).
 #pragma once
 
-#include <type_traits>
-#include <utility>
+#include <optional>
 #include <variant>
+#include <vector>
 
 #include "evenspan/plan/program.h"
 
 namespace evenspan::plan {
-
-enum class Access : uint8_t { read, write, update };  // update: read and written
 
 template <class... Fs>
 struct Overloaded : Fs... {
@@ -18,93 +16,60 @@ struct Overloaded : Fs... {
 template <class... Fs>
 Overloaded(Fs...) -> Overloaded<Fs...>;
 
-// Calls f(block, access) for every block of the operation, reads before the writes that depend on them. `op` may be
-// const or not; f gets the blocks accordingly.
-template <class Op, class F>
-void for_each_block(Op& op, F&& f) {
-  const auto pairs = [&f](auto& list, Access to) {
-    for (auto& pair : list) {
-      f(pair.from, Access::read);
-      f(pair.to, to);
+// Of an item's fields the blocks: calls f(block, access) for each.
+template <class F>
+class BlockFields {
+ public:
+  BlockFields(const AttentionShape& shape, F& f) : shape_(shape), f_(f) {}
+
+  template <class B>
+  void block(B& block, Access access) {
+    f_(block, access);
+  }
+  template <class B>
+  void optional(std::string_view, B& block, Access access) {
+    if (block) f_(*block, access);
+  }
+  template <class List>
+  void blocks(List& list, Access access) {
+    for (auto& block : list) f_(block, access);
+  }
+  template <class Uses>
+  void part(const Part& part, const Uses& uses) {
+    for (const RowUse& use : uses) {
+      if (width(use.tensor, shape_) == 0) continue;
+      Block rows = home_rows(part, use.tensor, shape_);
+      f_(rows, use.access);
     }
-  };
-  const auto operands = [&f](auto& segment) {
-    f(segment.query, Access::read);
-    f(segment.key, Access::read);
-    f(segment.value, Access::read);
-  };
+  }
+  void sign(std::string_view) {}
+  template <class T>
+  void choice(const T&, std::string_view, std::string_view) {}
+  void word(bool, std::string_view) {}
+  void tile(TileKind, int64_t) {}
+  void peer(Rank) {}
+
+ private:
+  const AttentionShape& shape_;
+  F& f_;
+};
+
+// Calls f(block, access) for every block of an item of an operation `Body`, in the order of the text form. `item` may
+// be const or not; f gets the blocks accordingly. Rows of a part are blocks that are made for the call.
+template <class Body, class Item, class F>
+void for_each_block_of(Item& item, const AttentionShape& shape, F&& f) {
+  BlockFields<F> fields(shape, f);
+  Body::visit(fields, item);
+}
+
+// Of all items of an operation.
+template <class Op, class F>
+void for_each_block(Op& operation, const AttentionShape& shape, F&& f) {
   std::visit(
       [&](auto& body) {
-        using Body = std::remove_cvref_t<decltype(body)>;
-        if constexpr (std::is_same_v<Body, Exchange>) {
-          for (auto& message : body.sends) {
-            for (auto& block : message.blocks) f(block, Access::read);
-          }
-          for (auto& message : body.receives) {
-            for (auto& block : message.blocks) f(block, Access::write);
-          }
-        } else if constexpr (std::is_same_v<Body, Attend>) {
-          for (auto& segment : body.segments) {
-            operands(segment);
-            f(segment.output, segment.fold ? Access::update : Access::write);
-            f(segment.lse, segment.fold ? Access::update : Access::write);
-          }
-        } else if constexpr (std::is_same_v<Body, AttendGradient>) {
-          for (auto& segment : body.segments) {
-            operands(segment.forward);
-            f(segment.forward.output, Access::read);
-            f(segment.forward.lse, Access::read);
-            f(segment.grad_output, Access::read);
-            for (auto* target : {&segment.grad_query, &segment.grad_key, &segment.grad_value}) {
-              f(target->block, target->add ? Access::update : Access::write);
-            }
-          }
-        } else if constexpr (std::is_same_v<Body, Copy>) {
-          pairs(body.pairs, Access::write);
-        } else if constexpr (std::is_same_v<Body, Accumulate>) {
-          pairs(body.pairs, Access::update);
-        } else if constexpr (std::is_same_v<Body, Merge>) {
-          for (auto& pair : body.pairs) {
-            f(pair.from_output, Access::read);
-            f(pair.from_lse, Access::read);
-            f(pair.output, Access::update);
-            f(pair.lse, Access::update);
-          }
-        } else if constexpr (std::is_same_v<Body, Delta>) {
-          for (auto& rows : body.rows) {
-            f(rows.output, Access::read);
-            f(rows.grad_output, Access::read);
-            f(rows.delta, Access::write);
-          }
-        } else if constexpr (std::is_same_v<Body, Clear>) {
-          for (auto& block : body.blocks) f(block, Access::write);
-        } else if constexpr (std::is_same_v<Body, Summarize>) {
-          for (auto& part : body.parts) {
-            f(part.summary, Access::write);
-            if (part.transition) f(*part.transition, Access::write);
-          }
-        } else if constexpr (std::is_same_v<Body, Combine>) {
-          for (auto& c : body.compositions) {
-            f(c.far, Access::read);
-            f(c.near, Access::read);
-            if (c.far_transition) f(*c.far_transition, Access::read);
-            if (c.near_transition) f(*c.near_transition, Access::read);
-            f(c.to, Access::write);
-            if (c.to_transition) f(*c.to_transition, Access::write);
-          }
-        } else if constexpr (std::is_same_v<Body, Intra>) {
-          for (auto& part : body.parts) {
-            if (part.state) f(*part.state, Access::read);
-          }
-        } else {
-          static_assert(std::is_same_v<Body, Apply>);
-          for (auto& part : body.parts) {
-            if (part.state) f(*part.state, Access::read);
-            if (part.grad_state) f(*part.grad_state, Access::read);
-          }
-        }
+        for (auto& item : body.items) for_each_block_of<std::remove_cvref_t<decltype(body)>>(item, shape, f);
       },
-      op.body);
+      operation.body);
 }
 
 }  // namespace evenspan::plan

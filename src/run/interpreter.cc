@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "evenspan/core/error.h"
+#include "plan/visit.h"
 #include "run/entry.h"
 #include "run/kernels.h"
 #include "run/partials.h"
@@ -38,8 +39,12 @@ class Interpreter {
 
   void run(const plan::Program& program) {
     for (const plan::Operation& operation : program.operations) {
-      for (const int32_t exchange : operation.waits) wait(exchange);
-      std::visit([this](const auto& body) { execute(body); }, operation.body);
+      for (const plan::Event event : operation.waits) wait(event);
+      if (const auto* exchange = std::get_if<plan::Exchange>(&operation.body)) {
+        start(*exchange, operation.signals);
+      } else {
+        std::visit([this](const auto& body) { execute(body); }, operation.body);
+      }
     }
     while (!works_.empty()) wait(works_.begin()->first);
   }
@@ -52,8 +57,10 @@ class Interpreter {
   }
 
  private:
-  void wait(int32_t exchange) {
-    const auto at = works_.find(exchange);
+  void execute(const plan::Exchange&) const {}  // see start()
+
+  void wait(plan::Event event) {
+    const auto at = works_.find(event);
     if (at == works_.end()) return;
     at->second->wait();
     works_.erase(at);
@@ -96,30 +103,34 @@ class Interpreter {
     return buffer(first.storage).narrow(0, first.offset_bytes, bytes);
   }
 
-  void execute(const plan::Exchange& exchange) {
+  void start(const plan::Exchange& exchange, plan::Event event) {
     std::vector<comm::Transfer> sends, receives;
-    for (const auto& message : exchange.sends) sends.push_back({message.peer, message_bytes(message)});
-    for (const auto& message : exchange.receives) receives.push_back({message.peer, message_bytes(message)});
-    works_[exchange.id] =
-        communicator_.exchange(std::move(sends), std::move(receives), join_text(name_, ", exchange ", exchange.id));
+    for (const auto& message : exchange.items) {
+      auto& list = message.direction == plan::Direction::send ? sends : receives;
+      list.push_back({message.peer, message_bytes(message)});
+    }
+    works_[event] =
+        communicator_.exchange(std::move(sends), std::move(receives), join_text(name_, ", exchange ", event));
   }
 
-  // Operands of the batch's kernel call: the fields in the order of `uses_of`.
-  template <class S>
-  KernelCall call_of(const plan::Segment& segment, const TileBatch<S>& batch) const {
-    constexpr std::array<at::Tensor KernelCall::*, 9> kFields = {
+  // Operands of the batch's kernel call.
+  template <class Body, class Segment>
+  KernelCall call_of(const TileBatch<Segment>& batch) const {
+    constexpr std::array<at::Tensor KernelCall::*, kMostUses> kFields = {
         &KernelCall::query,      &KernelCall::key,      &KernelCall::value,
         &KernelCall::output,     &KernelCall::lse,      &KernelCall::grad_output,
         &KernelCall::grad_query, &KernelCall::grad_key, &KernelCall::grad_value};
+    const Segment& segment = *batch.first;
     KernelCall call;
     call.kind = segment.kind;
     call.first_query = segment.query.rows.begin;
     call.first_key = segment.key.rows.begin;
     call.window = segment.window;
-    const auto uses = uses_of(*batch.first);
-    for (size_t u = 0; u < uses.size(); ++u) {
-      call.*kFields[u] = view(*uses[u].block, batch.count, batch.steps[u]);
-    }
+    size_t use = 0;
+    plan::for_each_block_of<Body>(segment, shape_, [&](const Block& block, plan::Access) {
+      call.*kFields[use] = view(block, batch.count, batch.steps[use]);
+      ++use;
+    });
     return call;
   }
 
@@ -152,8 +163,8 @@ class Interpreter {
       folds.clear();
       held = 0;
     };
-    for (const ForwardBatch& batch : tile_batches(attend.segments, shape_)) {
-      KernelCall call = call_of(*batch.first, batch);
+    for (const auto& batch : tile_batches(attend, shape_)) {
+      KernelCall call = call_of<plan::Attend>(batch);
       const bool fold = batch.first->fold;
       held += put_beside(&call.output, fold, type, fold ? &folds : &outputs);
       if (fold) held += put_beside(&call.lse, true, call.lse.scalar_type(), &folds);
@@ -183,9 +194,9 @@ class Interpreter {
       merges.clear();
       held = 0;
     };
-    for (const BackwardBatch& batch : tile_batches(attend.segments, shape_)) {
-      KernelCall call = call_of(batch.first->forward, batch);
-      if (batch.first->forward.output.tensor == TensorName::delta) {
+    for (const auto& batch : tile_batches(attend, shape_)) {
+      KernelCall call = call_of<plan::AttendGradient>(batch);
+      if (batch.first->output.tensor == TensorName::delta) {
         call.output = output_for(call.output, call.grad_output);
         held += call.output.numel();
       }
@@ -199,28 +210,28 @@ class Interpreter {
   }
 
   void execute(const plan::Copy& copy) {
-    for (const auto& [to, from] : copy.pairs) view(to).copy_(view(from));
+    for (const auto& [to, from] : copy.items) view(to).copy_(view(from));
   }
 
   void execute(const plan::Accumulate& accumulate) {
-    for (const auto& [to, from] : accumulate.pairs) view(to).add_(view(from));
+    for (const auto& [to, from] : accumulate.items) view(to).add_(view(from));
   }
 
   void execute(const plan::Merge& merge) {
-    for (const auto& [output, lse, from_output, from_lse] : merge.pairs) {
+    for (const auto& [output, lse, from_output, from_lse] : merge.items) {
       merge_partials(view(output), view(lse), view(from_output), view(from_lse));
     }
   }
 
   void execute(const plan::Delta& delta) {
-    for (const auto& rows : delta.rows) {
+    for (const auto& rows : delta.items) {
       const at::Tensor to = view(rows.delta);
       to.copy_(view(rows.output).to(to.scalar_type()).mul(view(rows.grad_output)).sum(-1));
     }
   }
 
   void execute(const plan::Clear& clear) {
-    for (const Block& block : clear.blocks) {
+    for (const Block& block : clear.items) {
       view(block).fill_(block.tensor == TensorName::lse ? -std::numeric_limits<double>::infinity() : 0.0);
     }
   }
@@ -234,7 +245,7 @@ class Interpreter {
         memory.storage_offset() * static_cast<int64_t>(memory.element_size()) / static_cast<int64_t>(type.itemsize()) +
         block.offset_bytes / plan::element_bytes(block, shape_);
     const bool transition = block.tensor == TensorName::transition;
-    if (transition && shape_.state.transition != plan::Transition::dense) {
+    if (transition && shape_.state.transition() != plan::Transition::dense) {
       return make_view(memory, type, {heads, width}, {width, 1}, start);
     }
     const int64_t columns = transition ? key_dim : shape_.state.value_dim;
@@ -242,55 +253,64 @@ class Interpreter {
   }
   at::Tensor state(const std::optional<Block>& block) const { return block ? state(*block) : at::Tensor(); }
 
-  static RowRange rows_of(const plan::Part& part) { return {part.home_row, part.home_row + part.rows.size()}; }
-  bool in_backward() const { return memory_.linear.backward != nullptr; }
+  template <class Item>
+  static std::vector<RowRange> rows_of(const std::vector<Item>& items) {
+    std::vector<RowRange> rows;
+    for (const Item& item : items) rows.emplace_back(item.part.home_row, item.part.home_row + item.part.rows.size());
+    return rows;
+  }
 
   void execute(const plan::Summarize& summarize) {
-    std::vector<RowRange> rows;
     std::vector<LinearSummary> summaries;
-    std::vector<at::Tensor> gradients;
-    for (const plan::PartSummary& part : summarize.parts) {
-      rows.push_back(rows_of(part.part));
-      if (in_backward()) {
-        gradients.push_back(state(part.summary));
-      } else {
-        summaries.push_back({state(part.summary), transition_of(part)});
-      }
+    for (const plan::PartSummary& item : summarize.items) {
+      summaries.push_back({state(item.summary), transition_of(item)});
     }
-    in_backward() ? memory_.linear.backward->summarize(rows, gradients)
-                  : memory_.linear.forward->summarize(rows, summaries);
+    memory_.linear.forward->summarize(rows_of(summarize.items), summaries);
+  }
+
+  void execute(const plan::SummarizeGradient& summarize) {
+    std::vector<at::Tensor> gradients;
+    for (const plan::PartGradientSummary& item : summarize.items) gradients.push_back(state(item.summary));
+    memory_.linear.backward->summarize(rows_of(summarize.items), gradients);
   }
 
   // Kernels always write it: where nobody needs a part's transition, beside the arena.
   at::Tensor transition_of(const plan::PartSummary& part) const {
-    if (part.transition || shape_.state.transition == plan::Transition::known) return state(part.transition);
+    if (part.transition || shape_.state.transition() == plan::Transition::known) return state(part.transition);
     const int64_t heads = part.summary.heads.size(), key_dim = shape_.head_dim;
     const auto options =
         at::TensorOptions().dtype(scalar_type(plan::accumulation_type(shape_.element))).device(memory_.arena.device());
-    if (shape_.state.transition == plan::Transition::dense) return at::empty({heads, key_dim, key_dim}, options);
+    if (shape_.state.transition() == plan::Transition::dense) return at::empty({heads, key_dim, key_dim}, options);
     return at::empty({heads, plan::width(TensorName::transition, shape_)}, options);
   }
 
   void execute(const plan::Combine& combine) {
-    for (const plan::Composition& c : combine.compositions) {
-      at::Tensor to = state(c.to);
-      const at::Tensor far = state(c.far), near = state(c.near);
-      const at::Tensor transition = state(c.near_transition);
-      if (shape_.state.transition == plan::Transition::dense) {
-        at::baddbmm_out(to, near, in_backward() ? transition.transpose(1, 2) : transition, far);
-      } else if (const at::Tensor factor = factor_of(c, transition); factor.defined()) {
-        at::addcmul_out(to, near, factor, far);
-      } else {
-        at::add_out(to, near, far);
-      }
-      if (!c.to_transition) continue;
-      at::Tensor target = state(*c.to_transition);
-      const at::Tensor other = state(c.far_transition);
-      if (shape_.state.transition == plan::Transition::dense) {
-        in_backward() ? at::bmm_out(target, other, transition) : at::bmm_out(target, transition, other);
-      } else {
-        at::add_out(target, other, transition);
-      }
+    for (const plan::Composition& c : combine.items) compose(c, /*transposed=*/false);
+  }
+  void execute(const plan::CombineGradient& combine) {
+    for (const plan::Composition& c : combine.items) compose(c, /*transposed=*/true);
+  }
+
+  // `transposed`: of the maps of gradients, which apply the transition of `near` transposed, and after that of `far`.
+  void compose(const plan::Composition& c, bool transposed) {
+    at::Tensor to = state(c.to);
+    const at::Tensor far = state(c.far), near = state(c.near);
+    const at::Tensor transition = state(c.near_transition);
+    const bool dense = shape_.state.transition() == plan::Transition::dense;
+    if (dense) {
+      at::baddbmm_out(to, near, transposed ? transition.transpose(1, 2) : transition, far);
+    } else if (const at::Tensor factor = factor_of(c, transition); factor.defined()) {
+      at::addcmul_out(to, near, factor, far);
+    } else {
+      at::add_out(to, near, far);
+    }
+    if (!c.to_transition) return;
+    at::Tensor target = state(*c.to_transition);
+    const at::Tensor other = state(c.far_transition);
+    if (dense) {
+      transposed ? at::bmm_out(target, other, transition) : at::bmm_out(target, transition, other);
+    } else {
+      at::add_out(target, other, transition);
     }
   }
 
@@ -303,36 +323,42 @@ class Interpreter {
     return (decay.slice(0, heads.begin, heads.end) * static_cast<double>(c.near.rows.size())).exp_().view({-1, 1, 1});
   }
 
-  void execute(const plan::Intra& intra) {
-    std::vector<RowRange> rows;
-    std::vector<at::Tensor> states;
+  template <class Item>
+  static std::vector<char> pending_of(const std::vector<Item>& items) {
     std::vector<char> pending;
-    for (const plan::IntraPart& part : intra.parts) {
-      rows.push_back(rows_of(part.part));
-      states.push_back(state(part.state));
-      pending.push_back(part.pending ? 1 : 0);
-    }
-    in_backward() ? memory_.linear.backward->intra(rows, states, pending)
-                  : memory_.linear.forward->intra(rows, pending);
+    for (const Item& item : items) pending.push_back(item.pending ? 1 : 0);
+    return pending;
+  }
+  template <class Item>
+  std::vector<at::Tensor> states_of(const std::vector<Item>& items) const {
+    std::vector<at::Tensor> states;
+    for (const Item& item : items) states.push_back(state(item.state));
+    return states;
+  }
+
+  void execute(const plan::Intra& intra) {
+    memory_.linear.forward->intra(rows_of(intra.items), pending_of(intra.items));
+  }
+
+  void execute(const plan::IntraGradient& intra) {
+    memory_.linear.backward->intra(rows_of(intra.items), states_of(intra.items), pending_of(intra.items));
   }
 
   void execute(const plan::Apply& apply) {
-    std::vector<RowRange> rows;
-    std::vector<at::Tensor> states, gradients;
-    for (const plan::ApplyPart& part : apply.parts) {
-      rows.push_back(rows_of(part.part));
-      states.push_back(state(part.state));
-      gradients.push_back(state(part.grad_state));
-    }
-    in_backward() ? memory_.linear.backward->apply(rows, states, gradients)
-                  : memory_.linear.forward->apply(rows, states);
+    memory_.linear.forward->apply(rows_of(apply.items), states_of(apply.items));
+  }
+
+  void execute(const plan::ApplyGradient& apply) {
+    std::vector<at::Tensor> gradients;
+    for (const plan::ApplyGradientPart& item : apply.items) gradients.push_back(state(item.grad_state));
+    memory_.linear.backward->apply(rows_of(apply.items), states_of(apply.items), gradients);
   }
 
   const plan::AttentionShape& shape_;
   const Memory& memory_;
   const comm::Communicator& communicator_;
   const std::string& name_;
-  std::map<int32_t, std::unique_ptr<comm::Work>> works_;
+  std::map<plan::Event, std::unique_ptr<comm::Work>> works_;
 };
 
 }  // namespace

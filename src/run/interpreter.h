@@ -12,7 +12,7 @@
 
 namespace evenspan::run {
 
-// The local part of a linear layer's run: one of the passes.
+// The kernels of a linear layer's run: of the pass that the program is of.
 struct LinearPass {
   LinearForward* forward = nullptr;
   LinearBackward* backward = nullptr;

@@ -1,20 +1,42 @@
 #include "run/tile_batch.h"
 
+#include "plan/visit.h"
+
 namespace evenspan::run {
 namespace {
 
 using plan::Block;
-using plan::Segment;
-using plan::SegmentGradient;
 
-bool same_kernel(const Segment& a, const Segment& b) {
+struct BlockUse {
+  const Block* block;
+  bool written;
+};
+
+struct Uses {
+  std::array<BlockUse, kMostUses> use{};
+  size_t size = 0;
+};
+
+template <class Body, class Segment>
+Uses uses_of(const Segment& segment, const plan::AttentionShape& shape) {
+  Uses uses;
+  plan::for_each_block_of<Body>(segment, shape, [&](const Block& block, plan::Access access) {
+    uses.use[uses.size++] = {&block, access != plan::Access::read};
+  });
+  return uses;
+}
+
+bool same_tile(const plan::Segment& a, const plan::Segment& b) {
   const bool masked = a.kind == plan::TileKind::window || a.kind == plan::TileKind::band;
   const bool same_mask = a.query.rows.begin - a.key.rows.begin == b.query.rows.begin - b.key.rows.begin;
-  return a.kind == b.kind && a.window == b.window && a.fold == b.fold && (!masked || same_mask);
+  return a.kind == b.kind && a.window == b.window && (!masked || same_mask);
 }
-bool same_kernel(const SegmentGradient& a, const SegmentGradient& b) {
-  return same_kernel(a.forward, b.forward) && a.grad_query.add == b.grad_query.add &&
-         a.grad_key.add == b.grad_key.add && a.grad_value.add == b.grad_value.add;
+bool same_kernel(const plan::ForwardSegment& a, const plan::ForwardSegment& b) {
+  return same_tile(a, b) && a.fold == b.fold;
+}
+bool same_kernel(const plan::BackwardSegment& a, const plan::BackwardSegment& b) {
+  return same_tile(a, b) && a.grad_query.add == b.grad_query.add && a.grad_key.add == b.grad_key.add &&
+         a.grad_value.add == b.grad_value.add;
 }
 
 bool same_shape(const Block& a, const Block& b) {
@@ -31,25 +53,23 @@ bool steps_evenly(const BlockUse& use, int64_t step, const plan::AttentionShape&
   return step >= (use.written ? block.rows.size() * row_bytes : 0);
 }
 
-template <class S>
-std::vector<TileBatch<S>> batches(const std::vector<S>& segments, const plan::AttentionShape& shape) {
-  std::vector<TileBatch<S>> result;
-  decltype(uses_of(segments.front())) first{}, previous{};
-  for (const S& segment : segments) {
-    const auto uses = uses_of(segment);
+template <class Body>
+TileBatches<Body> batches(const Body& body, const plan::AttentionShape& shape) {
+  TileBatches<Body> result;
+  Uses first, previous;
+  for (const auto& segment : body.items) {
+    const Uses uses = uses_of<Body>(segment, shape);
+    const auto step = [&](size_t u) { return uses.use[u].block->offset_bytes - previous.use[u].block->offset_bytes; };
     bool joins = !result.empty() && same_kernel(*result.back().first, segment);
-    for (size_t u = 0; joins && u < uses.size(); ++u) {
-      const int64_t step = uses[u].block->offset_bytes - previous[u].block->offset_bytes;
-      joins = same_shape(*first[u].block, *uses[u].block) && steps_evenly(first[u], step, shape) &&
-              (result.back().count == 1 || step == result.back().steps[u]);
+    for (size_t u = 0; joins && u < uses.size; ++u) {
+      joins = same_shape(*first.use[u].block, *uses.use[u].block) && steps_evenly(first.use[u], step(u), shape) &&
+              (result.back().count == 1 || step(u) == result.back().steps[u]);
     }
     if (!joins) {
       result.push_back({&segment, 1, {}});
       first = uses;
     } else if (result.back().count++ == 1) {
-      for (size_t u = 0; u < uses.size(); ++u) {
-        result.back().steps[u] = uses[u].block->offset_bytes - previous[u].block->offset_bytes;
-      }
+      for (size_t u = 0; u < uses.size; ++u) result.back().steps[u] = step(u);
     }
     previous = uses;
   }
@@ -58,28 +78,11 @@ std::vector<TileBatch<S>> batches(const std::vector<S>& segments, const plan::At
 
 }  // namespace
 
-std::array<BlockUse, 5> uses_of(const Segment& s) {
-  return {{{&s.query, false}, {&s.key, false}, {&s.value, false}, {&s.output, true}, {&s.lse, true}}};
+TileBatches<plan::Attend> tile_batches(const plan::Attend& attend, const plan::AttentionShape& shape) {
+  return batches(attend, shape);
 }
-
-std::array<BlockUse, 9> uses_of(const SegmentGradient& s) {
-  return {{{&s.forward.query, false},
-           {&s.forward.key, false},
-           {&s.forward.value, false},
-           {&s.forward.output, false},
-           {&s.forward.lse, false},
-           {&s.grad_output, false},
-           {&s.grad_query.block, true},
-           {&s.grad_key.block, true},
-           {&s.grad_value.block, true}}};
-}
-
-std::vector<ForwardBatch> tile_batches(const std::vector<Segment>& segments, const plan::AttentionShape& shape) {
-  return batches(segments, shape);
-}
-std::vector<BackwardBatch> tile_batches(const std::vector<SegmentGradient>& segments,
-                                        const plan::AttentionShape& shape) {
-  return batches(segments, shape);
+TileBatches<plan::AttendGradient> tile_batches(const plan::AttendGradient& attend, const plan::AttentionShape& shape) {
+  return batches(attend, shape);
 }
 
 }  // namespace evenspan::run

@@ -103,12 +103,12 @@ void add(const plan::Program& program, const Schedule& schedule, const PassTimes
          LayerUse* use) {
   for (size_t i = 0; i < schedule.steps.size(); ++i) {
     const TimedOperation& step = schedule.steps[i];
-    if (step.kind == StepKind::exchange) continue;
+    if (step.exchange >= 0) continue;
     size_t num_segments = 0;
     if (const auto* forward = std::get_if<plan::Attend>(&program.operations[i].body)) {
-      num_segments = forward->segments.size();
+      num_segments = forward->items.size();
     } else if (const auto* backward = std::get_if<plan::AttendGradient>(&program.operations[i].body)) {
-      num_segments = backward->segments.size();
+      num_segments = backward->items.size();
     } else {
       use->copies += num_layers * step.seconds;
       continue;
@@ -122,7 +122,7 @@ void add(const plan::Program& program, const Schedule& schedule, const PassTimes
 // What exchanges take from the compute engine, which a simulator's schedules say.
 double message_seconds(const Schedule& schedule) {
   double seconds = 0;
-  for (const TimedOperation& step : schedule.steps) seconds += step.kind == StepKind::exchange ? step.seconds : 0;
+  for (const TimedOperation& step : schedule.steps) seconds += step.exchange >= 0 ? step.seconds : 0;
   return seconds;
 }
 

@@ -54,15 +54,14 @@ int64_t end_of(const Block& block, const plan::AttentionShape& shape) {
 std::vector<int64_t> count_live_bytes(const plan::Program& program, const plan::AttentionShape& shape) {
   const auto& operations = program.operations;
   const auto last = static_cast<int64_t>(operations.size()) - 1;
-  std::vector<std::vector<const plan::Exchange*>> completed(operations.size());  // [operation] exchanges that end there
-  std::map<int32_t, int64_t> first_wait;
+  std::vector<std::vector<const plan::Operation*>> completed(operations.size());  // [operation] what it waits for
+  std::map<plan::Event, int64_t> first_wait;
   for (int64_t i = last; i >= 0; --i) {
     const plan::Operation& operation = operations[static_cast<size_t>(i)];
-    for (const int32_t id : operation.waits) first_wait[id] = i;
-    if (const auto* exchange = std::get_if<plan::Exchange>(&operation.body)) {
-      const auto wait = first_wait.find(exchange->id);
-      completed[static_cast<size_t>(wait == first_wait.end() ? last : wait->second)].push_back(exchange);
-    }
+    for (const plan::Event event : operation.waits) first_wait[event] = i;
+    if (operation.signals == plan::kNoEvent) continue;
+    const auto wait = first_wait.find(operation.signals);
+    completed[static_cast<size_t>(wait == first_wait.end() ? last : wait->second)].push_back(&operation);
   }
 
   ByteSet live;
@@ -72,18 +71,18 @@ std::vector<int64_t> count_live_bytes(const plan::Program& program, const plan::
   };
   for (int64_t i = last; i >= 0; --i) {
     const auto at = static_cast<size_t>(i);
-    for (const plan::Exchange* exchange : completed[at]) {
-      for (const plan::Message& message : exchange->sends) {
-        for (const Block& block : message.blocks) keep(block);
-      }
+    for (const plan::Operation* started : completed[at]) {
+      plan::for_each_block(*started, shape, [&](const Block& block, plan::Access access) {
+        if (access == plan::Access::read) keep(block);
+      });
     }
-    plan::for_each_block(operations[at], [&](const Block& block, plan::Access) { keep(block); });
+    plan::for_each_block(operations[at], shape, [&](const Block& block, plan::Access) { keep(block); });
     counted[at] = live.size();
-    plan::for_each_block(operations[at], [&](const Block& block, plan::Access access) {
+    plan::for_each_block(operations[at], shape, [&](const Block& block, plan::Access access) {
       if (access != plan::Access::write || block.storage != plan::Storage::arena) return;
       if (is_dense(block, shape)) live.erase(block.offset_bytes, end_of(block, shape));
     });
-    plan::for_each_block(operations[at], [&](const Block& block, plan::Access access) {
+    plan::for_each_block(operations[at], shape, [&](const Block& block, plan::Access access) {
       if (access != plan::Access::write) keep(block);
     });
   }

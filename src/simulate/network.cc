@@ -101,7 +101,7 @@ void FlowNetwork::number_exchanges() {
     }
     const auto& steps = schedules[r].steps;
     for (size_t i = 0; i < steps.size(); ++i) {
-      if (steps[i].kind == StepKind::exchange) step_of_exchange.push_back(static_cast<int32_t>(i));
+      if (steps[i].exchange >= 0) step_of_exchange.push_back(static_cast<int32_t>(i));
     }
   }
   EVENSPAN_CHECK_EQ(step_of_exchange.size(), rank_of_exchange.size());

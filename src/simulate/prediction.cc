@@ -138,8 +138,8 @@ LayerSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, 
   std::vector<Schedule> forward, backward;
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
     const plan::RankProgram program = plan::lower_linear(plan, layers.shape, scenario.model.states, Rank(r));
-    forward.push_back(price_linear(program.forward, layers.shape, scenario.profile, Pass::forward));
-    backward.push_back(price_linear(program.backward, layers.shape, scenario.profile, Pass::backward));
+    forward.push_back(price_linear(program.forward, layers.shape, scenario.profile));
+    backward.push_back(price_linear(program.backward, layers.shape, scenario.profile));
   }
   return {Simulator(scenario.machine, std::move(forward)), Simulator(scenario.machine, std::move(backward)),
           layers.count};

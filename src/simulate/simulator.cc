@@ -136,7 +136,7 @@ class Events {
       for (const int32_t exchange : step.waits) {
         if (!exchanges_[first + static_cast<size_t>(exchange)].complete) return;
       }
-      if (step.kind == StepKind::exchange) {
+      if (step.exchange >= 0) {
         exchanges_[first + static_cast<size_t>(step.exchange)].step = static_cast<int32_t>(state.step);
         ++state.num_reached;
         start_exchange(rank);
@@ -146,7 +146,7 @@ class Events {
       run_.ranks[static_cast<size_t>(rank)].compute_seconds += step.seconds;
       if (timeline_ == Timeline::record) {
         state.interval = run_.timeline.size();
-        run_.timeline.push_back(Interval{Rank(rank), Engine::compute, step.kind, static_cast<int32_t>(state.step), now_,
+        run_.timeline.push_back(Interval{Rank(rank), Engine::compute, step.name, static_cast<int32_t>(state.step), now_,
                                          now_ + step.seconds, 0, step.live_bytes});
       }
       ++state.step;
@@ -253,7 +253,7 @@ class Events {
     ranks_[static_cast<size_t>(rank)].exchanging = false;
     ++ranks_[static_cast<size_t>(rank)].num_complete;
     if (timeline_ == Timeline::record && state.begin_seconds >= 0) {
-      run_.timeline.push_back(Interval{Rank(rank), Engine::communication, StepKind::exchange, state.step,
+      run_.timeline.push_back(Interval{Rank(rank), Engine::communication, plan::Exchange::kTraits.name, state.step,
                                        state.begin_seconds, now_, network_.sent_bytes[static_cast<size_t>(exchange)],
                                        0});
     }

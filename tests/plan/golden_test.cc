@@ -82,7 +82,7 @@ std::string text_of(const GoldenPlan& golden) {
   const auto plan = make_plan(golden.request);
   if (!golden.states) return print(lower_all(*plan));
   AttentionShape shape{2, 2, 4, ElementType::f32, {}};
-  shape.state = {3, Transition::diagonal, false, true};
+  shape.state = {3, Gate::channel, false, false, true};
   return print(lower_linear_all(*plan, shape, *golden.states));
 }
 

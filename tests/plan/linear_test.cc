@@ -45,8 +45,8 @@ Case random_case(Dice* dice) {
   c.plan.placement = Placement(request.documents, std::move(spans));
   const auto heads = static_cast<int32_t>(number(1, 5));
   c.shape = {heads, heads, 4, dice->coin() ? ElementType::bf16 : ElementType::f64, {}};
-  c.shape.state = {static_cast<int32_t>(number(1, 2)) * 3000, static_cast<Transition>(dice->below(4)), dice->coin(),
-                   dice->coin()};
+  c.shape.state = {static_cast<int32_t>(number(1, 2)) * 3000, static_cast<Gate>(dice->below(4)), dice->below(3) == 0,
+                   dice->coin(), dice->coin()};
   if (dice->coin()) c.shape.state.value_dim = 5;  // small blocks share a message
   c.options.transport = std::string(transports()[dice->below(transports().size())].name);
   c.options.blocks = static_cast<int32_t>(number(0, static_cast<size_t>(heads)));
@@ -55,7 +55,7 @@ Case random_case(Dice* dice) {
 
 std::string describe(const Case& c) {
   std::string text = c.options.transport + " in " + std::to_string(c.options.blocks) + " blocks, " +
-                     std::string(to_string(c.shape.state.transition)) + ", initial " +
+                     std::string(to_string(c.shape.state.transition())) + ", initial " +
                      std::to_string(c.shape.state.initial) + ", final " + std::to_string(c.shape.state.final) +
                      ", ranks a node " + std::to_string(c.plan.request.topology.ranks_per_node()) + "\n";
   return text + print(lower_linear_all(c.plan, c.shape, c.options));
@@ -103,11 +103,14 @@ int32_t steps_of(const LoweredPlan& plan, bool backward) {
         }
         const auto* exchange = std::get_if<Exchange>(&operation.body);
         if (exchange == nullptr) continue;
-        for (const Message& message : exchange->sends) {
+        for (const Message& message : exchange->items) {
+          if (message.direction == Direction::receive) {
+            runner.receives[operation.signals].push_back(message.peer);
+            continue;
+          }
           arrivals[{rank, message.peer}].push_back(runner.now + 1);
           steps = std::max(steps, runner.now + 1);
         }
-        for (const Message& message : exchange->receives) runner.receives[exchange->id].push_back(message.peer);
       }
     }
   }
@@ -140,7 +143,7 @@ Case one_document(int32_t num_ranks, int32_t ranks_per_node, const std::string& 
     spans.push_back({{DocumentId(0), {r * tokens_per_rank, (r + 1) * tokens_per_rank}}});
   }
   c.plan.placement = Placement(c.plan.request.documents, std::move(spans));
-  c.shape = {4, 4, 64, ElementType::bf16, {64, Transition::diagonal, false, false}};
+  c.shape = {4, 4, 64, ElementType::bf16, {64, Gate::channel, false, false, false}};
   c.options = {transport, 4};
   return c;
 }
@@ -203,10 +206,16 @@ bool drop_operation(Dice& dice, LoweredPlan& plan) {
 }
 
 template <class Body, class Change>
-bool change(Dice& dice, LoweredPlan& plan, Change&& change) {
+bool change_one(Dice& dice, LoweredPlan& plan, Change&& change) {
   auto places = test::places_of<Body>(plan, [](const Body&, test::OperationPlace) { return true; });
   if (places.empty()) return false;
-  return change(std::get<Body>(test::operation_at(plan, dice.one_of(places)).body));
+  auto& items = std::get<Body>(test::operation_at(plan, dice.one_of(places)).body).items;
+  return change(items, items[dice.below(items.size())]);
+}
+// change(items, item) of an item of a forward or of a backward operation.
+template <class Forward, class Backward, class Change>
+bool change(Dice& dice, LoweredPlan& plan, Change&& change) {
+  return dice.coin() ? change_one<Forward>(dice, plan, change) : change_one<Backward>(dice, plan, change);
 }
 
 bool repeat_operation(Dice& dice, LoweredPlan& plan) {
@@ -214,8 +223,10 @@ bool repeat_operation(Dice& dice, LoweredPlan& plan) {
   auto& operations = test::program_at(plan, places[dice.below(places.size())]).operations;
   std::vector<size_t> able;
   for (size_t i = 0; i < operations.size(); ++i) {
-    if (std::holds_alternative<Intra>(operations[i].body) || std::holds_alternative<Apply>(operations[i].body) ||
-        std::holds_alternative<Summarize>(operations[i].body)) {
+    // Compositions may be repeated without harm.
+    const auto& body = operations[i].body;
+    if (traits(operations[i]).layers == Layers::linear && !std::holds_alternative<Combine>(body) &&
+        !std::holds_alternative<CombineGradient>(body)) {
       able.push_back(i);
     }
   }
@@ -236,14 +247,16 @@ bool drop_wait(Dice& dice, LoweredPlan& plan) {
   // Who only sent needs no wait: drop one that something was received for.
   if (able.empty()) return false;
   Operation& operation = *dice.one_of(able);
-  const int32_t id = operation.waits.front();
+  const Event event = operation.waits.front();
   bool received = false;
   for (const auto place : test::program_places(plan)) {
     auto& operations = test::program_at(plan, place).operations;
     if (&operation < operations.data() || &operation >= operations.data() + operations.size()) continue;
     for (const Operation& other : operations) {
       const auto* exchange = std::get_if<Exchange>(&other.body);
-      received = received || (exchange && exchange->id == id && !exchange->receives.empty());
+      if (exchange == nullptr || other.signals != event) continue;
+      received = std::any_of(exchange->items.begin(), exchange->items.end(),
+                             [](const Message& message) { return message.direction == Direction::receive; });
     }
   }
   if (!received) return false;
@@ -252,69 +265,87 @@ bool drop_wait(Dice& dice, LoweredPlan& plan) {
 }
 
 bool drop_part(Dice& dice, LoweredPlan& plan) {
-  return change<Intra>(dice, plan, [&](Intra& intra) {
-    intra.parts.erase(intra.parts.begin() + static_cast<int64_t>(dice.below(intra.parts.size())));
+  return change<Intra, IntraGradient>(dice, plan, [](auto& items, auto& item) {
+    items.erase(items.begin() + (&item - items.data()));
     return true;
   });
 }
 
 bool forget_pending(Dice& dice, LoweredPlan& plan) {
-  return change<Intra>(dice, plan, [&](Intra& intra) {
-    IntraPart& part = dice.one_of(intra.parts);
-    part.pending = !part.pending;
+  return change<Intra, IntraGradient>(dice, plan, [](auto&, auto& item) {
+    item.pending = !item.pending;
     return true;
   });
 }
 
 bool shift_part(Dice& dice, LoweredPlan& plan) {
-  return change<Intra>(dice, plan, [&](Intra& intra) {
-    Part& part = dice.one_of(intra.parts).part;
-    dice.coin() ? void(++part.home_row) : void(++part.rows.begin);
+  return change<Intra, IntraGradient>(dice, plan, [&](auto&, auto& item) {
+    dice.coin() ? void(++item.part.home_row) : void(++item.part.rows.begin);
+    return true;
+  });
+}
+
+bool shift_completed_part(Dice& dice, LoweredPlan& plan) {
+  return change<Apply, ApplyGradient>(dice, plan, [](auto&, auto& item) {
+    ++item.part.home_row;
     return true;
   });
 }
 
 bool widen_summary(Dice& dice, LoweredPlan& plan) {
-  return change<Summarize>(dice, plan, [&](Summarize& summarize) {
-    ++dice.one_of(summarize.parts).summary.rows.end;
+  return change<Summarize, SummarizeGradient>(dice, plan, [](auto&, auto& item) {
+    ++item.summary.rows.end;
     return true;
   });
 }
 
 bool swap_windows(Dice& dice, LoweredPlan& plan) {
-  return change<Combine>(dice, plan, [&](Combine& combine) {
-    Composition& c = dice.one_of(combine.compositions);
+  return change<Combine, CombineGradient>(dice, plan, [](auto&, Composition& c) {
     std::swap(c.far, c.near);
     return true;
   });
 }
 
 bool forget_transition(Dice& dice, LoweredPlan& plan) {
-  return change<Combine>(dice, plan, [&](Combine& combine) {
-    Composition& c = dice.one_of(combine.compositions);
+  return change<Combine, CombineGradient>(dice, plan, [](auto&, Composition& c) {
     if (!c.near_transition) return false;
     c.near_transition.reset();
     return true;
   });
 }
 
+template <class Item>
+Block& incoming_of(Item& item) {
+  if constexpr (requires { item.grad_state; }) {
+    return item.grad_state;
+  } else {
+    return item.state;
+  }
+}
+
 bool fewer_heads(Dice& dice, LoweredPlan& plan) {
-  return change<Apply>(dice, plan, [&](Apply& apply) {
-    ApplyPart& part = dice.one_of(apply.parts);
-    Block* block = part.grad_state ? &*part.grad_state : &*part.state;
-    if (block->heads.size() < 2) return false;
-    --block->heads.end;
+  return change<Apply, ApplyGradient>(dice, plan, [](auto&, auto& item) {
+    Block& block = incoming_of(item);
+    if (block.heads.size() < 2) return false;
+    --block.heads.end;
     return true;
   });
 }
 
 bool overlap_saved(Dice& dice, LoweredPlan& plan) {
-  return change<Apply>(dice, plan, [&](Apply& apply) {
-    ApplyPart& part = dice.one_of(apply.parts);
-    if (!part.state || part.state->storage != Storage::saved) return false;
-    part.state->offset_bytes += 64;
+  return change_one<Apply>(dice, plan, [](auto&, ApplyPart& part) {
+    if (part.state.storage != Storage::saved) return false;
+    part.state.offset_bytes += 64;
     return true;
   });
+}
+
+// A program of the other direction.
+bool swap_directions(Dice& dice, LoweredPlan& plan) {
+  RankProgram& programs = dice.one_of(plan.programs);
+  if (programs.forward.operations.empty() && programs.backward.operations.empty()) return false;
+  std::swap(programs.forward, programs.backward);
+  return true;
 }
 
 TEST(Linear, DamagedProgramsAreRefused) {
@@ -324,6 +355,8 @@ TEST(Linear, DamagedProgramsAreRefused) {
                                                  {"drop_part", drop_part},
                                                  {"forget_pending", forget_pending},
                                                  {"shift_part", shift_part},
+                                                 {"shift_completed_part", shift_completed_part},
+                                                 {"swap_directions", swap_directions},
                                                  {"widen_summary", widen_summary},
                                                  {"swap_windows", swap_windows},
                                                  {"forget_transition", forget_transition},

@@ -180,7 +180,7 @@ bool overlap_live_block(Dice& dice, LoweredPlan& plan) {
   const Place place = dice.one_of(places);
   auto& operations = program_at(plan, place.program).operations;
   for (size_t i = place.from; i < operations.size(); ++i) {
-    for_each_block(operations[i], [&](Block& block, Access) {
+    for_each_block(operations[i], plan.request.shape, [&](Block& block, Access) {
       if (block.storage != Storage::arena) return;
       const proofs::Area area = sizes.area(block);
       if (place.begin <= area.begin && area.end() <= place.end) block.offset_bytes += place.target - place.begin;
@@ -194,7 +194,7 @@ int64_t end_of(LoweredPlan& plan, int32_t rank, bool backward, Storage storage) 
   const proofs::Sizes sizes(plan.request.shape);
   int64_t end = 0;
   for (const Operation& operation : program_at(plan, {rank, backward}).operations) {
-    for_each_block(operation, [&](const Block& block, Access) {
+    for_each_block(operation, plan.request.shape, [&](const Block& block, Access) {
       if (block.storage == storage) end = std::max(end, sizes.area(block).end());
     });
   }

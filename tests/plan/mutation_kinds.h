@@ -94,7 +94,7 @@ struct BlockPlace {
 
 inline std::vector<BlockPlace> blocks_of(plan::LoweredPlan& plan, OperationPlace place) {
   std::vector<BlockPlace> blocks;
-  plan::for_each_block(operation_at(plan, place), [&](plan::Block& block, plan::Access access) {
+  plan::for_each_block(operation_at(plan, place), plan.request.shape, [&](plan::Block& block, plan::Access access) {
     blocks.push_back(BlockPlace{place, access, &block});
   });
   return blocks;
@@ -136,10 +136,11 @@ inline bool share_content(const plan::Block& a, const plan::Block& b) {
 // Whether the operation touches the block's rows where they are: reads them, or writes them.
 inline bool touches(plan::LoweredPlan& plan, OperationPlace place, const plan::Block& block, bool reads) {
   bool found = false;
-  plan::for_each_block(operation_at(plan, place), [&](const plan::Block& other, plan::Access access) {
-    if (access == (reads ? plan::Access::write : plan::Access::read)) return;
-    found = found || (share_content(other, block) && share_bytes(plan, other, block));
-  });
+  plan::for_each_block(operation_at(plan, place), plan.request.shape,
+                       [&](const plan::Block& other, plan::Access access) {
+                         if (access == (reads ? plan::Access::write : plan::Access::read)) return;
+                         found = found || (share_content(other, block) && share_bytes(plan, other, block));
+                       });
   return found;
 }
 
@@ -175,10 +176,10 @@ inline bool is_dead(plan::LoweredPlan& plan, OperationPlace place, const plan::B
 inline bool is_dead(plan::LoweredPlan& plan, OperationPlace place) {
   const plan::Operation& operation = operation_at(plan, place);
   bool empty = true;
-  plan::for_each_block(operation, [&empty](const plan::Block&, plan::Access) { empty = false; });
+  plan::for_each_block(operation, plan.request.shape, [&empty](const plan::Block&, plan::Access) { empty = false; });
   if (empty) return true;
   const auto* copy = std::get_if<plan::Copy>(&operation.body);
-  return copy != nullptr && std::all_of(copy->pairs.begin(), copy->pairs.end(),
+  return copy != nullptr && std::all_of(copy->items.begin(), copy->items.end(),
                                         [&](const plan::BlockPair& pair) { return is_dead(plan, place, pair); });
 }
 
@@ -190,7 +191,7 @@ inline std::vector<BlockPlace> live_blocks(plan::LoweredPlan& plan) {
       const OperationPlace at{program, i};
       std::vector<const plan::Block*> dead;
       if (auto* copy = std::get_if<plan::Copy>(&operation_at(plan, at).body)) {
-        for (const plan::BlockPair& pair : copy->pairs) {
+        for (const plan::BlockPair& pair : copy->items) {
           if (is_dead(plan, at, pair)) dead.push_back(&pair.to);
         }
       }

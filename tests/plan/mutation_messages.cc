@@ -13,21 +13,18 @@ using namespace plan;  // NOLINT
 // A message in the plan.
 struct MessagePlace {
   OperationPlace operation;
-  bool receive;
   size_t index;
 };
 
 std::vector<Message>& messages_at(LoweredPlan& plan, const MessagePlace& place) {
-  auto& exchange = std::get<Exchange>(operation_at(plan, place.operation).body);
-  return place.receive ? exchange.receives : exchange.sends;
+  return std::get<Exchange>(operation_at(plan, place.operation).body).items;
 }
 
 std::vector<MessagePlace> message_places(LoweredPlan& plan) {
   std::vector<MessagePlace> places;
   for (const OperationPlace at : places_of<Exchange>(plan, [](const Exchange&, OperationPlace) { return true; })) {
     const auto& exchange = std::get<Exchange>(operation_at(plan, at).body);
-    for (size_t m = 0; m < exchange.sends.size(); ++m) places.push_back({at, false, m});
-    for (size_t m = 0; m < exchange.receives.size(); ++m) places.push_back({at, true, m});
+    for (size_t m = 0; m < exchange.items.size(); ++m) places.push_back({at, m});
   }
   return places;
 }
@@ -46,12 +43,9 @@ bool retarget_message(Dice& dice, LoweredPlan& plan) {
 bool turn_message_around(Dice& dice, LoweredPlan& plan) {
   auto places = message_places(plan);
   if (places.empty()) return false;
-  MessagePlace place = dice.one_of(places);
-  auto& from = messages_at(plan, place);
-  const Message message = from[place.index];
-  from.erase(from.begin() + static_cast<std::ptrdiff_t>(place.index));
-  place.receive = !place.receive;
-  messages_at(plan, place).push_back(message);
+  const MessagePlace place = dice.one_of(places);
+  Direction& direction = messages_at(plan, place)[place.index].direction;
+  direction = direction == Direction::send ? Direction::receive : Direction::send;
   return true;
 }
 
@@ -93,7 +87,7 @@ bool swap_messages(Dice& dice, LoweredPlan& plan) {
       if (p.rank != q.rank || p.backward != q.backward) break;
       const Message& first = messages_at(plan, all[a])[all[a].index];
       const Message& second = messages_at(plan, all[b])[all[b].index];
-      if (all[a].receive == all[b].receive && first.peer == second.peer && !is_same_part(first, second)) {
+      if (first.direction == second.direction && first.peer == second.peer && !is_same_part(first, second)) {
         pairs.emplace_back(all[a], all[b]);
       }
     }
@@ -124,8 +118,9 @@ std::vector<MatchedPlace> matched_places(LoweredPlan& plan) {
   std::map<Channel, std::vector<MessagePlace>> sends, receives;
   for (const MessagePlace& place : message_places(plan)) {
     const auto [rank, backward] = place.operation.program;
-    const int32_t peer = messages_at(plan, place)[place.index].peer;
-    if (place.receive) {
+    const Message& message = messages_at(plan, place)[place.index];
+    const int32_t peer = message.peer;
+    if (message.direction == Direction::receive) {
       receives[{backward, peer, rank}].push_back(place);
     } else {
       sends[{backward, rank, peer}].push_back(place);
@@ -198,10 +193,16 @@ bool receive_before_sending(Dice&, LoweredPlan& plan) {
     auto& operations = program_at(plan, program).operations;
     for (size_t i = 0; i < operations.size(); ++i) {
       auto* exchange = std::get_if<Exchange>(&operations[i].body);
-      if (exchange == nullptr || exchange->sends.empty() || exchange->receives.empty()) continue;
-      Exchange sends{exchange->id + (1 << 20), std::move(exchange->sends), {}};
-      exchange->sends.clear();
-      operations.insert(operations.begin() + static_cast<std::ptrdiff_t>(i) + 1, Operation{{}, std::move(sends)});
+      if (exchange == nullptr) continue;
+      Exchange sends;
+      std::erase_if(exchange->items, [&sends](const Message& message) {
+        const bool send = message.direction == Direction::send;
+        if (send) sends.items.push_back(message);
+        return send;
+      });
+      const Event event = operations[i].signals + (1 << 20);
+      operations.insert(operations.begin() + static_cast<std::ptrdiff_t>(i) + 1,
+                        Operation{{}, event, std::move(sends)});
       ++i;
     }
   }

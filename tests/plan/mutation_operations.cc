@@ -113,47 +113,41 @@ bool swap_programs(Dice& dice, LoweredPlan& plan) {
 }
 
 // The first operation that waits for the exchange needs what it brings, or overwrites what it takes.
-bool needs_wait(LoweredPlan& plan, OperationPlace waiter, int32_t id) {
+bool needs_wait(LoweredPlan& plan, OperationPlace waiter, Event event) {
   const auto& operations = program_at(plan, waiter.program).operations;
-  const Exchange* exchange = nullptr;
+  const Operation* started = nullptr;
   for (size_t i = 0; i < waiter.index; ++i) {
-    const auto* other = std::get_if<Exchange>(&operations[i].body);
-    if (other != nullptr && other->id == id) exchange = other;
-    if (std::count(operations[i].waits.begin(), operations[i].waits.end(), id) > 0) return false;
+    if (operations[i].signals == event) started = &operations[i];
+    if (std::count(operations[i].waits.begin(), operations[i].waits.end(), event) > 0) return false;
   }
-  if (exchange == nullptr) return false;
+  if (started == nullptr) return false;
+  bool needs = false;
   for (const BlockPlace& place : blocks_of(plan, waiter)) {
-    for (const Message& message : exchange->receives) {
-      for (const Block& block : message.blocks) {
-        if (share_bytes(plan, block, *place.block)) return true;
-      }
-    }
-    for (const Message& message : exchange->sends) {
-      for (const Block& block : message.blocks) {
-        if (place.access != Access::read && share_bytes(plan, block, *place.block)) return true;
-      }
-    }
+    for_each_block(*started, plan.request.shape, [&](const Block& block, Access access) {
+      const bool conflict = access != Access::read || place.access != Access::read;
+      needs = needs || (conflict && share_bytes(plan, block, *place.block));
+    });
   }
-  return false;
+  return needs;
 }
 
 bool remove_wait(Dice& dice, LoweredPlan& plan) {
   struct Place {
     OperationPlace operation;
-    int32_t id;
+    Event event;
   };
   std::vector<Place> places;
   for (const ProgramPlace program : program_places(plan)) {
     const auto& operations = program_at(plan, program).operations;
     for (size_t i = 0; i < operations.size(); ++i) {
-      for (const int32_t id : operations[i].waits) {
-        if (needs_wait(plan, {program, i}, id)) places.push_back({{program, i}, id});
+      for (const Event event : operations[i].waits) {
+        if (needs_wait(plan, {program, i}, event)) places.push_back({{program, i}, event});
       }
     }
   }
   if (places.empty()) return false;
-  const auto [place, id] = dice.one_of(places);
-  std::erase(operation_at(plan, place).waits, id);
+  const auto [place, event] = dice.one_of(places);
+  std::erase(operation_at(plan, place).waits, event);
   return true;
 }
 
@@ -166,12 +160,12 @@ bool wait_for_another(Dice& dice, LoweredPlan& plan) {
   if (places.empty()) return false;
   const OperationPlace place = dice.one_of(places);
   // An exchange that starts here or later, or none at all.
-  int32_t id = 1 << 20;
+  Event event = 1 << 20;
   const auto& operations = program_at(plan, place.program).operations;
   for (size_t i = place.index; i < operations.size() && dice.coin(); ++i) {
-    if (const auto* exchange = std::get_if<Exchange>(&operations[i].body)) id = exchange->id;
+    if (operations[i].signals != kNoEvent) event = operations[i].signals;
   }
-  operation_at(plan, place).waits.push_back(id);
+  operation_at(plan, place).waits.push_back(event);
   return true;
 }
 
@@ -184,7 +178,7 @@ template <class Body>
 std::vector<PairPlace> live_pairs(LoweredPlan& plan) {
   std::vector<PairPlace> places;
   for (const OperationPlace at : places_of<Body>(plan, [](const Body&, OperationPlace) { return true; })) {
-    const auto& pairs = std::get<Body>(operation_at(plan, at).body).pairs;
+    const auto& pairs = std::get<Body>(operation_at(plan, at).body).items;
     for (size_t i = 0; i < pairs.size(); ++i) {
       if (!is_dead(plan, at, pairs[i])) places.push_back({at, i});
     }
@@ -197,7 +191,7 @@ bool drop_pair(Dice& dice, LoweredPlan& plan) {
   auto places = live_pairs<Body>(plan);
   if (places.empty()) return false;
   const auto [at, index] = dice.one_of(places);
-  auto& pairs = std::get<Body>(operation_at(plan, at).body).pairs;
+  auto& pairs = std::get<Body>(operation_at(plan, at).body).items;
   pairs.erase(pairs.begin() + static_cast<std::ptrdiff_t>(index));
   return true;
 }
@@ -206,7 +200,7 @@ bool double_pair(Dice& dice, LoweredPlan& plan) {
   auto places = live_pairs<Accumulate>(plan);
   if (places.empty()) return false;
   const auto [at, index] = dice.one_of(places);
-  auto& pairs = std::get<Accumulate>(operation_at(plan, at).body).pairs;
+  auto& pairs = std::get<Accumulate>(operation_at(plan, at).body).items;
   pairs.push_back(BlockPair(pairs[index]));
   return true;
 }
@@ -215,7 +209,7 @@ bool copy_backwards(Dice& dice, LoweredPlan& plan) {
   auto places = live_pairs<Copy>(plan);
   if (places.empty()) return false;
   const auto [at, index] = dice.one_of(places);
-  BlockPair& pair = std::get<Copy>(operation_at(plan, at).body).pairs[index];
+  BlockPair& pair = std::get<Copy>(operation_at(plan, at).body).items[index];
   std::swap(pair.to, pair.from);
   return true;
 }
@@ -223,7 +217,7 @@ bool copy_backwards(Dice& dice, LoweredPlan& plan) {
 std::vector<PairPlace> merge_places(LoweredPlan& plan) {
   std::vector<PairPlace> places;
   for (const OperationPlace at : places_of<Merge>(plan, [](const Merge&, OperationPlace) { return true; })) {
-    for (size_t i = 0; i < std::get<Merge>(operation_at(plan, at).body).pairs.size(); ++i) places.push_back({at, i});
+    for (size_t i = 0; i < std::get<Merge>(operation_at(plan, at).body).items.size(); ++i) places.push_back({at, i});
   }
   return places;
 }
@@ -234,7 +228,7 @@ bool change_merge(Dice& dice, LoweredPlan& plan, F&& change) {
   auto places = merge_places(plan);
   while (!places.empty()) {
     const size_t i = dice.below(places.size());
-    if (change(std::get<Merge>(operation_at(plan, places[i].operation).body).pairs, places[i].index)) return true;
+    if (change(std::get<Merge>(operation_at(plan, places[i].operation).body).items, places[i].index)) return true;
     places.erase(places.begin() + static_cast<std::ptrdiff_t>(i));
   }
   return false;
@@ -294,15 +288,15 @@ bool has_partial(LoweredPlan& plan, OperationPlace at, const Block& block) {
 
 bool copy_instead_of_merge(Dice& dice, LoweredPlan& plan) {
   auto places = places_of<Merge>(plan, [&](const Merge& merge, OperationPlace at) {
-    return std::any_of(merge.pairs.begin(), merge.pairs.end(),
+    return std::any_of(merge.items.begin(), merge.items.end(),
                        [&](const PartialPair& pair) { return has_partial(plan, at, pair.output); });
   });
   if (places.empty()) return false;
   Operation& operation = operation_at(plan, dice.one_of(places));
   Copy copy;
-  for (const PartialPair& pair : std::get<Merge>(operation.body).pairs) {
-    copy.pairs.push_back({pair.output, pair.from_output});
-    copy.pairs.push_back({pair.lse, pair.from_lse});
+  for (const PartialPair& pair : std::get<Merge>(operation.body).items) {
+    copy.items.push_back({pair.output, pair.from_output});
+    copy.items.push_back({pair.lse, pair.from_lse});
   }
   operation.body = std::move(copy);
   return true;
@@ -311,7 +305,7 @@ bool copy_instead_of_merge(Dice& dice, LoweredPlan& plan) {
 bool drop_delta_rows(Dice& dice, LoweredPlan& plan) {
   auto places = places_of<Delta>(plan, [](const Delta&, OperationPlace) { return true; });
   if (places.empty()) return false;
-  auto& rows = std::get<Delta>(operation_at(plan, dice.one_of(places)).body).rows;
+  auto& rows = std::get<Delta>(operation_at(plan, dice.one_of(places)).body).items;
   rows.erase(rows.begin() + static_cast<std::ptrdiff_t>(dice.below(rows.size())));
   return true;
 }

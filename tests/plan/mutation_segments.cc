@@ -11,19 +11,26 @@ struct SegmentPlace {
   OperationPlace operation;
   size_t index;
   Segment* segment;
-  SegmentGradient* gradient;  // null in forward
+  Block* output;
+  Block* lse;
+  ForwardSegment* forward;    // null in backward
+  BackwardSegment* gradient;  // null in forward
 };
 
 std::vector<SegmentPlace> segment_places(LoweredPlan& plan) {
   std::vector<SegmentPlace> places;
   for (const OperationPlace at : places_of<Attend>(plan, [](const Attend&, OperationPlace) { return true; })) {
-    auto& segments = std::get<Attend>(operation_at(plan, at).body).segments;
-    for (size_t i = 0; i < segments.size(); ++i) places.push_back({at, i, &segments[i], nullptr});
+    auto& segments = std::get<Attend>(operation_at(plan, at).body).items;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      places.push_back({at, i, &segments[i], &segments[i].output, &segments[i].lse, &segments[i], nullptr});
+    }
   }
   for (const OperationPlace at :
        places_of<AttendGradient>(plan, [](const AttendGradient&, OperationPlace) { return true; })) {
-    auto& segments = std::get<AttendGradient>(operation_at(plan, at).body).segments;
-    for (size_t i = 0; i < segments.size(); ++i) places.push_back({at, i, &segments[i].forward, &segments[i]});
+    auto& segments = std::get<AttendGradient>(operation_at(plan, at).body).items;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      places.push_back({at, i, &segments[i], &segments[i].output, &segments[i].lse, nullptr, &segments[i]});
+    }
   }
   return places;
 }
@@ -78,7 +85,7 @@ bool change_window(Dice& dice, LoweredPlan& plan) {
 
 template <class Body>
 void drop_or_double(LoweredPlan& plan, const SegmentPlace& at, bool drop) {
-  auto& segments = std::get<Body>(operation_at(plan, at.operation).body).segments;
+  auto& segments = std::get<Body>(operation_at(plan, at.operation).body).items;
   const auto segment = segments[at.index];
   if (drop) {
     segments.erase(segments.begin() + static_cast<std::ptrdiff_t>(at.index));
@@ -126,7 +133,7 @@ bool shrink_queries(Dice& dice, LoweredPlan& plan) {
     Span rows = segment.query.rows;
     if (rows.size() < 2) return false;
     (dice.coin() ? rows.begin += 1 : rows.end -= 1);
-    cut_rows(plan.request.shape, rows, {&segment.query, &segment.output, &segment.lse});
+    cut_rows(plan.request.shape, rows, {&segment.query, at.output, at.lse});
     if (at.gradient) cut_rows(plan.request.shape, rows, {&at.gradient->grad_output, &at.gradient->grad_query.block});
     return true;
   });
@@ -141,7 +148,7 @@ bool drop_heads_of_segment(Dice& dice, LoweredPlan& plan) {
     const auto cut = [&](Block& block, HeadRange heads) {
       block = sub_block(block, block.rows, heads, plan.request.shape);
     };
-    for (Block* block : {&segment.query, &segment.output, &segment.lse}) cut(*block, queries);
+    for (Block* block : {&segment.query, at.output, at.lse}) cut(*block, queries);
     for (Block* block : {&segment.key, &segment.value}) cut(*block, keys);
     if (at.gradient) {
       cut(at.gradient->grad_output, queries);
@@ -170,7 +177,7 @@ bool has_content(LoweredPlan& plan, const SegmentPlace& at, const Block& block, 
                       other.operation.program.backward == at.operation.program.backward &&
                       other.operation.index == at.operation.index;
     if (!same) continue;
-    if (!other.gradient && holds(other.segment->output)) return true;
+    if (other.forward && holds(*other.output)) return true;
     if (!other.gradient) continue;
     for (const GradientTarget* target :
          {&other.gradient->grad_query, &other.gradient->grad_key, &other.gradient->grad_value}) {
@@ -182,16 +189,16 @@ bool has_content(LoweredPlan& plan, const SegmentPlace& at, const Block& block, 
 
 bool overwrite_instead_of_fold(Dice& dice, LoweredPlan& plan) {
   return change_segment(dice, plan, [&](const SegmentPlace& at) {
-    if (at.gradient || !at.segment->fold || !has_content(plan, at, at.segment->output, false)) return false;
-    at.segment->fold = false;
+    if (!at.forward || !at.forward->fold || !has_content(plan, at, *at.output, false)) return false;
+    at.forward->fold = false;
     return true;
   });
 }
 
 bool fold_instead_of_overwrite(Dice& dice, LoweredPlan& plan) {
   return change_segment(dice, plan, [&](const SegmentPlace& at) {
-    if (at.gradient || at.segment->fold || has_content(plan, at, at.segment->output, true)) return false;
-    at.segment->fold = true;
+    if (!at.forward || at.forward->fold || has_content(plan, at, *at.output, true)) return false;
+    at.forward->fold = true;
     return true;
   });
 }

@@ -52,7 +52,7 @@ void expect_all_refused(const LoweredPlan& plan, const std::string& name, int ti
 // Rank 1 folds into a cleared partial, and both ranks exchange something in one exchange.
 LoweredPlan plan_with_clear_and_crossing() {
   LoweredPlan plan = test::two_rank_plan();
-  Segment& segment = test::body<Attend>(plan, 1, false, 1).segments[0];
+  ForwardSegment& segment = test::body<Attend>(plan, 1, false, 1).items[0];
   segment.fold = true;
   auto& forward = plan.programs[1].forward.operations;
   forward.insert(forward.begin() + 1, test::operation(Clear{{segment.output, segment.lse}}));
@@ -64,9 +64,8 @@ LoweredPlan plan_with_clear_and_crossing() {
     programs.forward.arena_bytes = 2048;
     // The queries of the other rank arrive and are used nowhere: harmless, unless somebody stalls.
     programs.forward.operations.push_back(
-        test::operation(Exchange{5,
-                                 {{Rank(1 - rank), {make.home(TensorName::query, own)}}},
-                                 {{Rank(1 - rank), {make.arena(TensorName::query, Precision::input, other, 1536)}}}}));
+        test::exchange(5, {{Rank(1 - rank), {make.home(TensorName::query, own)}}},
+                       {{Rank(1 - rank), {make.arena(TensorName::query, Precision::input, other, 1536)}}}));
   }
   return plan;
 }

@@ -12,7 +12,7 @@ namespace {
 using ::testing::HasSubstr;
 
 // A small plan by hand; the line numbers in the tests below count its lines.
-constexpr const char* kText = R"(evenspan plan 3
+constexpr const char* kText = R"(evenspan plan 4
 documents 0 causal 6 3
 shape heads=4 kv_heads=2 head_dim=8 element=f32
 topology ranks=2
@@ -23,7 +23,7 @@ placement 0 d0[0:6)
 placement 1 d1[0:3)
 rank 0 saved_bytes=0
 forward arena_bytes=64
-  exchange 0 | to 1 key@home+0/16 d0[0:6) h[0:2), value@home+0/16 d0[0:6) h[0:2)
+  exchange signals 0 | to 1 key@home+0/16 d0[0:6) h[0:2), value@home+0/16 d0[0:6) h[0:2)
   clear after 0 | output@home+0/32 d0[0:6) h[0:4) | lse.acc@arena+0/4 d0[0:6) h[0:4)
 backward arena_bytes=0
 rank 1 saved_bytes=0
@@ -104,10 +104,10 @@ TEST_P(TextParseErrors, NameThePlaceAndTheReason) {
 INSTANTIATE_TEST_SUITE_P(
     Damages, TextParseErrors,
     testing::Values(
-        Damage{"evenspan plan 3", "evenspan plan 1",
-               "[parse] line 1, column 1: this plan has version 1 of the text form; this program reads version 3"},
-        Damage{"evenspan plan 3", "PK\x03\x04", R"(line 1, column 1: expected "evenspan", found "PK\x03\x04")"},
-        Damage{"evenspan plan 3", "evenspan plan",
+        Damage{"evenspan plan 4", "evenspan plan 1",
+               "[parse] line 1, column 1: this plan has version 1 of the text form; this program reads version 4"},
+        Damage{"evenspan plan 4", "PK\x03\x04", R"(line 1, column 1: expected "evenspan", found "PK\x03\x04")"},
+        Damage{"evenspan plan 4", "evenspan plan",
                "line 1, column 14: expected the version of the text form, an integer from 0 to 2147483647, found the "
                "end of the line"},
         Damage{"causal", "casual", "line 2, column 1: [plan] mask is \"casual\""},
@@ -135,14 +135,14 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"d0[0:6)\n", "d0[0:6) d1[0:3)\n", "line 8, column 1: [placement] document 1"},
         Damage{"d0[0:6)\n", "d0[3:6) d0[0:3)\n", "line 8, column 1: the spans of rank 0 are not in order"},
         Damage{"saved_bytes=0", "saved_bytes=-1", "line 10, column 20: expected saved_bytes"},
-        Damage{"to 1", "to 2", "line 12, column 19: expected a rank, an integer from 0 to 1, found \"2\""},
-        Damage{"to 1", "at 1", "line 12, column 16: expected \"to\" or \"from\", found \"at\""},
-        Damage{"key@home", "kez@home", "line 12, column 21: expected a tensor, found \"kez@home+0/16\""},
-        Damage{"key@home", "key@heap", "line 12, column 25: expected home, arena or saved, found \"heap+0/16\""},
+        Damage{"to 1", "to 2", "line 12, column 27: expected a rank, an integer from 0 to 1, found \"2\""},
+        Damage{"to 1", "at 1", "line 12, column 24: expected \"to\" or \"from\", found \"at\""},
+        Damage{"key@home", "kez@home", "line 12, column 29: expected a tensor, found \"kez@home+0/16\""},
+        Damage{"key@home", "key@heap", "line 12, column 33: expected home, arena or saved, found \"heap+0/16\""},
         Damage{"+0/16", "+9999999999999999999/16", "expected an offset in bytes"},
-        Damage{"+0/16 d0[0:6)", "+0/16 d0[0:6]", "line 12, column 41: expected \")\", found \"]\""},
-        Damage{"h[0:2),", "h[0:2);", "line 12, column 49: expected the end of the line, found \";\""},
-        Damage{"clear after 0", "clear after", "line 13, column 15: expected the number of an exchange"},
+        Damage{"+0/16 d0[0:6)", "+0/16 d0[0:6]", "line 12, column 49: expected \")\", found \"]\""},
+        Damage{"h[0:2),", "h[0:2);", "line 12, column 57: expected the end of the line, found \";\""},
+        Damage{"clear after 0", "clear after", "line 13, column 15: expected the number of an event"},
         Damage{"  copy", "  cpoy", "line 17, column 3: expected an operation or \"backward\", found \"cpoy\""},
         Damage{"<-", "->", "line 17, column 42: expected \"<-\", found \"->\""},
         Damage{"end\n", "", "line 19, column 1: expected an operation, \"rank\" or \"end\", found the end of the text"},

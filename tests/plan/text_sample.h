@@ -42,6 +42,30 @@ class RandomPlan {
     return plan;
   }
 
+  // The fields of operations (operation/traits.h), each of which gets a random value.
+  void block(Block& block, Access) { block = random_block(); }
+  void optional(std::string_view, std::optional<Block>& block, Access) {
+    block = below(2) == 0 ? std::optional(random_block()) : std::nullopt;
+  }
+  void blocks(std::vector<Block>& blocks, Access) {
+    blocks = list<Block>([this] { return random_block(); });
+  }
+  template <class Uses>
+  void part(Part& part, const Uses&) {
+    part = {DocumentId(below(num_documents_)), Span{below(100), below(1000)}, below(50)};
+  }
+  void sign(std::string_view) {}
+  template <class T>
+  void choice(T& value, std::string_view, std::string_view) {
+    value = static_cast<T>(below(2));
+  }
+  void word(bool& flag, std::string_view) { flag = below(2) == 0; }
+  void tile(TileKind& kind, int64_t& window) {
+    kind = static_cast<TileKind>(below(4));
+    window = below(2) * below(50);
+  }
+  void peer(Rank& peer) { peer = Rank(below(num_ranks_)); }
+
   int64_t below(int64_t most) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(most)); }
 
  private:
@@ -61,7 +85,7 @@ class RandomPlan {
     return Documents(std::move(all));
   }
 
-  Block block() {
+  Block random_block() {
     Block block;
     block.tensor = static_cast<TensorName>(below(kNumTensorNames));
     block.storage = static_cast<Storage>(below(3));
@@ -81,59 +105,26 @@ class RandomPlan {
     return all;
   }
 
-  Message message() {
-    return Message{Rank(below(num_ranks_)), list<Block>([this] { return block(); })};
-  }
-  Segment segment() {
-    return Segment{static_cast<TileKind>(below(4)),
-                   below(2) * below(50),
-                   block(),
-                   block(),
-                   block(),
-                   block(),
-                   block(),
-                   below(2) == 0};
-  }
-  GradientTarget target() { return GradientTarget{block(), below(2) == 0}; }
-  SegmentGradient segment_gradient() { return SegmentGradient{segment(), block(), target(), target(), target()}; }
-  BlockPair pair() { return BlockPair{block(), block()}; }
-
-  Operation operation() {
+  template <class... Bodies>
+  Operation operation(std::variant<Bodies...>*) {
     Operation op;
-    op.waits = list<int32_t>([this] { return static_cast<int32_t>(below(9)); });
-    const auto messages = [this] { return list<Message>([this] { return message(); }); };
-    const auto pairs = [this] { return list<BlockPair>([this] { return pair(); }); };
-    switch (below(8)) {
-      case 0:
-        op.body = Exchange{static_cast<int32_t>(below(9)), messages(), messages()};
-        break;
-      case 1:
-        op.body = Attend{list<Segment>([this] { return segment(); })};
-        break;
-      case 2:
-        op.body = AttendGradient{list<SegmentGradient>([this] { return segment_gradient(); })};
-        break;
-      case 3:
-        op.body = Copy{pairs()};
-        break;
-      case 4:
-        op.body = Accumulate{pairs()};
-        break;
-      case 5:
-        op.body = Merge{list<PartialPair>([this] { return PartialPair{block(), block(), block(), block()}; })};
-        break;
-      case 6:
-        op.body = Delta{list<DeltaRows>([this] { return DeltaRows{block(), block(), block()}; })};
-        break;
-      default:
-        op.body = Clear{list<Block>([this] { return block(); })};
-    }
+    op.waits = list<Event>([this] { return static_cast<Event>(below(9)); });
+    if (below(2) == 0) op.signals = static_cast<Event>(below(9));
+    auto chosen = below(sizeof...(Bodies));
+    ((chosen-- == 0 ? fill(&op.body.emplace<Bodies>()) : void()), ...);
     return op;
+  }
+  template <class Body>
+  void fill(Body* body) {
+    body->items.resize(static_cast<size_t>(below(4)));
+    for (auto& item : body->items) Body::visit(*this, item);
   }
 
   Program program() {
     Program program;
-    for (int64_t n = below(12); n > 0; --n) program.operations.push_back(operation());
+    for (int64_t n = below(12); n > 0; --n) {
+      program.operations.push_back(operation(static_cast<decltype(Operation::body)*>(nullptr)));
+    }
     program.arena_bytes = below(int64_t{1} << 45);
     return program;
   }

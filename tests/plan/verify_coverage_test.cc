@@ -16,19 +16,19 @@ TEST(VerifyCoverage, MissingSegment) {
   plan.programs[1].forward.operations.erase(plan.programs[1].forward.operations.begin() + 2);
   expect_refuted(plan, Proof::coverage, "document 0, heads [0, 4), query 4: the segment of query rows [4, 8)");
   plan = test::two_rank_plan();
-  body<Attend>(plan, 0, false, 1).segments.clear();
+  body<Attend>(plan, 0, false, 1).items.clear();
   expect_refuted(plan, Proof::coverage, "query 0: no segment sees keys [0, 1) of the allowed [0, 1)");
 }
 
 TEST(VerifyCoverage, MissingSegmentInBackward) {
   LoweredPlan plan = test::two_rank_plan();
-  body<AttendGradient>(plan, 1, true, 2).segments.clear();
+  body<AttendGradient>(plan, 1, true, 2).items.clear();
   expect_refuted(plan, Proof::coverage, "rank 1 backward operation 1: document 0");
 }
 
 TEST(VerifyCoverage, DoubledSegment) {
   LoweredPlan plan = test::two_rank_plan();
-  auto& segments = body<Attend>(plan, 1, false, 2).segments;
+  auto& segments = body<Attend>(plan, 1, false, 2).items;
   segments.push_back(segments[0]);
   expect_refuted(plan, Proof::coverage, "rank 1 forward operation 2: document 0, heads [0, 4), query 4");
   expect_refuted(plan, Proof::coverage, "sees keys [0, 4), which sees again keys [0, 4)");
@@ -36,41 +36,41 @@ TEST(VerifyCoverage, DoubledSegment) {
 
 TEST(VerifyCoverage, MoreThanTheMask) {
   LoweredPlan plan = test::one_rank_plan(5);
-  body<Attend>(plan, 0, false, 0).segments[0].kind = TileKind::full;
+  body<Attend>(plan, 0, false, 0).items[0].kind = TileKind::full;
   expect_refuted(plan, Proof::coverage, "query 0");
   expect_refuted(plan, Proof::coverage, "sees keys [0, 5)");
   plan = test::one_rank_plan(5, Mask{MaskKind::window, 2}, TileKind::band);
-  body<Attend>(plan, 0, false, 0).segments[0].window = 3;
+  body<Attend>(plan, 0, false, 0).items[0].window = 3;
   expect_refuted(plan, Proof::coverage, "of the allowed [1, 3)");
 }
 
 TEST(VerifyCoverage, SegmentsThatKernelsDoNotTake) {
   const auto refuted = [](auto damage, const std::string& text) {
     LoweredPlan plan = test::two_rank_plan();
-    damage(body<Attend>(plan, 1, false, 2).segments[0]);
+    damage(body<Attend>(plan, 1, false, 2).items[0]);
     expect_refuted(plan, Proof::coverage, text);
   };
-  refuted([](Segment& s) { s.kind = TileKind::causal; }, "is causal and not square");
-  refuted([](Segment& s) { s.kind = TileKind::window; }, "has window 0");
-  refuted([](Segment& s) { s.kind = TileKind::window, s.window = 4; }, "has no key for query 7");
-  refuted([](Segment& s) { s.kind = TileKind::band, s.window = 3; }, "has no key for query 7");
-  refuted([](Segment& s) { s.key.heads = s.value.heads = HeadRange{0, 1}; }, "needs kv heads [0, 2)");
+  refuted([](ForwardSegment& s) { s.kind = TileKind::causal; }, "is causal and not square");
+  refuted([](ForwardSegment& s) { s.kind = TileKind::window; }, "has window 0");
+  refuted([](ForwardSegment& s) { s.kind = TileKind::window, s.window = 4; }, "has no key for query 7");
+  refuted([](ForwardSegment& s) { s.kind = TileKind::band, s.window = 3; }, "has no key for query 7");
+  refuted([](ForwardSegment& s) { s.key.heads = s.value.heads = HeadRange{0, 1}; }, "needs kv heads [0, 2)");
   refuted(
-      [](Segment& s) {
+      [](ForwardSegment& s) {
         s.query.heads = s.output.heads = s.lse.heads = HeadRange{1, 4};
         s.query.offset_bytes += 16;
       },
       "mixes parts of kv groups");
-  refuted([](Segment& s) { s.key.rows.end = 3; }, "beside key");
-  refuted([](Segment& s) { s.output.rows.end = 7; }, "beside query");
-  refuted([](Segment& s) { s.lse.heads.end = 3; }, "beside query");
-  refuted([](Segment& s) { s.value.tensor = TensorName::key; }, "as its value");
-  refuted([](Segment& s) { s.key.precision = Precision::accumulation; }, "as its key of the input type");
+  refuted([](ForwardSegment& s) { s.key.rows.end = 3; }, "beside key");
+  refuted([](ForwardSegment& s) { s.output.rows.end = 7; }, "beside query");
+  refuted([](ForwardSegment& s) { s.lse.heads.end = 3; }, "beside query");
+  refuted([](ForwardSegment& s) { s.value.tensor = TensorName::key; }, "as its value");
+  refuted([](ForwardSegment& s) { s.key.precision = Precision::accumulation; }, "as its key of the input type");
   LoweredPlan plan = test::one_rank_plan(5, Mask{MaskKind::window, 2}, TileKind::band);
   plan.request.documents = Documents({Document{5, {MaskKind::window, 2}}, Document{5, {MaskKind::window, 2}}});
   plan.placement = Placement(plan.request.documents, {{{DocumentId(0), Span{0, 5}}, {DocumentId(1), Span{0, 5}}}});
   const test::BlockMaker make(plan, 0);
-  Segment& segment = body<Attend>(plan, 0, false, 0).segments[0];
+  ForwardSegment& segment = body<Attend>(plan, 0, false, 0).items[0];
   segment.key = make.home(TensorName::key, Span{0, 5}, 1);
   segment.value = make.home(TensorName::value, Span{0, 5}, 1);
   expect_refuted(plan, Proof::coverage, "crosses a border between documents");
@@ -140,8 +140,8 @@ LoweredPlan plan_of(const std::vector<Tile>& tiles, const Document& document) {
     segment.query.rows = tile.queries;
     segment.query.heads = tile.heads;
     segment.key.rows = tile.keys;
-    attend.segments.push_back(segment);
-    gradient.segments.push_back(SegmentGradient{segment, {}, {}, {}, {}});
+    attend.items.push_back({segment, {}, {}, false});
+    gradient.items.push_back({segment, {}, {}, {}, {}, {}, {}});
   }
   plan.programs[0].forward.operations = {test::operation(attend)};
   plan.programs[0].backward.operations = {test::operation(gradient)};

@@ -24,14 +24,14 @@ TEST(VerifyDataflow, ReadsBeforeArrival) {
   expect_refuted(plan, Proof::dataflow, "where exchange 0 is bringing");
 }
 
-TEST(VerifyDataflow, AnyNumberNamesAnExchange) {
-  for (const int32_t id : {-1, -2147483647 - 1, 2147483647}) {
+TEST(VerifyDataflow, AnyNumberNamesAnEvent) {
+  for (const Event event : {-2, -2147483647 - 1, 2147483647}) {
     LoweredPlan plan = test::two_rank_plan();
-    body<Exchange>(plan, 1, false, 0).id = id;
-    plan.programs[1].forward.operations[2].waits = {id};
+    plan.programs[1].forward.operations[0].signals = event;
+    plan.programs[1].forward.operations[2].waits = {event};
     expect_proven(plan);
     plan.programs[1].forward.operations[2].waits = {};
-    expect_refuted(plan, Proof::dataflow, "where exchange " + std::to_string(id) + " is bringing");
+    expect_refuted(plan, Proof::dataflow, "where exchange " + std::to_string(event) + " is bringing");
   }
 }
 
@@ -44,7 +44,7 @@ TEST(VerifyDataflow, AtTheEndEverythingIsWaitedFor) {
   const test::BlockMaker one(plan, 1);
   auto& receiver = plan.programs[0].backward.operations;
   receiver.resize(2);
-  auto& own = body<AttendGradient>(plan, 0, true, 1).segments[0];
+  auto& own = body<AttendGradient>(plan, 0, true, 1).items[0];
   own.grad_key.block = zero.arena(grad_key, Precision::input, low, 0);
   own.grad_value.block = zero.arena(grad_value, Precision::input, low, 128);
   const Block key_sent = one.arena(grad_key, Precision::accumulation, low, 1024);
@@ -54,15 +54,15 @@ TEST(VerifyDataflow, AtTheEndEverythingIsWaitedFor) {
   const Block value_part = one.arena(grad_value, Precision::input, low, 1664);
   const Block key_final = one.arena(grad_key, Precision::input, low, 1792);
   const Block value_final = one.arena(grad_value, Precision::input, low, 1920);
-  receiver.push_back(test::operation(Exchange{1, {{Rank(1), {own.grad_key.block, own.grad_value.block}}}, {}}));
-  receiver.push_back(test::operation(
-      Exchange{2, {}, {{Rank(1), {zero.home(grad_key, low)}}, {Rank(1), {zero.home(grad_value, low)}}}}));
+  receiver.push_back(test::exchange(1, {{Rank(1), {own.grad_key.block, own.grad_value.block}}}, {}));
+  receiver.push_back(
+      test::exchange(2, {}, {{Rank(1), {zero.home(grad_key, low)}}, {Rank(1), {zero.home(grad_value, low)}}}));
   auto& sender = plan.programs[1].backward.operations;
   sender.resize(4);
-  sender.push_back(test::operation(Exchange{1, {}, {{Rank(0), {key_part, value_part}}}}));
+  sender.push_back(test::exchange(1, {}, {{Rank(0), {key_part, value_part}}}));
   sender.push_back(test::operation(Accumulate{{{key_sent, key_part}, {value_sent, value_part}}}, {1}));
   sender.push_back(test::operation(Copy{{{key_final, key_sent}, {value_final, value_sent}}}));
-  sender.push_back(test::operation(Exchange{2, {{Rank(0), {key_final}}, {Rank(0), {value_final}}}, {}}));
+  sender.push_back(test::exchange(2, {{Rank(0), {key_final}}, {Rank(0), {value_final}}}, {}));
   plan.programs[1].backward.arena_bytes = 2048;
   expect_proven(plan);
 
@@ -74,13 +74,13 @@ TEST(VerifyDataflow, AtTheEndEverythingIsWaitedFor) {
 
 TEST(VerifyDataflow, OverwritesWhatIsArriving) {
   LoweredPlan plan = test::two_rank_plan();
-  body<Attend>(plan, 1, false, 1).segments[0].output.offset_bytes = 0;
+  body<Attend>(plan, 1, false, 1).items[0].output.offset_bytes = 0;
   expect_refuted(plan, Proof::dataflow, "rank 1 forward operation 1: overwrites output of document 0");
 }
 
 TEST(VerifyDataflow, OverwritesWhatIsBeingSent) {
   LoweredPlan plan = test::two_rank_plan();
-  const Block sent = body<Exchange>(plan, 1, true, 4).sends[0].blocks[0];
+  const Block sent = body<Exchange>(plan, 1, true, 4).items[0].blocks[0];
   plan.programs[1].backward.operations.push_back(test::operation(Clear{{sent}}));
   expect_refuted(plan, Proof::dataflow, "rank 1 backward operation 5: overwrites grad_key");
   expect_refuted(plan, Proof::dataflow, "which exchange 1 is sending");
@@ -90,13 +90,13 @@ TEST(VerifyDataflow, OverwritesWhatIsBeingSent) {
 
 TEST(VerifyDataflow, ReadsWhatNobodyWrote) {
   LoweredPlan plan = test::two_rank_plan();
-  body<Attend>(plan, 1, false, 2).segments[0].key.offset_bytes = 64;
+  body<Attend>(plan, 1, false, 2).items[0].key.offset_bytes = 64;
   expect_refuted(plan, Proof::dataflow, "rank 1 forward operation 2: reads key");
 }
 
 TEST(VerifyDataflow, ReadsWithAnotherRowStride) {
   LoweredPlan plan = test::two_rank_plan();
-  auto& segment = body<Attend>(plan, 1, false, 2).segments[0];
+  auto& segment = body<Attend>(plan, 1, false, 2).items[0];
   segment.key.row_stride += 1;
   expect_refuted(plan, Proof::dataflow, "reads key of document 0, rows [0, 4)");
 }
@@ -110,7 +110,7 @@ TEST(VerifyDataflow, ForgetsTheArenaBetweenForwardAndBackward) {
   }
   expect_refuted(plan, Proof::dataflow, "rank 1 backward operation 1: reads key of document 0, rows [0, 4)");
   // Saved contents survive.
-  for (Message& message : body<Exchange>(plan, 1, false, 0).receives) {
+  for (Message& message : body<Exchange>(plan, 1, false, 0).items) {
     message.blocks[0].storage = Storage::saved;
     message.blocks[0].offset_bytes += 64;
   }
@@ -120,17 +120,17 @@ TEST(VerifyDataflow, ForgetsTheArenaBetweenForwardAndBackward) {
       block->offset_bytes += 64;
     }
   };
-  use_saved(body<Attend>(plan, 1, false, 2).segments[0]);
-  use_saved(body<AttendGradient>(plan, 1, true, 1).segments[0].forward);
+  use_saved(body<Attend>(plan, 1, false, 2).items[0]);
+  use_saved(body<AttendGradient>(plan, 1, true, 1).items[0]);
   plan.programs[1].saved_bytes = 448;
   expect_proven(plan);
 }
 
 TEST(VerifyDataflow, FoldsIntoNothing) {
   LoweredPlan plan = test::two_rank_plan();
-  body<Attend>(plan, 1, false, 1).segments[0].fold = true;
+  body<Attend>(plan, 1, false, 1).items[0].fold = true;
   expect_refuted(plan, Proof::dataflow, "rank 1 forward operation 1: reads output of document 0, rows [4, 8)");
-  const Segment& segment = body<Attend>(plan, 1, false, 1).segments[0];
+  const ForwardSegment& segment = body<Attend>(plan, 1, false, 1).items[0];
   auto& operations = plan.programs[1].forward.operations;
   operations.insert(operations.begin(), test::operation(Clear{{segment.output, segment.lse}}));
   expect_proven(plan);
@@ -138,7 +138,7 @@ TEST(VerifyDataflow, FoldsIntoNothing) {
 
 TEST(VerifyDataflow, FoldsOutputAndLogSumExpOfDifferentSegments) {
   LoweredPlan plan = test::two_rank_plan();
-  const Segment segment = body<Attend>(plan, 1, false, 1).segments[0];
+  const ForwardSegment segment = body<Attend>(plan, 1, false, 1).items[0];
   auto& operations = plan.programs[1].forward.operations;
   operations.insert(operations.begin() + 2, test::operation(Clear{{segment.lse}}));
   expect_refuted(plan, Proof::dataflow, "folds output of document 0");
@@ -146,12 +146,12 @@ TEST(VerifyDataflow, FoldsOutputAndLogSumExpOfDifferentSegments) {
 
 TEST(VerifyDataflow, OverwritesInsteadOfFolding) {
   LoweredPlan plan = test::two_rank_plan();
-  body<Attend>(plan, 1, false, 2).segments[0].fold = false;
+  body<Attend>(plan, 1, false, 2).items[0].fold = false;
   expect_refuted(plan, Proof::dataflow, "hold 1 contributions where 2 segments contribute; some are missing");
   // Without rounding it is the result that is wrong.
   plan = test::two_rank_plan(ElementType::f32);
   expect_proven(plan);
-  body<Attend>(plan, 1, false, 2).segments[0].fold = false;
+  body<Attend>(plan, 1, false, 2).items[0].fold = false;
   expect_refuted(plan, Proof::result,
                  "rank 1: output of document 0, rows [4, 8), heads [0, 4), input, home at byte 0 is not complete");
 }
@@ -166,10 +166,10 @@ TEST(VerifyDataflow, RoundsWhatIsUnfinished) {
 TEST(VerifyDataflow, OneGradientMayBeRounded) {
   // The gradient of a single segment travels in the input type, and is added to another.
   LoweredPlan plan = test::two_rank_plan();
-  auto& sent = body<Exchange>(plan, 1, true, 4).sends[0].blocks;
-  auto& received = body<Exchange>(plan, 0, true, 2).receives[0].blocks;
-  auto& segment = body<AttendGradient>(plan, 1, true, 2).segments[0];
-  auto& pairs = body<Accumulate>(plan, 0, true, 3).pairs;
+  auto& sent = body<Exchange>(plan, 1, true, 4).items[0].blocks;
+  auto& received = body<Exchange>(plan, 0, true, 2).items[0].blocks;
+  auto& segment = body<AttendGradient>(plan, 1, true, 2).items[0];
+  auto& pairs = body<Accumulate>(plan, 0, true, 3).items;
   for (Block* block : {&sent[0], &sent[1], &received[0], &received[1], &segment.grad_key.block,
                        &segment.grad_value.block, &pairs[0].from, &pairs[1].from}) {
     block->precision = Precision::input;
@@ -181,22 +181,22 @@ TEST(VerifyDataflow, OneGradientMayBeRounded) {
 
 TEST(VerifyDataflow, CopiesOverWhatItReads) {
   LoweredPlan plan = test::two_rank_plan();
-  Block shifted = body<Copy>(plan, 1, false, 3).pairs[0].from;
+  Block shifted = body<Copy>(plan, 1, false, 3).items[0].from;
   const Block partial = shifted;
   shifted.offset_bytes += 128;
   plan.programs[1].forward.arena_bytes += 128;
   auto& operations = plan.programs[1].forward.operations;
   operations.insert(operations.begin() + 3, test::operation(Copy{{{shifted, partial}}}));
-  body<Copy>(plan, 1, false, 4).pairs[0].from = shifted;
+  body<Copy>(plan, 1, false, 4).items[0].from = shifted;
   expect_refuted(plan, Proof::dataflow, "while writing over it");
 }
 
 TEST(VerifyDataflow, WritesOverAnOperandOfTheSameCall) {
   // One segment's output lies where another segment of the same call reads its keys.
   LoweredPlan plan = test::two_rank_plan();
-  auto& segment = body<Attend>(plan, 1, false, 2).segments[0];
-  auto& first = body<Attend>(plan, 1, false, 1).segments[0];
-  auto& pair = body<Copy>(plan, 1, false, 3).pairs[0];
+  auto& segment = body<Attend>(plan, 1, false, 2).items[0];
+  auto& first = body<Attend>(plan, 1, false, 1).items[0];
+  auto& pair = body<Copy>(plan, 1, false, 3).items[0];
   plan.programs[1].forward.operations[1].waits = {0};
   std::swap(plan.programs[1].forward.operations[1], plan.programs[1].forward.operations[2]);
   std::swap(first.fold, segment.fold);
@@ -206,7 +206,7 @@ TEST(VerifyDataflow, WritesOverAnOperandOfTheSameCall) {
 
 TEST(VerifyDataflow, WritesTwoResultsToOnePlace) {
   LoweredPlan plan = test::two_rank_plan();
-  auto& segment = body<AttendGradient>(plan, 1, true, 2).segments[0];
+  auto& segment = body<AttendGradient>(plan, 1, true, 2).items[0];
   segment.grad_value.block.offset_bytes = segment.grad_key.block.offset_bytes;
   expect_refuted(plan, Proof::dataflow, "reads grad_key");
 }
@@ -237,14 +237,14 @@ TEST(VerifyResult, HomeRowWithoutResult) {
 TEST(VerifyResult, BackwardReadsAnUnfinishedLogSumExp) {
   // Rank 1 keeps the log-sum-exp of its first segment aside, and backward reads that.
   LoweredPlan plan = test::two_rank_plan();
-  Block aside = body<Attend>(plan, 1, false, 1).segments[0].lse;
+  Block aside = body<Attend>(plan, 1, false, 1).items[0].lse;
   const Block final_lse = aside;
   aside.offset_bytes = 64;
   plan.programs[1].saved_bytes = 128;
   auto& operations = plan.programs[1].forward.operations;
   operations.insert(operations.begin() + 2, test::operation(Copy{{{aside, final_lse}}}));
   expect_proven(plan);
-  body<AttendGradient>(plan, 1, true, 2).segments[0].forward.lse = aside;
+  body<AttendGradient>(plan, 1, true, 2).items[0].lse = aside;
   expect_refuted(plan, Proof::result, "backward operation 2: backward reads lse of document 0, rows [4, 8)");
 }
 

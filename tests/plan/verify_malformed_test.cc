@@ -40,7 +40,7 @@ TEST(VerifyMalformed, Requests) {
 TEST(VerifyMalformed, Blocks) {
   const auto refuted = [](auto damage, const std::string& text) {
     LoweredPlan plan = test::two_rank_plan();
-    damage(body<Attend>(plan, 1, false, 2).segments[0].key);
+    damage(body<Attend>(plan, 1, false, 2).items[0].key);
     expect_refuted(plan, Proof::dataflow, text);
   };
   refuted([](Block& b) { b.document = DocumentId(1); }, "the batch has 1 documents");
@@ -59,32 +59,32 @@ TEST(VerifyMalformed, Blocks) {
 TEST(VerifyMalformed, Operations) {
   LoweredPlan plan = test::two_rank_plan();
   std::swap(plan.programs[0].forward, plan.programs[0].backward);
-  expect_refuted(plan, Proof::coverage, "attends backward in the forward program");
+  expect_refuted(plan, Proof::coverage, "attend_gradient is no operation of a forward program");
   plan = test::two_rank_plan();
   plan.programs[0].backward.operations = plan.programs[0].forward.operations;
-  expect_refuted(plan, Proof::coverage, "attends forward in the backward program");
+  expect_refuted(plan, Proof::coverage, "attend is no operation of a backward program");
   plan = test::two_rank_plan();
-  body<Copy>(plan, 1, false, 3).pairs[0].to.rows.end = 7;
+  body<Copy>(plan, 1, false, 3).items[0].to.rows.end = 7;
   expect_refuted(plan, Proof::dataflow, "are not the same part of one tensor");
   plan = test::two_rank_plan();
-  const BlockPair pair = body<Copy>(plan, 1, false, 3).pairs[0];
-  plan.programs[1].forward.operations[3] = test::operation(Accumulate{{pair}});
+  const BlockPair& pair = body<Copy>(plan, 1, true, 3).items[0];
+  BlockPair outputs = pair;
+  outputs.from.tensor = TensorName::output;
+  outputs.to = outputs.from;
+  plan.programs[1].backward.operations[3] = test::operation(Accumulate{{outputs}});
   expect_refuted(plan, Proof::dataflow, "only gradients are added");
   plan = test::two_rank_plan();
-  Block key = body<Attend>(plan, 1, false, 2).segments[0].key;
+  Block key = body<Attend>(plan, 1, false, 2).items[0].key;
   plan.programs[1].forward.operations.push_back(test::operation(Clear{{key}}));
   expect_refuted(plan, Proof::dataflow, "which is no partial");
   plan = test::two_rank_plan();
-  body<Attend>(plan, 1, false, 2).segments[0].lse.precision = Precision::input;
+  body<Attend>(plan, 1, false, 2).items[0].lse.precision = Precision::input;
   expect_refuted(plan, Proof::dataflow, "log-sum-exp and delta have the accumulation type");
   plan = test::two_rank_plan();
-  body<AttendGradient>(plan, 1, true, 2).segments[0].forward.fold = true;
-  expect_refuted(plan, Proof::dataflow, "folds its output, which is final");
-  plan = test::two_rank_plan();
-  body<AttendGradient>(plan, 1, true, 2).segments[0].grad_key.block.tensor = TensorName::grad_value;
+  body<AttendGradient>(plan, 1, true, 2).items[0].grad_key.block.tensor = TensorName::grad_value;
   expect_refuted(plan, Proof::coverage, "as its grad_key");
   plan = test::two_rank_plan();
-  body<Attend>(plan, 1, false, 2).segments[0].kind = static_cast<TileKind>(7);
+  body<Attend>(plan, 1, false, 2).items[0].kind = static_cast<TileKind>(7);
   expect_refuted(plan, Proof::coverage, "has kind 7");
 }
 
@@ -156,20 +156,18 @@ void scramble(std::mt19937_64& random, LoweredPlan& plan) {
       break;
     case 3:
       if (auto* exchange = std::get_if<Exchange>(&operation.body)) {
-        exchange->id = static_cast<int32_t>(number());
-        for (auto* messages : {&exchange->sends, &exchange->receives}) {
-          for (Message& message : *messages) message.peer = Rank(number());
-        }
+        operation.signals = static_cast<Event>(number());
+        for (Message& message : exchange->items) message.peer = Rank(number());
       } else if (auto* attend = std::get_if<Attend>(&operation.body)) {
-        attend->segments[0].kind = static_cast<TileKind>(pick(0, 5));
-        attend->segments[0].window = number();
+        attend->items[0].kind = static_cast<TileKind>(pick(0, 5));
+        attend->items[0].window = number();
       }
       break;
     default: {
       int64_t count = 0;
-      for_each_block(operation, [&](Block&, Access) { ++count; });
+      for_each_block(operation, plan.request.shape, [&](Block&, Access) { ++count; });
       int64_t chosen = count == 0 ? -1 : pick(0, count - 1);
-      for_each_block(operation, [&](Block& block, Access) {
+      for_each_block(operation, plan.request.shape, [&](Block& block, Access) {
         if (chosen-- == 0) scramble_block(block);
       });
     }

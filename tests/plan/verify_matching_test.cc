@@ -11,17 +11,17 @@ using test::expect_refuted;
 
 TEST(VerifyMatching, UnmatchedMessages) {
   LoweredPlan plan = test::two_rank_plan();
-  body<Exchange>(plan, 0, false, 0).sends.pop_back();
+  body<Exchange>(plan, 0, false, 0).items.pop_back();
   expect_refuted(plan, Proof::matching, "rank 0 sends 1 messages to rank 1, which receives 2; nobody sends value");
   plan = test::two_rank_plan();
-  auto& receives = body<Exchange>(plan, 1, false, 0).receives;
+  auto& receives = body<Exchange>(plan, 1, false, 0).items;
   receives.pop_back();
   expect_refuted(plan, Proof::matching, "rank 0 sends 2 messages to rank 1, which receives 1; nobody receives value");
 }
 
 TEST(VerifyMatching, OrderOfMessages) {
   LoweredPlan plan = test::two_rank_plan();
-  auto& sends = body<Exchange>(plan, 0, false, 0).sends;
+  auto& sends = body<Exchange>(plan, 0, false, 0).items;
   std::swap(sends[0], sends[1]);
   expect_refuted(plan, Proof::matching,
                  "message 0 from rank 0 (operation 0) to rank 1 (operation 0), block 0: sent is value");
@@ -30,7 +30,7 @@ TEST(VerifyMatching, OrderOfMessages) {
 TEST(VerifyMatching, BlocksThatDiffer) {
   const auto refuted = [](auto damage, const std::string& text) {
     LoweredPlan plan = test::two_rank_plan();
-    damage(body<Exchange>(plan, 0, true, 2).receives[0].blocks);
+    damage(body<Exchange>(plan, 0, true, 2).items[0].blocks);
     expect_refuted(plan, Proof::matching, text);
   };
   refuted([](auto& blocks) { blocks[1].rows.end = 3; }, "block 1: sent is grad_value");
@@ -42,14 +42,14 @@ TEST(VerifyMatching, BlocksThatDiffer) {
 
 TEST(VerifyMatching, OneRowHasAnyStride) {
   LoweredPlan plan = test::one_rank_plan(1);
-  body<Attend>(plan, 0, false, 0).segments[0].query.row_stride = 77;
+  body<Attend>(plan, 0, false, 0).items[0].query.row_stride = 77;
   expect_proven(plan);
 }
 
 TEST(VerifyMatching, BlocksOfAMessageLieBackToBack) {
   const auto refuted = [](auto damage, const std::string& text) {
     LoweredPlan plan = test::two_rank_plan();
-    damage(body<Exchange>(plan, 1, true, 4).sends[0].blocks);
+    damage(body<Exchange>(plan, 1, true, 4).items[0].blocks);
     expect_refuted(plan, Proof::matching, text);
   };
   refuted([](auto& blocks) { blocks[1].offset_bytes -= 4; }, "is not back to back");
@@ -59,7 +59,7 @@ TEST(VerifyMatching, BlocksOfAMessageLieBackToBack) {
   refuted([](auto& blocks) { blocks.clear(); }, "has no block");
   // At home, two tensors are never neighbours.
   LoweredPlan plan = test::two_rank_plan();
-  auto& sends = body<Exchange>(plan, 0, false, 0).sends;
+  auto& sends = body<Exchange>(plan, 0, false, 0).items;
   sends[0].blocks.push_back(sends[1].blocks[0]);
   expect_refuted(plan, Proof::matching, "is not back to back");
 }
@@ -67,7 +67,7 @@ TEST(VerifyMatching, BlocksOfAMessageLieBackToBack) {
 TEST(VerifyMatching, Peers) {
   for (const int64_t peer : {0, 2, -1, 1 << 30}) {
     LoweredPlan plan = test::two_rank_plan();
-    body<Exchange>(plan, 0, false, 0).sends[0].peer = Rank(peer);
+    body<Exchange>(plan, 0, false, 0).items[0].peer = Rank(peer);
     expect_refuted(plan, Proof::matching, "rank 0 forward operation 0: a message has peer");
   }
 }
@@ -78,11 +78,12 @@ TEST(VerifyMatching, Waits) {
     damage(plan.programs[1].backward.operations);
     expect_refuted(plan, Proof::matching, text);
   };
-  refuted([](auto& operations) { operations[2].waits = {7}; }, "operation 2: waits for exchange 7, which no operation");
-  refuted([](auto& operations) { operations[2].waits = {0, 1}; }, "operation 2: waits for exchange 1");
-  refuted([](auto& operations) { operations[4].waits = {1}; }, "operation 4: waits for exchange 1");
-  refuted([](auto& operations) { std::get<Exchange>(operations[4].body).id = 0; },
-          "exchange 0 has the id of an exchange");
+  refuted([](auto& operations) { operations[2].waits = {7}; }, "operation 2: waits for event 7, which no operation");
+  refuted([](auto& operations) { operations[2].waits = {0, 1}; }, "operation 2: waits for event 1");
+  refuted([](auto& operations) { operations[4].waits = {1}; }, "operation 4: waits for event 1");
+  refuted([](auto& operations) { operations[4].signals = 0; }, "signals event 0, as an operation before it does");
+  refuted([](auto& operations) { operations[4].signals = kNoEvent; }, "exchange signals no event");
+  refuted([](auto& operations) { operations[3].signals = 9; }, "copy signals an event");
 }
 
 // Both ranks send the other what it needs, in one exchange each, or in two.
@@ -92,16 +93,16 @@ LoweredPlan crossing_plan(bool receive_first) {
     const test::BlockMaker make(plan, rank);
     const Span own = rank == 0 ? Span{0, 4} : Span{4, 8};
     const Span other = rank == 0 ? Span{4, 8} : Span{0, 4};
-    const Message send{Rank(1 - rank), {make.home(TensorName::query, own)}};
-    const Message receive{Rank(1 - rank), {make.arena(TensorName::query, Precision::input, other, 4096)}};
+    const test::Ends send{Rank(1 - rank), {make.home(TensorName::query, own)}};
+    const test::Ends receive{Rank(1 - rank), {make.arena(TensorName::query, Precision::input, other, 4096)}};
     RankProgram& programs = plan.programs[static_cast<size_t>(rank)];
     auto& operations = programs.forward.operations;
     programs.forward.arena_bytes = 8192;
     if (receive_first) {
-      operations.push_back(test::operation(Exchange{10, {}, {receive}}));
-      operations.push_back(test::operation(Exchange{11, {send}, {}}));
+      operations.push_back(test::exchange(10, {}, {receive}));
+      operations.push_back(test::exchange(11, {send}, {}));
     } else {
-      operations.push_back(test::operation(Exchange{10, {send}, {receive}}));
+      operations.push_back(test::exchange(10, {send}, {receive}));
     }
   }
   return plan;

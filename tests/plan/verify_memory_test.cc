@@ -37,35 +37,37 @@ TEST(VerifyMemory, Budget) {
 TEST(VerifyMemory, Addresses) {
   const auto refuted = [](auto damage, Proof proof, const std::string& text) {
     LoweredPlan plan = test::two_rank_plan();
-    damage(body<Attend>(plan, 1, false, 2).segments[0]);
+    damage(body<Attend>(plan, 1, false, 2).items[0]);
     expect_refuted(plan, proof, text);
   };
-  refuted([](Segment& s) { s.key.offset_bytes = -2; }, Proof::memory, "no address");
-  refuted([](Segment& s) { s.key.offset_bytes = 1; }, Proof::memory, "offsets are multiples of 2");
-  refuted([](Segment& s) { s.output.offset_bytes = 514; }, Proof::memory, "offsets are multiples of 4");
-  refuted([](Segment& s) { s.key.offset_bytes = int64_t{1} << 62; }, Proof::memory, "no address");
-  refuted([](Segment& s) { s.key.row_stride = int64_t{1} << 62; }, Proof::memory, "no address");
-  refuted([](Segment& s) { s.key.row_stride = 15; }, Proof::memory, "strides at least 16");
-  refuted([](Segment& s) { s.key.row_stride = -16; }, Proof::memory, "no address");
-  refuted([](Segment& s) { s.query.offset_bytes += 2; }, Proof::memory, "its home is at byte 0 with row stride 32");
-  refuted([](Segment& s) { s.query.row_stride += 8; }, Proof::memory, "its home is at byte 0 with row stride 32");
-  refuted([](Segment& s) { s.query.rows = Span{3, 7}; }, Proof::memory, "the rank is not home to these rows");
-  refuted([](Segment& s) { s.query.precision = Precision::accumulation; }, Proof::dataflow,
-          "home tensors have the input type");
-  refuted([](Segment& s) { s.lse.storage = Storage::home; }, Proof::dataflow,
+  refuted([](ForwardSegment& s) { s.key.offset_bytes = -2; }, Proof::memory, "no address");
+  refuted([](ForwardSegment& s) { s.key.offset_bytes = 1; }, Proof::memory, "offsets are multiples of 2");
+  refuted([](ForwardSegment& s) { s.output.offset_bytes = 514; }, Proof::memory, "offsets are multiples of 4");
+  refuted([](ForwardSegment& s) { s.key.offset_bytes = int64_t{1} << 62; }, Proof::memory, "no address");
+  refuted([](ForwardSegment& s) { s.key.row_stride = int64_t{1} << 62; }, Proof::memory, "no address");
+  refuted([](ForwardSegment& s) { s.key.row_stride = 15; }, Proof::memory, "strides at least 16");
+  refuted([](ForwardSegment& s) { s.key.row_stride = -16; }, Proof::memory, "no address");
+  refuted([](ForwardSegment& s) { s.query.offset_bytes += 2; }, Proof::memory,
+          "its home is at byte 0 with row stride 32");
+  refuted([](ForwardSegment& s) { s.query.row_stride += 8; }, Proof::memory,
+          "its home is at byte 0 with row stride 32");
+  refuted([](ForwardSegment& s) { s.query.rows = Span{3, 7}; }, Proof::memory, "the rank is not home to these rows");
+  refuted([](ForwardSegment& s) { s.query.precision = Precision::accumulation; }, Proof::dataflow,
+          "at home it has the input type");
+  refuted([](ForwardSegment& s) { s.lse.storage = Storage::home; }, Proof::dataflow,
           "is written, which the forward program must not");
 }
 
 TEST(VerifyMemory, InputsAreNeverWritten) {
   LoweredPlan plan = test::two_rank_plan();
-  for (Message& message : body<Exchange>(plan, 1, false, 0).receives) {
+  for (Message& message : body<Exchange>(plan, 1, false, 0).items) {
     message.blocks[0] = test::BlockMaker(plan, 1).home(message.blocks[0].tensor, Span{4, 8});
   }
   expect_refuted(plan, Proof::dataflow, "home at byte 0 is written, which the forward program must not");
   // The output is an input of backward.
   plan = test::two_rank_plan();
-  auto& pair = body<Copy>(plan, 1, true, 3).pairs[0];
-  pair = body<Copy>(plan, 1, false, 3).pairs[0];
+  auto& pair = body<Copy>(plan, 1, true, 3).items[0];
+  pair = body<Copy>(plan, 1, false, 3).items[0];
   expect_refuted(plan, Proof::dataflow, "home at byte 0 is written, which the backward program must not");
 }
 

@@ -282,7 +282,7 @@ TEST(LinearAttention, SendsWhatTheFormulaSays) {
     const auto plan = plan_for(lengths, 4, "zigzag", plan::ElementType::f32, 2);
     const Tensors t = random_tensors(kVariants[5], lengths, false);
     plan::AttentionShape shape{kHeads, kHeads, kKeyDim, plan::ElementType::f32, {}};
-    shape.state = {kValueDim, plan::Transition::dense, false, false};
+    shape.state = {kValueDim, plan::Gate::none, true, false, false};
     std::mutex mutex;
     int64_t forward = 0, backward = 0;
     comm::run_threads(4, [&](const comm::Communicator& inner) {

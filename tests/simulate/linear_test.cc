@@ -14,9 +14,9 @@
 namespace evenspan::simulate {
 namespace {
 
-plan::AttentionShape linear_shape(plan::Transition transition) {
+plan::AttentionShape linear_shape(plan::Gate gate, bool delta_rule) {
   plan::AttentionShape shape{16, 16, 128, plan::ElementType::bf16, {}};
-  shape.state = {128, transition, false, false};
+  shape.state = {128, gate, delta_rule, false, false};
   return shape;
 }
 
@@ -41,7 +41,7 @@ Scenario gpu_scenario(int32_t num_ranks) {
 
 Scenario hybrid(int32_t num_ranks, int32_t num_linear, const std::string& transport = "all_gather") {
   Scenario scenario = gpu_scenario(num_ranks);
-  scenario.model.linear = {{num_linear, linear_shape(plan::Transition::dense)}};
+  scenario.model.linear = {{num_linear, linear_shape(plan::Gate::none, true)}};
   scenario.model.states.transport = transport;
   return scenario;
 }
@@ -101,7 +101,7 @@ TEST(HybridModel, AutoWeighsBoth) {
 }
 
 double forward_seconds(Scenario scenario, const char* transport) {
-  scenario.model.linear = {{1, linear_shape(plan::Transition::scalar)}};
+  scenario.model.linear = {{1, linear_shape(plan::Gate::token, false)}};
   scenario.model.states.transport = transport;
   const int64_t tokens = int64_t{32768} * scenario.machine.topology.num_ranks;
   return predict(*plan::make_plan(request_for(scenario, {tokens}, "all_gather")), scenario)

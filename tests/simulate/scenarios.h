@@ -13,14 +13,14 @@ namespace evenspan::test {
 class ScheduleWriter {
  public:
   ScheduleWriter& compute(double seconds, std::vector<int32_t> waits = {}) {
-    schedule_.steps.push_back({simulate::StepKind::attend, seconds, -1, std::move(waits), 0});
+    schedule_.steps.push_back({plan::Attend::kTraits.name, seconds, -1, std::move(waits), 0});
     return *this;
   }
   // (peer, bytes) of what is sent and received.
   ScheduleWriter& exchange(const std::vector<std::pair<int, int64_t>>& sends,
                            const std::vector<std::pair<int, int64_t>>& receives, std::vector<int32_t> waits = {}) {
     const auto number = static_cast<int32_t>(schedule_.exchanges.size());
-    schedule_.steps.push_back({simulate::StepKind::exchange, 0, number, std::move(waits), 0});
+    schedule_.steps.push_back({plan::Exchange::kTraits.name, 0, number, std::move(waits), 0});
     schedule_.exchanges.push_back({transfers(sends), transfers(receives)});
     return *this;
   }

@@ -28,32 +28,32 @@ inline plan::LoweredPlan partial_plan() {
   const auto saved_lse = [](const BlockMaker& make, Span rows) {
     return make.buffer(plan::Storage::saved, lse, accumulation, rows, 0);
   };
-  plan::Segment first{plan::TileKind::causal, 0,
-                      zero.home(query, low),  zero.home(key, low),
-                      zero.home(value, low),  zero.home(output, low),
-                      saved_lse(zero, low),   false};
-  plan::Segment far{plan::TileKind::full,
-                    0,
-                    zero.arena(query, input, high, 0),
-                    zero.home(key, low),
-                    zero.home(value, low),
-                    zero.arena(output, accumulation, high, 256),
-                    zero.arena(lse, accumulation, high, 768),
-                    false};
-  plan.programs[0].forward.operations = {operation(plan::Exchange{0, {}, {{Rank(1), {far.query}}}}),
-                                         operation(plan::Attend{{first}}), operation(plan::Attend{{far}}, {0}),
-                                         operation(plan::Exchange{1, {{Rank(1), {far.output, far.lse}}}, {}})};
+  plan::ForwardSegment first{
+      {plan::TileKind::causal, 0, zero.home(query, low), zero.home(key, low), zero.home(value, low)},
+      zero.home(output, low),
+      saved_lse(zero, low),
+      false};
+  plan::ForwardSegment far{
+      {plan::TileKind::full, 0, zero.arena(query, input, high, 0), zero.home(key, low), zero.home(value, low)},
+      zero.arena(output, accumulation, high, 256),
+      zero.arena(lse, accumulation, high, 768),
+      false};
+  plan.programs[0].forward.operations = {exchange(0, {}, {{Rank(1), {far.query}}}), operation(plan::Attend{{first}}),
+                                         operation(plan::Attend{{far}}, {0}),
+                                         exchange(1, {{Rank(1), {far.output, far.lse}}}, {})};
   plan.programs[0].forward.arena_bytes = 832;
   plan.programs[0].saved_bytes = 64;
 
   const plan::Block sum = one.arena(output, accumulation, high, 0);
   const plan::Block part = one.arena(output, accumulation, high, 512);
   const plan::Block part_lse = one.arena(lse, accumulation, high, 1024);
-  plan::Segment own{plan::TileKind::causal, 0,   one.home(query, high), one.home(key, high),
-                    one.home(value, high),  sum, saved_lse(one, high),  false};
-  plan.programs[1].forward.operations = {operation(plan::Exchange{0, {{Rank(0), {one.home(query, high)}}}, {}}),
-                                         operation(plan::Attend{{own}}),
-                                         operation(plan::Exchange{1, {}, {{Rank(0), {part, part_lse}}}}),
+  plan::ForwardSegment own{
+      {plan::TileKind::causal, 0, one.home(query, high), one.home(key, high), one.home(value, high)},
+      sum,
+      saved_lse(one, high),
+      false};
+  plan.programs[1].forward.operations = {exchange(0, {{Rank(0), {one.home(query, high)}}}, {}),
+                                         operation(plan::Attend{{own}}), exchange(1, {}, {{Rank(0), {part, part_lse}}}),
                                          operation(plan::Merge{{{sum, own.lse, part, part_lse}}}, {1}),
                                          operation(plan::Copy{{{one.home(output, high), sum}}})};
   plan.programs[1].forward.arena_bytes = 1088;
@@ -66,16 +66,14 @@ inline plan::LoweredPlan partial_plan() {
   const plan::Block value_sum = zero.arena(grad_value, accumulation, low, 896);
   const plan::Block query_part = zero.arena(grad_query, input, high, 1152);
   plan.programs[0].backward.operations = {
-      operation(plan::Exchange{
-          0, {}, {{Rank(1), {far.query}}, {Rank(1), {far_gradient}}, {Rank(1), {far.lse}}, {Rank(1), {far.output}}}}),
-      operation(plan::AttendGradient{{{first,
-                                       zero.home(grad_output, low),
-                                       {zero.home(grad_query, low), false},
-                                       {key_sum, false},
-                                       {value_sum, false}}}}),
-      operation(plan::AttendGradient{{{far, far_gradient, {query_part, false}, {key_sum, true}, {value_sum, true}}}},
-                {0}),
-      operation(plan::Exchange{1, {{Rank(1), {query_part}}}, {}}),
+      exchange(0, {},
+               {{Rank(1), {far.query}}, {Rank(1), {far_gradient}}, {Rank(1), {far.lse}}, {Rank(1), {far.output}}}),
+      operation(plan::AttendGradient{{backward(first, zero.home(grad_output, low), {zero.home(grad_query, low), false},
+                                               {key_sum, false}, {value_sum, false})}}),
+      operation(
+          plan::AttendGradient{{backward(far, far_gradient, {query_part, false}, {key_sum, true}, {value_sum, true})}},
+          {0}),
+      exchange(1, {{Rank(1), {query_part}}}, {}),
       operation(plan::Copy{{{zero.home(grad_key, low), key_sum}, {zero.home(grad_value, low), value_sum}}})};
   plan.programs[0].backward.arena_bytes = 1408;
 
@@ -85,18 +83,16 @@ inline plan::LoweredPlan partial_plan() {
   const plan::Block query_came = one.arena(grad_query, input, high, 576);
   plan.programs[1].backward.operations = {
       operation(plan::Delta{{{delta_sent, own.output, one.home(grad_output, high)}}}),
-      operation(plan::Exchange{0,
-                               {{Rank(0), {one.home(query, high)}},
-                                {Rank(0), {one.home(grad_output, high)}},
-                                {Rank(0), {own.lse}},
-                                {Rank(0), {delta_sent}}},
-                               {}}),
-      operation(plan::AttendGradient{{{own,
-                                       one.home(grad_output, high),
-                                       {query_sum, false},
-                                       {one.home(grad_key, high), false},
-                                       {one.home(grad_value, high), false}}}}),
-      operation(plan::Exchange{1, {}, {{Rank(0), {query_came}}}}),
+      exchange(0,
+               {{Rank(0), {one.home(query, high)}},
+                {Rank(0), {one.home(grad_output, high)}},
+                {Rank(0), {own.lse}},
+                {Rank(0), {delta_sent}}},
+               {}),
+      operation(
+          plan::AttendGradient{{backward(own, one.home(grad_output, high), {query_sum, false},
+                                         {one.home(grad_key, high), false}, {one.home(grad_value, high), false})}}),
+      exchange(1, {}, {{Rank(0), {query_came}}}),
       operation(plan::Accumulate{{{query_sum, query_came}}}, {1}),
       operation(plan::Copy{{{one.home(grad_query, high), query_sum}}})};
   plan.programs[1].backward.arena_bytes = 832;

@@ -62,7 +62,25 @@ class BlockMaker {
 
 template <class Body>
 plan::Operation operation(Body body, std::vector<int32_t> waits = {}) {
-  return plan::Operation{std::move(waits), std::move(body)};
+  return plan::Operation{std::move(waits), plan::kNoEvent, std::move(body)};
+}
+
+struct Ends {
+  Rank peer;
+  std::vector<plan::Block> blocks;
+};
+inline plan::Operation exchange(plan::Event event, std::vector<Ends> sends, std::vector<Ends> receives) {
+  plan::Exchange exchange;
+  for (auto& [peer, blocks] : sends) exchange.items.push_back({plan::Direction::send, peer, std::move(blocks)});
+  for (auto& [peer, blocks] : receives) exchange.items.push_back({plan::Direction::receive, peer, std::move(blocks)});
+  return plan::Operation{{}, event, std::move(exchange)};
+}
+
+// The gradients of a segment whose output is final.
+inline plan::BackwardSegment backward(const plan::ForwardSegment& segment, const plan::Block& grad_output,
+                                      const plan::GradientTarget& grad_query, const plan::GradientTarget& grad_key,
+                                      const plan::GradientTarget& grad_value) {
+  return {segment, segment.output, segment.lse, grad_output, grad_query, grad_key, grad_value};
 }
 
 // One rank, one document: everything at home, log-sum-exp saved.
@@ -75,7 +93,7 @@ inline plan::LoweredPlan one_rank_plan(int64_t length, plan::Mask mask = {},
   plan.programs.resize(1);
   const BlockMaker make(plan, 0);
   const Span all{0, length};
-  plan::Segment segment;
+  plan::ForwardSegment segment;
   segment.kind = kind;
   segment.window = mask.extent;
   segment.query = make.home(query, all);
@@ -83,11 +101,9 @@ inline plan::LoweredPlan one_rank_plan(int64_t length, plan::Mask mask = {},
   segment.value = make.home(value, all);
   segment.output = make.home(output, all);
   segment.lse = make.buffer(plan::Storage::saved, lse, plan::Precision::accumulation, all, 0);
-  const plan::SegmentGradient gradient{segment,
-                                       make.home(grad_output, all),
-                                       {make.home(grad_query, all), false},
-                                       {make.home(grad_key, all), false},
-                                       {make.home(grad_value, all), false}};
+  const plan::BackwardSegment gradient =
+      backward(segment, make.home(grad_output, all), {make.home(grad_query, all), false},
+               {make.home(grad_key, all), false}, {make.home(grad_value, all), false});
   plan.programs[0].forward.operations = {operation(plan::Attend{{segment}})};
   plan.programs[0].backward.operations = {operation(plan::AttendGradient{{gradient}})};
   plan.programs[0].saved_bytes = length * 4 * 4;
@@ -119,30 +135,30 @@ inline plan::LoweredPlan two_rank_plan(plan::ElementType element = plan::Element
   const auto saved_lse = [](const BlockMaker& make, Span rows) {
     return make.buffer(plan::Storage::saved, lse, accumulation, rows, 0);
   };
-  const plan::Exchange send{0, {{Rank(1), {zero.home(key, low)}}, {Rank(1), {zero.home(value, low)}}}, {}};
-  const plan::Exchange receive{
-      0, {}, {{Rank(0), {one.arena(key, input, low, 0)}}, {Rank(0), {one.arena(value, input, low, 256)}}}};
+  const plan::Operation send = exchange(0, {{Rank(1), {zero.home(key, low)}}, {Rank(1), {zero.home(value, low)}}}, {});
+  const plan::Operation receive =
+      exchange(0, {}, {{Rank(0), {one.arena(key, input, low, 0)}}, {Rank(0), {one.arena(value, input, low, 256)}}});
 
-  plan::Segment first{plan::TileKind::causal, 0,
-                      zero.home(query, low),  zero.home(key, low),
-                      zero.home(value, low),  zero.home(output, low),
-                      saved_lse(zero, low),   false};
-  plan.programs[0].forward.operations = {operation(send), operation(plan::Attend{{first}})};
+  plan::ForwardSegment first{
+      {plan::TileKind::causal, 0, zero.home(query, low), zero.home(key, low), zero.home(value, low)},
+      zero.home(output, low),
+      saved_lse(zero, low),
+      false};
+  plan.programs[0].forward.operations = {send, operation(plan::Attend{{first}})};
   plan.programs[0].saved_bytes = 64;
 
   const plan::Block partial = one.arena(output, accumulation, high, 512);
-  plan::Segment own{plan::TileKind::causal, 0,       one.home(query, high), one.home(key, high),
-                    one.home(value, high),  partial, saved_lse(one, high),  false};
-  plan::Segment far{plan::TileKind::full,
-                    0,
-                    one.home(query, high),
-                    one.arena(key, input, low, 0),
-                    one.arena(value, input, low, 256),
-                    partial,
-                    saved_lse(one, high),
-                    true};
-  plan.programs[1].forward.operations = {operation(receive), operation(plan::Attend{{own}}),
-                                         operation(plan::Attend{{far}}, {0}),
+  plan::ForwardSegment own{
+      {plan::TileKind::causal, 0, one.home(query, high), one.home(key, high), one.home(value, high)},
+      partial,
+      saved_lse(one, high),
+      false};
+  plan::ForwardSegment far{{plan::TileKind::full, 0, one.home(query, high), one.arena(key, input, low, 0),
+                            one.arena(value, input, low, 256)},
+                           partial,
+                           saved_lse(one, high),
+                           true};
+  plan.programs[1].forward.operations = {receive, operation(plan::Attend{{own}}), operation(plan::Attend{{far}}, {0}),
                                          operation(plan::Copy{{{one.home(output, high), partial}}})};
   plan.programs[1].forward.arena_bytes = 1024;
   plan.programs[1].saved_bytes = 64;
@@ -152,13 +168,10 @@ inline plan::LoweredPlan two_rank_plan(plan::ElementType element = plan::Element
   const plan::Block key_part = zero.arena(grad_key, accumulation, low, 512);
   const plan::Block value_part = zero.arena(grad_value, accumulation, low, 768);
   plan.programs[0].backward.operations = {
-      operation(send),
-      operation(plan::AttendGradient{{{first,
-                                       zero.home(grad_output, low),
-                                       {zero.home(grad_query, low), false},
-                                       {key_sum, false},
-                                       {value_sum, false}}}}),
-      operation(plan::Exchange{1, {}, {{Rank(1), {key_part, value_part}}}}),
+      send,
+      operation(plan::AttendGradient{{backward(first, zero.home(grad_output, low), {zero.home(grad_query, low), false},
+                                               {key_sum, false}, {value_sum, false})}}),
+      exchange(1, {}, {{Rank(1), {key_part, value_part}}}),
       operation(plan::Accumulate{{{key_sum, key_part}, {value_sum, value_part}}}, {1}),
       operation(plan::Copy{{{zero.home(grad_key, low), key_sum}, {zero.home(grad_value, low), value_sum}}})};
   plan.programs[0].backward.arena_bytes = 1024;
@@ -169,18 +182,15 @@ inline plan::LoweredPlan two_rank_plan(plan::ElementType element = plan::Element
   const plan::Block key_sent = one.arena(grad_key, accumulation, low, 1024);
   const plan::Block value_sent = one.arena(grad_value, accumulation, low, 1280);
   plan.programs[1].backward.operations = {
-      operation(receive),
-      operation(plan::AttendGradient{{{own,
-                                       one.home(grad_output, high),
-                                       {query_sum, false},
-                                       {one.home(grad_key, high), false},
-                                       {one.home(grad_value, high), false}}}}),
+      receive,
       operation(
-          plan::AttendGradient{
-              {{far, one.home(grad_output, high), {query_sum, true}, {key_sent, false}, {value_sent, false}}}},
-          {0}),
+          plan::AttendGradient{{backward(own, one.home(grad_output, high), {query_sum, false},
+                                         {one.home(grad_key, high), false}, {one.home(grad_value, high), false})}}),
+      operation(plan::AttendGradient{{backward(far, one.home(grad_output, high), {query_sum, true}, {key_sent, false},
+                                               {value_sent, false})}},
+                {0}),
       operation(plan::Copy{{{one.home(grad_query, high), query_sum}}}),
-      operation(plan::Exchange{1, {{Rank(0), {key_sent, value_sent}}}, {}})};
+      exchange(1, {{Rank(0), {key_sent, value_sent}}}, {})};
   plan.programs[1].backward.arena_bytes = 1536;
   return plan;
 }

@@ -27,13 +27,26 @@ enum class Transition : uint8_t {
 };
 std::string_view to_string(Transition transition);
 
+// The logarithms of decays, at most 0, that a state is multiplied by at each token.
+enum class Gate : uint8_t {
+  none,     // no decay
+  head,     // a number for each head, the same for all tokens
+  token,    // a number for each token and head
+  channel,  // a number for each token, head and row of the state
+};
+std::string_view to_string(Gate gate);
+
 // The states of a linear layer, [key_dim, value_dim] for each head, key_dim being the shape's head_dim. Of the
 // accumulation type.
 struct StateShape {
   int32_t value_dim = 0;  // 0: softmax attention, which has no states
-  Transition transition = Transition::known;
-  bool initial = false;  // documents start from given states
-  bool final = false;    // the states after the documents are results
+  Gate gate = Gate::none;
+  bool delta_rule = false;  // tokens have a beta: A_t = I - beta_t k_t k_t^T, times the decay
+  bool initial = false;     // documents start from given states
+  bool final = false;       // the states after the documents are results
+
+  // What of a span's map travels.
+  Transition transition() const;
 
   friend bool operator==(const StateShape&, const StateShape&) = default;
 };

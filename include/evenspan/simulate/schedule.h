@@ -11,27 +11,11 @@
 
 namespace evenspan::simulate {
 
-enum class StepKind : uint8_t {
-  exchange,
-  attend,
-  attend_gradient,
-  copy,
-  accumulate,
-  merge,
-  delta,
-  clear,
-  summarize,
-  combine,
-  intra,
-  apply,
-};
-std::string_view to_string(StepKind kind);
-
 // An operation: it computes for `seconds`, and an exchange starts when it begins.
 struct TimedOperation {
-  StepKind kind = StepKind::attend;
+  std::string_view name;       // of the operation (plan::OperationTraits)
   double seconds = 0;          // of the compute engine
-  int32_t exchange = -1;       // index in Schedule::exchanges, of an exchange
+  int32_t exchange = -1;       // index in Schedule::exchanges; -1: the operation is no exchange
   std::vector<int32_t> waits;  // indices of earlier exchanges that must be complete before
   int64_t live_bytes = 0;      // of the arena while the step runs, when counted
 };
@@ -71,6 +55,6 @@ Schedule price(const plan::Program& program, const plan::AttentionShape& shape, 
 // Of a linear layer's program: its operations cost their matrix products (linear_flops) at the rate of the token-wise
 // layers.
 Schedule price_linear(const plan::Program& program, const plan::AttentionShape& shape, const Profile& profile,
-                      Pass pass, LiveBytes live_bytes = LiveBytes::skip);
+                      LiveBytes live_bytes = LiveBytes::skip);
 
 }  // namespace evenspan::simulate

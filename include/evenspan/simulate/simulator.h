@@ -30,8 +30,8 @@ enum class Engine : uint8_t { compute, communication };
 struct Interval {
   Rank rank;
   Engine engine = Engine::compute;
-  StepKind kind = StepKind::attend;
-  int32_t step = 0;  // index in the schedule
+  std::string_view name;  // of the operation
+  int32_t step = 0;       // index in the schedule
   double begin_seconds = 0;
   double end_seconds = 0;
   int64_t sent_bytes = 0;  // by the exchange

@@ -40,8 +40,8 @@ class BackwardLowering {
     make_query_sums();
     make_key_sums();
     Clear clear;
-    for (const auto& [key, sum] : home_sums_) append_clears(sum, &clear.blocks);
-    partials_.for_each_home_group([&](size_t group) { clear_once(query_sums_[group], &clear.blocks); });
+    for (const auto& [key, sum] : home_sums_) append_clears(sum, &clear.items);
+    partials_.for_each_home_group([&](size_t group) { clear_once(query_sums_[group], &clear.items); });
     emitter_.emit(std::move(clear));
 
     open_grad_outputs();
@@ -273,17 +273,19 @@ class BackwardLowering {
       const Tile& tile = rank_.tasks_[t].tile;
       if (!rank_.at_home(tile.document, tile.keys)) {
         Sum& sum = key_sum(tile, rank_.kv_heads(tile));
-        clear_once(sum, &clear.blocks);
+        clear_once(sum, &clear.items);
       }
-      clear_once(query_sums_[rank_.group_of_task_[t]], &clear.blocks);
+      clear_once(query_sums_[rank_.group_of_task_[t]], &clear.items);
     }
     for_each_call(round, [&](size_t t, HeadRange heads) {
       const Tile& tile = rank_.tasks_[t].tile;
       const size_t g = rank_.group_of_task_[t];
       const HeadRange kv_heads = shape_.kv_heads(heads);
-      SegmentGradient segment;
-      segment.forward = rank_.segment(holdings(), tile, heads, rank_.groups_[g]);
-      if (rank_.groups_[g].leaves) partials_.replace_final(g, tile, heads, &segment.forward);
+      const auto& group = rank_.groups_[g];
+      const auto [output, lse] = group.leaves ? partials_.finals_of(g) : std::pair(group.output, group.lse);
+      BackwardSegment segment{rank_.segment(holdings(), tile, heads), {}, {}, {}, {}, {}, {}};
+      segment.output = sub_block(output, tile.queries, heads, shape_);
+      segment.lse = sub_block(lse, tile.queries, heads, shape_);
       segment.grad_output = sub_block(grad_outputs_[g], tile.queries, heads, shape_);
       segment.grad_query = {sub_block(query_sums_[g].first, tile.queries, heads, shape_),
                             query_sums_[g].adds(query_calls_[num_calls_])};
@@ -292,7 +294,7 @@ class BackwardLowering {
       ++num_calls_;
       segment.grad_key = {sub_block(sum.first, tile.keys, kv_heads, shape_), add};
       segment.grad_value = {sub_block(sum.second, tile.keys, kv_heads, shape_), add};
-      attend.segments.push_back(segment);
+      attend.items.push_back(segment);
     });
     emitter_.emit(std::move(clear));
     emitter_.emit(std::move(attend));
@@ -341,7 +343,7 @@ class BackwardLowering {
     for_each_filled([&](const Holding& holding, Span rows) {
       const Sum& from = holding_sums_.at(&holding);
       const Sum& to = home_sum(holding.document, rows);
-      auto& pairs = to.adds(filled_[number++]) ? accumulate.pairs : copy.pairs;
+      auto& pairs = to.adds(filled_[number++]) ? accumulate.items : copy.items;
       for (const auto part : {&Sum::first, &Sum::second}) {
         pairs.push_back(BlockPair{sub_block(to.*part, rows, holding.heads, shape_),
                                   sub_block(from.*part, rows, holding.heads, shape_)});
@@ -362,14 +364,14 @@ class BackwardLowering {
       for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
-        copy.pairs.push_back(BlockPair{rank_.home_block(TensorName::grad_query, group.document, rows, group.heads),
+        copy.items.push_back(BlockPair{rank_.home_block(TensorName::grad_query, group.document, rows, group.heads),
                                        sub_block(sum, rows, group.heads, shape_)});
       }
     }
     for (const auto& [key, sum] : home_sums_) {
       for (const Block& block : {sum.first, sum.second}) {
         if (block.storage == Storage::home) continue;
-        copy.pairs.push_back(BlockPair{rank_.home_block(block.tensor, key.first, block.rows, block.heads), block});
+        copy.items.push_back(BlockPair{rank_.home_block(block.tensor, key.first, block.rows, block.heads), block});
       }
     }
     emitter_.emit(std::move(copy));

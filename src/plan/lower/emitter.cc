@@ -19,13 +19,13 @@ struct Lifetime {
   friend auto operator<=>(const Lifetime&, const Lifetime&) = default;
 };
 
-// The first operation at or after which an exchange is known to be complete: every buffer in it lives until then.
-std::map<int32_t, int64_t> completions(const Program& program) {
-  std::map<int32_t, int64_t> completed_at;
+// The first operation that waits for an event: every buffer of the operation that signals it lives until then.
+std::map<Event, int64_t> first_waits(const Program& program) {
+  std::map<Event, int64_t> waited_at;
   for (size_t i = 0; i < program.operations.size(); ++i) {
-    for (const int32_t id : program.operations[i].waits) completed_at.emplace(id, static_cast<int64_t>(i));
+    for (const Event event : program.operations[i].waits) waited_at.emplace(event, static_cast<int64_t>(i));
   }
-  return completed_at;
+  return waited_at;
 }
 
 // Buffers of one lifetime lie together, as one region; the largest regions first, each at the lowest offset where no
@@ -85,28 +85,28 @@ Block Emitter::arena_block(TensorName tensor, Precision precision, DocumentId do
   return block;
 }
 
-void Emitter::wait(int32_t exchange) {
-  if (exchange >= 0) waits_.push_back(exchange);
+void Emitter::wait(Event event) {
+  if (event != kNoEvent) waits_.push_back(event);
 }
 
 void Emitter::complete(Completion pending) {
-  wait(pending.exchange);
+  wait(pending.event);
   emit(Copy{std::move(pending.copies)});
   emit(Accumulate{std::move(pending.additions)});
   emit(Merge{std::move(pending.merges)});
 }
 
 Program Emitter::finish() {
-  const auto completed_at = completions(program_);
+  const auto waited_at = first_waits(program_);
   std::vector<Lifetime> lives(buffer_bytes_.size());
   for (size_t i = 0; i < program_.operations.size(); ++i) {
     Operation& operation = program_.operations[i];
     auto last = static_cast<int64_t>(i);
-    if (const auto* exchange = std::get_if<Exchange>(&operation.body)) {
-      const auto at = completed_at.find(exchange->id);
-      last = at != completed_at.end() ? at->second : static_cast<int64_t>(program_.operations.size());
+    if (operation.signals != kNoEvent) {
+      const auto at = waited_at.find(operation.signals);
+      last = at != waited_at.end() ? at->second : static_cast<int64_t>(program_.operations.size());
     }
-    for_each_block(operation, [&](Block& block, Access) {
+    for_each_block(operation, shape_, [&](Block& block, Access) {
       if (block.storage != Storage::arena) return;
       Lifetime& life = lives[static_cast<size_t>(block.offset_bytes >> kBufferShift)];
       if (life.first < 0) life.first = static_cast<int64_t>(i);
@@ -115,7 +115,7 @@ Program Emitter::finish() {
   }
   const std::vector<int64_t> offsets = place(buffer_bytes_, lives, &program_.arena_bytes);
   for (Operation& operation : program_.operations) {
-    for_each_block(operation, [&](Block& block, Access) {
+    for_each_block(operation, shape_, [&](Block& block, Access) {
       if (block.storage != Storage::arena) return;
       const int64_t buffer = block.offset_bytes >> kBufferShift;
       block.offset_bytes += offsets[static_cast<size_t>(buffer)] - (buffer << kBufferShift);
@@ -182,7 +182,7 @@ Completion ExchangeBuilder::start() {
   std::vector<BlockPair> merging;  // of one peer
   // A message of one dense block is its own memory; others are laid out in the arena.
   const auto lay_out = [&](Rank peer, const std::vector<Item>& items, bool sending) {
-    Message message{peer, {}};
+    Message message{sending ? Direction::send : Direction::receive, peer, {}};
     const Item& first = items.front();
     if (items.size() == 1 && first.block.precision == first.wire && first.use == Use::copy &&
         is_dense(first.block, emitter_.shape())) {
@@ -197,7 +197,7 @@ Completion ExchangeBuilder::start() {
       offset += item.wire_bytes;
       message.blocks.push_back(wire);
       if (sending) {
-        packing.pairs.push_back(BlockPair{wire, item.block});
+        packing.items.push_back(BlockPair{wire, item.block});
       } else {
         auto& pairs = item.use == Use::copy ? pending.copies : item.use == Use::add ? pending.additions : merging;
         pairs.push_back(BlockPair{item.block, wire});
@@ -206,16 +206,16 @@ Completion ExchangeBuilder::start() {
     return message;
   };
   for (auto& [peer, items] : sends_) {
-    for (const auto& message : messages(std::move(items))) exchange.sends.push_back(lay_out(peer, message, true));
+    for (const auto& message : messages(std::move(items))) exchange.items.push_back(lay_out(peer, message, true));
   }
   for (auto& [peer, items] : receives_) {
-    for (const auto& message : messages(std::move(items))) exchange.receives.push_back(lay_out(peer, message, false));
+    for (const auto& message : messages(std::move(items))) exchange.items.push_back(lay_out(peer, message, false));
     append_merges(std::move(merging), &pending.merges);
     merging.clear();
   }
   emitter_.emit(std::move(packing));
-  exchange.id = pending.exchange = emitter_.next_exchange_id();
-  emitter_.emit(std::move(exchange));
+  pending.event = emitter_.next_event();
+  emitter_.emit(std::move(exchange), pending.event);
   return pending;
 }
 

@@ -10,7 +10,7 @@ namespace evenspan::plan {
 
 // What remains to be done when an exchange is complete.
 struct Completion {
-  int32_t exchange = -1;  // -1: nothing was exchanged
+  Event event = kNoEvent;  // none: nothing was exchanged
   std::vector<BlockPair> copies;
   std::vector<BlockPair> additions;
   std::vector<PartialPair> merges;
@@ -30,64 +30,30 @@ class Emitter {
   Block arena_block(TensorName tensor, Precision precision, DocumentId document, Span rows, HeadRange heads);
   int64_t arena_bytes(int64_t num_bytes);  // the offset of a new buffer
 
-  // The next operation waits for the exchange.
-  void wait(int32_t exchange);
-  void emit(Exchange exchange) { add(std::move(exchange)); }
-  // Operations without items are left out; pending waits go to the next one.
-  void emit(Attend attend) {
-    if (!attend.segments.empty()) add(std::move(attend));
-  }
-  void emit(AttendGradient attend) {
-    if (!attend.segments.empty()) add(std::move(attend));
-  }
-  void emit(Copy copy) {
-    if (!copy.pairs.empty()) add(std::move(copy));
-  }
-  void emit(Accumulate accumulate) {
-    if (!accumulate.pairs.empty()) add(std::move(accumulate));
-  }
-  void emit(Merge merge) {
-    if (!merge.pairs.empty()) add(std::move(merge));
-  }
-  void emit(Delta delta) {
-    if (!delta.rows.empty()) add(std::move(delta));
-  }
-  void emit(Clear clear) {
-    if (!clear.blocks.empty()) add(std::move(clear));
-  }
-  void emit(Summarize summarize) {
-    if (!summarize.parts.empty()) add(std::move(summarize));
-  }
-  void emit(Combine combine) {
-    if (!combine.compositions.empty()) add(std::move(combine));
-  }
-  void emit(Intra intra) {
-    if (!intra.parts.empty()) add(std::move(intra));
-  }
-  void emit(Apply apply) {
-    if (!apply.parts.empty()) add(std::move(apply));
+  // The next operation waits for the event; none: kNoEvent.
+  void wait(Event event);
+  // An operation without items is left out; pending waits go to the next one.
+  template <class Body>
+  void emit(Body body, Event signals = kNoEvent) {
+    if (body.items.empty()) return;
+    program_.operations.push_back(Operation{std::move(waits_), signals, std::move(body)});
+    waits_.clear();
   }
   // Waits and does what remains.
   void complete(Completion pending);
 
-  int32_t next_exchange_id() { return num_exchanges_++; }
+  Event next_event() { return num_events_++; }
   const AttentionShape& shape() const { return shape_; }
 
   // Gives every buffer its offset, by lifetime, and returns the program.
   Program finish();
 
  private:
-  template <class Body>
-  void add(Body body) {
-    program_.operations.push_back(Operation{std::move(waits_), std::move(body)});
-    waits_.clear();
-  }
-
   const AttentionShape& shape_;
   Program program_;
-  std::vector<int32_t> waits_;
+  std::vector<Event> waits_;
   std::vector<int64_t> buffer_bytes_;  // [buffer]
-  int32_t num_exchanges_ = 0;
+  Event num_events_ = 0;
 };
 
 // One exchange under construction. Both ends name the same rows and so agree on the messages, whatever the order in

@@ -59,7 +59,7 @@ void RankLowering::lower_forward() {
       for (const Span& span : placement_.spans_of(rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
-        own.pairs.push_back(BlockPair{home_block(TensorName::output, group.document, rows, group.heads),
+        own.items.push_back(BlockPair{home_block(TensorName::output, group.document, rows, group.heads),
                                       sub_block(group.output, rows, group.heads, shape_)});
       }
     }
@@ -88,12 +88,12 @@ void RankLowering::lower_forward() {
     for (const size_t t : rounds_[s]) {
       const size_t g = group_of_task_[t];
       const OutputGroup& group = groups_[g];
-      sums.append_clears(g, &clear.blocks);
+      sums.append_clears(g, &clear.items);
       for (const HeadRange& heads : kernel_heads(tasks_[t].tile.heads)) {
-        Segment segment = this->segment(forward_holdings_, tasks_[t].tile, heads, group);
-        segment.output = sub_block(sums.block(g), tasks_[t].tile.queries, heads, shape_);
-        segment.fold = sums.folds(t);
-        attend.segments.push_back(segment);
+        const Tile& tile = tasks_[t].tile;
+        attend.items.push_back({segment(forward_holdings_, tile, heads),
+                                sub_block(sums.block(g), tile.queries, heads, shape_),
+                                sub_block(group.lse, tile.queries, heads, shape_), sums.folds(t)});
       }
     }
     emitter.emit(std::move(clear));

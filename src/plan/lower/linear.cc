@@ -171,6 +171,11 @@ Block LinearLowering::state_before(const OwnPart& own) const {
   return own.saved_state ? *own.saved_state : home_state(TensorName::state, own.part.document, {0, 0});
 }
 
+// None where the part starts from 0.
+std::optional<Block> LinearLowering::started_from(const OwnPart& own) const {
+  return has_incoming(own.index) ? std::optional(state_before(own)) : std::nullopt;
+}
+
 std::optional<Block> LinearLowering::transition_block(DocumentId document, Span rows) {
   if (width(TensorName::transition, shape_) == 0) return std::nullopt;
   return state_block(TensorName::transition, Storage::arena, document, rows);
@@ -232,7 +237,15 @@ LinearLowering::Local LinearLowering::make_local(DocumentId document, std::vecto
 
 // The maps of the parts that something goes out of; where nothing comes in, the state itself.
 void LinearLowering::summarize() {
-  Summarize summarize;
+  Summarize forward;
+  SummarizeGradient backward;
+  const auto add = [&](const OwnPart& own, const Block& to, const std::optional<Block>& transition) {
+    if (backward_) {
+      backward.items.push_back({own.part, to});
+    } else {
+      forward.items.push_back({own.part, to, transition});
+    }
+  };
   for (Local& local : locals_) {
     const auto count = static_cast<int32_t>(local.spans.size());
     for (const size_t i : local.own) {
@@ -243,12 +256,11 @@ void LinearLowering::summarize() {
       if (!comes_in(index)) {
         const Block to =
             count == 1 ? home_state(result_, local.document, {0, own.part.rows.end}) : open(&local, range).block;
-        summarize.parts.push_back({own.part, to, {}});
+        add(own, to, {});
         continue;
       }
       Held held{state_block(summary_, Storage::arena, local.document, own.part.rows), own.saved_transition, {}};
-      summarize.parts.push_back({own.part, held.block, {}});
-      if (!backward_) summarize.parts.back().transition = held.transition;
+      add(own, held.block, held.transition);
       if (index > 0) {
         local.held.emplace(range, held);
         continue;
@@ -257,19 +269,18 @@ void LinearLowering::summarize() {
       const Span end = backward_ ? Span{own.part.rows.end, own.part.rows.end} : Span{0, 0};
       const Block to =
           count == 1 ? home_state(result_, local.document, {0, own.part.rows.end}) : open(&local, range).block;
-      combine_.compositions.push_back(
-          {to, home_state(state_, local.document, end), held.block, {}, {}, held.transition});
+      compositions_.push_back({to, home_state(state_, local.document, end), held.block, {}, {}, held.transition});
     }
   }
-  emitter_->emit(std::move(summarize));
+  emitter_->emit(std::move(forward));
+  emitter_->emit(std::move(backward));
 }
 
 void LinearLowering::need(const Held& held, HeadRange heads) {
   for (const auto& [range, exchange] : held.arrivals) {
     if (!range.overlaps(heads) || completed_[exchange]) continue;
     emit_intra();
-    emitter_->emit(std::move(combine_));
-    combine_ = {};
+    emit_compositions();
     emitter_->complete(std::move(pending_[exchange]));
     completed_[exchange] = 1;
   }
@@ -291,7 +302,7 @@ void LinearLowering::fold(Local* local, PartRange to, PartRange far, PartRange n
     c.to_transition = part(*target.transition);
     c.far_transition = part(*far_held.transition);
   }
-  combine_.compositions.push_back(c);
+  compositions_.push_back(c);
 }
 
 // Folds, then moves of one round, of all documents together.
@@ -330,33 +341,45 @@ void LinearLowering::run_round(int32_t round) {
     }
   }
   for (const auto& [to, block] : sends) builder.send(to, block, Precision::accumulation);
-  emitter_->emit(std::move(combine_));
-  combine_ = {};
+  emit_compositions();
   Completion pending = builder.start();
-  if (pending.exchange < 0) return;
+  if (pending.event == kNoEvent) return;
   for (const Arrival& arrival : arrivals) arrival.held->arrivals.emplace_back(arrival.heads, pending_.size());
   pending_.push_back(std::move(pending));
   completed_.push_back(0);
+}
+
+void LinearLowering::emit_compositions() {
+  if (backward_) {
+    emitter_->emit(CombineGradient{std::move(compositions_)});
+  } else {
+    emitter_->emit(Combine{std::move(compositions_)});
+  }
+  compositions_.clear();
 }
 
 // Before the first wait, so that states travel meanwhile.
 void LinearLowering::emit_intra() {
   if (intra_emitted_) return;
   intra_emitted_ = true;
-  Intra intra;
+  Intra forward;
+  IntraGradient backward;
   for (const OwnPart& own : parts_) {
-    IntraPart part{own.part, {}, comes_in(mirrored(own.index, own.count))};
-    if (backward_ && has_incoming(own.index)) {
-      part.state = state_before(own);
+    const bool pending = comes_in(mirrored(own.index, own.count));
+    if (backward_) {
+      backward.items.push_back({own.part, pending, started_from(own)});
+    } else {
+      forward.items.push_back({own.part, pending});
     }
-    intra.parts.push_back(part);
   }
-  emitter_->emit(std::move(intra));
+  emitter_->emit(std::move(forward));
+  emitter_->emit(std::move(backward));
 }
 
 // Completes the parts that something comes into, and makes what is asked for at the other end.
 void LinearLowering::finish() {
-  Apply apply;
+  Apply forward;
+  ApplyGradient backward;
   for (Local& local : locals_) {
     const auto count = static_cast<int32_t>(local.spans.size());
     for (const size_t i : local.own) {
@@ -371,24 +394,20 @@ void LinearLowering::finish() {
                                    : home_state(state_, local.document, backward_ ? Span{length, length} : Span{0, 0});
       if (incoming && asked_ && index + 1 == count) {
         const Held& last = local.held.at({index, index + 1});
-        combine_.compositions.push_back(
+        compositions_.push_back(
             {home_state(result_, local.document, {0, length}), state, last.block, {}, {}, last.transition});
       }
-      ApplyPart part{own.part, state, {}};
       if (backward_) {
-        part.grad_state = state;
-        part.state.reset();
-        if (has_incoming(own.index)) {
-          part.state = state_before(own);
-        }
+        backward.items.push_back({own.part, started_from(own), state});
+      } else {
+        forward.items.push_back({own.part, state});
       }
-      apply.parts.push_back(part);
     }
   }
   emit_intra();
-  emitter_->emit(std::move(combine_));
-  combine_ = {};
-  emitter_->emit(std::move(apply));
+  emit_compositions();
+  emitter_->emit(std::move(forward));
+  emitter_->emit(std::move(backward));
 }
 
 Program LinearLowering::lower(bool backward) {

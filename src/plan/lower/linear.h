@@ -54,6 +54,7 @@ class LinearLowering {
   Span rows_of(const Local& local, PartRange range) const;
   Block state_block(TensorName tensor, Storage storage, DocumentId document, Span rows);
   Block state_before(const OwnPart& own) const;
+  std::optional<Block> started_from(const OwnPart& own) const;
   std::optional<Block> transition_block(DocumentId document, Span rows);
   Block home_state(TensorName tensor, DocumentId document, Span rows) const;
   Held& open(Local* local, PartRange range);
@@ -63,6 +64,7 @@ class LinearLowering {
   void fold(Local* local, PartRange to, PartRange far, PartRange near, HeadRange heads);
   void need(const Held& held, HeadRange heads);
   void run_round(int32_t round);
+  void emit_compositions();
   void emit_intra();
   void finish();
 
@@ -77,9 +79,9 @@ class LinearLowering {
   TensorName state_ = TensorName::state, summary_ = TensorName::summary, result_ = TensorName::final_state;
   std::unique_ptr<Emitter> emitter_;
   std::vector<Local> locals_;
-  std::vector<Completion> pending_;  // what remains to be done of the exchanges
-  std::vector<char> completed_;      // [exchange] whether it is done
-  Combine combine_;
+  std::vector<Completion> pending_;        // what remains to be done of the exchanges
+  std::vector<char> completed_;            // [pending] whether it is done
+  std::vector<Composition> compositions_;  // that wait for the next operation that needs them
   bool intra_emitted_ = false;
 };
 

@@ -62,12 +62,12 @@ void OutputSums::merge_own(size_t round) {
     const size_t from = rank_.group_of(*partial, true), to = rank_.group_of(*partial, false);
     const auto [from_output, from_lse] = part(from, blocks_[from]);
     const auto [output, lse] = part(to, blocks_[to]);
-    append_clears(to, &clear.blocks);
+    append_clears(to, &clear.items);
     if (folds(to, partial_number_.at(partial))) {
-      merge.pairs.push_back(PartialPair{output, lse, from_output, from_lse});
+      merge.items.push_back(PartialPair{output, lse, from_output, from_lse});
     } else {
-      copy.pairs.push_back(BlockPair{output, from_output});
-      copy.pairs.push_back(BlockPair{lse, from_lse});
+      copy.items.push_back(BlockPair{output, from_output});
+      copy.items.push_back(BlockPair{lse, from_lse});
     }
   }
   emitter_.emit(std::move(clear));
@@ -77,7 +77,7 @@ void OutputSums::merge_own(size_t round) {
 
 void OutputSums::complete() {
   Clear clear;
-  for (const size_t group : under_way_) append_clears(group, &clear.blocks);
+  for (const size_t group : under_way_) append_clears(group, &clear.items);
   emitter_.emit(std::move(clear));
   emitter_.complete(std::move(pending_));
   pending_ = {};
@@ -118,7 +118,7 @@ void OutputSums::narrow(int32_t round) {
   for (size_t g = 0; g < rank_.num_staying_; ++g) {
     const auto& group = rank_.groups_[g];
     if (group.last_round == round && blocks_[g] != group.output) {
-      copy.pairs.push_back(BlockPair{group.output, blocks_[g]});
+      copy.items.push_back(BlockPair{group.output, blocks_[g]});
     }
   }
   emitter_.emit(std::move(copy));

@@ -44,13 +44,13 @@ void PartialGradients::open(const std::vector<Block>& grad_outputs, std::vector<
       const auto& group = rank_.groups_[g];
       if (!deltas_.contains(g)) {
         deltas_[g] = number_block(TensorName::delta, g);
-        delta.rows.push_back(DeltaRows{deltas_[g], group.output, grad_outputs[g]});
+        delta.items.push_back(DeltaRows{deltas_[g], group.output, grad_outputs[g]});
       }
       const auto part = [&](const Block& block) { return sub_block(block, partial->rows, partial->heads, shape_); };
       if (partial->from == rank_.rank_) {
         const size_t to = rank_.group_of(*partial, true);
-        own.pairs.push_back(BlockPair{part(deltas_.at(to)), part(deltas_.at(g))});
-        own.pairs.push_back(BlockPair{part(final_lses_.at(to)), part(group.lse)});
+        own.items.push_back(BlockPair{part(deltas_.at(to)), part(deltas_.at(g))});
+        own.items.push_back(BlockPair{part(final_lses_.at(to)), part(group.lse)});
         continue;
       }
       builder.send(partial->from, part(grad_outputs[g]), Precision::input);
@@ -70,11 +70,6 @@ void PartialGradients::open(const std::vector<Block>& grad_outputs, std::vector<
   }
   emitter_.emit(std::move(delta));
   emitter_.emit(std::move(own));
-}
-
-void PartialGradients::replace_final(size_t group, const Tile& tile, HeadRange heads, Segment* segment) const {
-  segment->output = sub_block(deltas_.at(group), tile.queries, heads, shape_);
-  segment->lse = sub_block(final_lses_.at(group), tile.queries, heads, shape_);
 }
 
 void PartialGradients::exchange(size_t round, const std::vector<GradientSum>& sums, ExchangeBuilder* builder) const {
@@ -100,7 +95,7 @@ void PartialGradients::append_own(const std::vector<GradientSum>& sums, Copy* co
       const auto part = [&](const GradientSum& sum) {
         return sub_block(sum.first, partial->rows, partial->heads, shape_);
       };
-      auto& pairs = to.adds(numbers_.at(partial)) ? accumulate->pairs : copy->pairs;
+      auto& pairs = to.adds(numbers_.at(partial)) ? accumulate->items : copy->items;
       pairs.push_back(BlockPair{part(to), part(from)});
     }
   }

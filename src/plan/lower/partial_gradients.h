@@ -43,8 +43,8 @@ class PartialGradients {
   // Computes delta, and adds to each round's exchange of operands what partials whose tiles come first in it need:
   // gradients of outputs, final log-sum-exps and deltas.
   void open(const std::vector<Block>& grad_outputs, std::vector<ExchangeBuilder>* builders);
-  // In place of the final output and log-sum-exp of a tile in a group that leaves. REQUIRES: open() was called.
-  void replace_final(size_t group, const Tile& tile, HeadRange heads, Segment* segment) const;
+  // Delta and final log-sum-exp of a group that leaves, for its tiles here. REQUIRES: open() was called.
+  std::pair<Block, Block> finals_of(size_t group) const { return {deltas_.at(group), final_lses_.at(group)}; }
 
   // Adds to the exchange of a round's gradients those of queries that have their last tile there.
   void exchange(size_t round, const std::vector<GradientSum>& sums, ExchangeBuilder* builder) const;

@@ -288,8 +288,7 @@ std::vector<BlockPair> RankLowering::open_holdings(const OperandRows& rows, Join
   return copies;
 }
 
-Segment RankLowering::segment(const Holdings& holdings, const Tile& tile, HeadRange heads,
-                              const OutputGroup& group) const {
+Segment RankLowering::segment(const Holdings& holdings, const Tile& tile, HeadRange heads) const {
   Segment segment;
   segment.kind = tile.kind;
   const bool windowed = tile.kind == TileKind::window || tile.kind == TileKind::band;
@@ -297,8 +296,6 @@ Segment RankLowering::segment(const Holdings& holdings, const Tile& tile, HeadRa
   segment.query = operand_blocks(holdings, Operand::query, tile.document, tile.queries, heads).first;
   std::tie(segment.key, segment.value) =
       operand_blocks(holdings, Operand::key_value, tile.document, tile.keys, shape_.kv_heads(heads));
-  segment.output = sub_block(group.output, tile.queries, heads, shape_);
-  segment.lse = sub_block(group.lse, tile.queries, heads, shape_);
   return segment;
 }
 

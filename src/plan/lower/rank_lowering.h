@@ -84,7 +84,7 @@ class RankLowering {
   // home of the rows that do not arrive. REQUIRES: a row that neither arrives nor is at home is in no new holding.
   std::vector<BlockPair> open_holdings(const OperandRows& rows, Join join, const std::vector<const Move*>& arrivals,
                                        bool keep, Emitter* emitter, ExchangeBuilder* builder, Holdings* holdings);
-  Segment segment(const Holdings& holdings, const Tile& tile, HeadRange heads, const OutputGroup& group) const;
+  Segment segment(const Holdings& holdings, const Tile& tile, HeadRange heads) const;
   // Ranges of the tile's heads that a kernel takes in one call: inside a kv group, or whole groups.
   std::vector<HeadRange> kernel_heads(HeadRange heads) const;
   Precision accumulation() const;  // `input` where both have the same bytes

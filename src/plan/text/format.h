@@ -11,7 +11,7 @@
 namespace evenspan::plan {
 
 // In the first line of every text. Any change of the form takes the next number; other versions are refused.
-constexpr int64_t kTextVersion = 3;
+constexpr int64_t kTextVersion = 4;
 
 // Where the operations of a parsed text stand: [rank][operation] gives the line, counted from 1.
 struct ProgramLines {

@@ -26,6 +26,49 @@ class Parser {
  public:
   Parser(NextLine next, ProgramLines* lines) : in_(std::move(next)), lines_(lines) {}
 
+  // The fields of operations (operation/traits.h).
+  void block(Block& block, Access) {
+    one_of(kNumTensorNames, "a tensor", &block.tensor);
+    block.precision = in_.accept(".acc") ? Precision::accumulation : Precision::input;
+    in_.expect("@");
+    one_of(3, "home, arena or saved", &block.storage);
+    in_.expect("+");
+    block.offset_bytes = in_.integer("an offset in bytes", -kMostBytes, kMostBytes);
+    in_.expect("/");
+    block.row_stride = in_.integer("a row stride in elements", -kMostStride, kMostStride);
+    block.document = document();
+    block.rows = span();
+    block.heads = heads();
+  }
+  void optional(std::string_view sign, std::optional<Block>& block, Access access) {
+    if (in_.accept(sign)) this->block(block.emplace(), access);
+  }
+  void blocks(std::vector<Block>& blocks, Access access) {
+    if (in_.at_line_end() || in_.at("|")) return;
+    do {
+      block(blocks.emplace_back(), access);
+    } while (in_.accept(","));
+  }
+  template <class Uses>
+  void part(Part& part, const Uses&) {
+    part.document = document();
+    part.rows = span();
+    in_.expect("@");
+    part.home_row = in_.integer("a home row", 0, kMostRows);
+  }
+  void sign(std::string_view sign) { in_.expect(sign); }
+  template <class T>
+  void choice(T& value, std::string_view first, std::string_view second) {
+    value = static_cast<T>(in_.accept(second));
+    if (value == T{} && !in_.accept(first)) in_.fail_expected(join_text('"', first, "\" or \"", second, '"'));
+  }
+  void word(bool& flag, std::string_view word) { flag = in_.accept_word(word); }
+  void tile(TileKind& kind, int64_t& window) {
+    one_of(4, "full, causal, window or band", &kind);
+    if (in_.accept(":")) window = in_.integer("a window", -kMostRows, kMostRows);
+  }
+  void peer(Rank& peer) { peer = Rank(in_.integer("a rank", 0, num_ranks_ - 1)); }
+
   LoweredPlan parse() {
     LoweredPlan plan;
     version();
@@ -97,8 +140,9 @@ class Parser {
     next_line("\"states\" or \"topology\"");
     if (in_.accept_word("states")) {
       shape.state.value_dim = static_cast<int32_t>(integer_field("value_dim", 1, kMostInt32));
-      field("transition");
-      one_of(4, "known, scalar, diagonal or dense", &shape.state.transition);
+      field("gate");
+      one_of(4, "none, head, token or channel", &shape.state.gate);
+      shape.state.delta_rule = integer_field("delta_rule", 0, 1) == 1;
       shape.state.initial = integer_field("initial", 0, 1) == 1;
       shape.state.final = integer_field("final", 0, 1) == 1;
       next_line("\"topology\"");
@@ -197,195 +241,28 @@ class Parser {
   }
 
   // False, and nothing taken, when the line holds no operation.
-  bool operation(Operation* op) {
-    if (in_.accept_word("exchange")) {
-      op->body = Exchange{exchange_id(), {}, {}};
-      op->waits = waits();
-      while (in_.accept("|")) message(&std::get<Exchange>(op->body));
-    } else if (in_.accept_word("attend")) {
-      items<Attend>(op, [this](Attend* attend) { attend->segments.push_back(segment()); });
-    } else if (in_.accept_word("attend_gradient")) {
-      items<AttendGradient>(op, [this](AttendGradient* attend) { attend->segments.push_back(segment_gradient()); });
-    } else if (in_.accept_word("copy")) {
-      items<Copy>(op, [this](Copy* copy) { copy->pairs.push_back(pair("<-")); });
-    } else if (in_.accept_word("accumulate")) {
-      items<Accumulate>(op, [this](Accumulate* accumulate) { accumulate->pairs.push_back(pair("+=")); });
-    } else if (in_.accept_word("merge")) {
-      items<Merge>(op, [this](Merge* merge) { merge->pairs.push_back(partial_pair()); });
-    } else if (in_.accept_word("delta")) {
-      items<Delta>(op, [this](Delta* delta) { delta->rows.push_back(delta_rows()); });
-    } else if (in_.accept_word("clear")) {
-      items<Clear>(op, [this](Clear* clear) { clear->blocks.push_back(block()); });
-    } else if (in_.accept_word("summarize")) {
-      items<Summarize>(op, [this](Summarize* summarize) { summarize->parts.push_back(part_summary()); });
-    } else if (in_.accept_word("combine")) {
-      items<Combine>(op, [this](Combine* combine) { combine->compositions.push_back(composition()); });
-    } else if (in_.accept_word("intra")) {
-      items<Intra>(op, [this](Intra* intra) { intra->parts.push_back(intra_part()); });
-    } else if (in_.accept_word("apply")) {
-      items<Apply>(op, [this](Apply* apply) { apply->parts.push_back(apply_part()); });
-    } else {
-      return false;
+  bool operation(Operation* op) { return body(op, &op->body); }
+  template <class... Bodies>
+  bool body(Operation* op, std::variant<Bodies...>*) {
+    return (body<Bodies>(op) || ...);
+  }
+  template <class Body>
+  bool body(Operation* op) {
+    if (!in_.accept_word(Body::kTraits.name)) return false;
+    op->waits.clear();
+    if (in_.accept_word("after")) {
+      do {
+        op->waits.push_back(event());
+      } while (!in_.at_line_end() && !in_.at("|") && !in_.at_word("signals"));
     }
+    op->signals = in_.accept_word("signals") ? event() : kNoEvent;
+    Body body;
+    while (in_.accept("|")) Body::visit(*this, body.items.emplace_back());
+    op->body = std::move(body);
     return true;
   }
 
-  // The rest of an operation's line: what it waits for, then its items, each after a bar.
-  template <class Body, class F>
-  void items(Operation* op, F&& item) {
-    op->waits = waits();
-    Body body;
-    while (in_.accept("|")) item(&body);
-    op->body = std::move(body);
-  }
-
-  int32_t exchange_id() { return static_cast<int32_t>(in_.integer("the number of an exchange", 0, kMostInt32)); }
-
-  std::vector<int32_t> waits() {
-    std::vector<int32_t> waits;
-    if (!in_.accept_word("after")) return waits;
-    do {
-      waits.push_back(exchange_id());
-    } while (!in_.at_line_end() && !in_.at("|"));
-    return waits;
-  }
-
-  void message(Exchange* exchange) {
-    const bool send = in_.accept_word("to");
-    if (!send && !in_.accept_word("from")) in_.fail_expected("\"to\" or \"from\"");
-    Message& message = (send ? exchange->sends : exchange->receives).emplace_back();
-    message.peer = Rank(in_.integer("a rank", 0, num_ranks_ - 1));
-    if (in_.at_line_end() || in_.at("|")) return;
-    do {
-      message.blocks.push_back(block());
-    } while (in_.accept(","));
-  }
-
-  void kind(Segment* segment) {
-    const std::string_view name = in_.name("the kind of a segment");
-    constexpr TileKind kKinds[] = {TileKind::full, TileKind::causal, TileKind::window, TileKind::band};
-    for (const TileKind kind : kKinds) {
-      if (to_string(kind) != name) continue;
-      segment->kind = kind;
-      if (in_.accept(":")) segment->window = in_.integer("a window", -kMostRows, kMostRows);
-      return;
-    }
-    in_.step_back();
-    in_.fail_expected("full, causal, window or band");
-  }
-
-  Segment operands() {
-    Segment segment;
-    kind(&segment);
-    segment.query = block();
-    segment.key = block();
-    segment.value = block();
-    return segment;
-  }
-
-  // Which of two signs comes next; true for the second.
-  bool sign(std::string_view plain, std::string_view adding) {
-    if (in_.accept(adding)) return true;
-    if (!in_.accept(plain)) in_.fail_expected(join_text('"', plain, "\" or \"", adding, '"'));
-    return false;
-  }
-
-  Segment segment() {
-    Segment segment = operands();
-    segment.fold = sign("->", "+>");
-    segment.output = block();
-    segment.lse = block();
-    return segment;
-  }
-
-  SegmentGradient segment_gradient() {
-    SegmentGradient segment;
-    segment.forward = operands();
-    segment.forward.fold = sign("<-", "<+");
-    segment.forward.output = block();
-    segment.forward.lse = block();
-    segment.grad_output = block();
-    for (GradientTarget* target : {&segment.grad_query, &segment.grad_key, &segment.grad_value}) {
-      target->add = sign("->", "+>");
-      target->block = block();
-    }
-    return segment;
-  }
-
-  BlockPair pair(std::string_view sign) {
-    BlockPair pair;
-    pair.to = block();
-    in_.expect(sign);
-    pair.from = block();
-    return pair;
-  }
-
-  PartialPair partial_pair() {
-    PartialPair pair;
-    pair.output = block();
-    pair.lse = block();
-    in_.expect("+=");
-    pair.from_output = block();
-    pair.from_lse = block();
-    return pair;
-  }
-
-  DeltaRows delta_rows() {
-    DeltaRows rows;
-    rows.delta = block();
-    in_.expect("<-");
-    rows.output = block();
-    rows.grad_output = block();
-    return rows;
-  }
-
-  Part part() {
-    Part part{document(), span()};
-    in_.expect("@");
-    part.home_row = in_.integer("a home row", 0, kMostRows);
-    return part;
-  }
-
-  std::optional<Block> optional(std::string_view sign) {
-    return in_.accept(sign) ? std::optional<Block>(block()) : std::nullopt;
-  }
-
-  PartSummary part_summary() {
-    PartSummary summary{part(), {}, {}};
-    in_.expect("->");
-    summary.summary = block();
-    summary.transition = optional("*");
-    return summary;
-  }
-
-  Composition composition() {
-    Composition c;
-    c.to = block();
-    in_.expect("<-");
-    c.far = block();
-    in_.expect(",");
-    c.near = block();
-    c.near_transition = optional("*");
-    if (in_.accept_word("and")) {
-      c.to_transition = block();
-      in_.expect("<-");
-      c.far_transition = block();
-    }
-    return c;
-  }
-
-  IntraPart intra_part() {
-    IntraPart intra{part(), {}, in_.accept_word("pending")};
-    intra.state = optional("<-");
-    return intra;
-  }
-
-  ApplyPart apply_part() {
-    ApplyPart apply{part(), {}, {}};
-    apply.state = optional("<-");
-    apply.grad_state = optional("<=");
-    return apply;
-  }
+  Event event() { return static_cast<Event>(in_.integer("the number of an event", 0, kMostInt32)); }
 
   DocumentId document() {
     in_.expect("d");
@@ -425,22 +302,6 @@ class Parser {
     }
     in_.step_back();
     in_.fail_expected(what);
-  }
-
-  Block block() {
-    Block block;
-    one_of(kNumTensorNames, "a tensor", &block.tensor);
-    block.precision = in_.accept(".acc") ? Precision::accumulation : Precision::input;
-    in_.expect("@");
-    one_of(3, "home, arena or saved", &block.storage);
-    in_.expect("+");
-    block.offset_bytes = in_.integer("an offset in bytes", -kMostBytes, kMostBytes);
-    in_.expect("/");
-    block.row_stride = in_.integer("a row stride in elements", -kMostStride, kMostStride);
-    block.document = document();
-    block.rows = span();
-    block.heads = heads();
-    return block;
   }
 
   Scanner in_;

@@ -33,6 +33,43 @@ class Printer {
     return std::move(text_);
   }
 
+  // The fields of operations (operation/traits.h), each behind a space.
+  void block(const Block& block, Access) {
+    put(" ", to_string(block.tensor), block.precision == Precision::accumulation ? ".acc" : "", "@",
+        to_string(block.storage));
+    put("+", block.offset_bytes, "/", block.row_stride);
+    put(" d", block.document, block.rows);
+    put(" h", block.heads);
+  }
+  void optional(std::string_view sign, const std::optional<Block>& block, Access access) {
+    if (!block) return;
+    put(" ", sign);
+    this->block(*block, access);
+  }
+  void blocks(const std::vector<Block>& blocks, Access access) {
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      if (i > 0) put(",");
+      block(blocks[i], access);
+    }
+  }
+  template <class Uses>
+  void part(const Part& part, const Uses&) {
+    put(" d", part.document, part.rows, "@", part.home_row);
+  }
+  void sign(std::string_view sign) { put(sign == "," ? "" : " ", sign); }
+  template <class T>
+  void choice(T value, std::string_view first, std::string_view second) {
+    put(" ", value == T{} ? first : second);
+  }
+  void word(bool flag, std::string_view word) {
+    if (flag) put(" ", word);
+  }
+  void tile(TileKind kind, int64_t window) {
+    put(" ", to_string(kind));
+    if (window != 0) put(":", window);
+  }
+  void peer(Rank rank) { put(" ", rank); }
+
  private:
   void put(std::string_view text) { text_ += text; }
   void put(const char* text) { text_ += text; }
@@ -66,8 +103,9 @@ class Printer {
     line("shape heads=", shape.num_heads, " kv_heads=", shape.num_kv_heads, " head_dim=", shape.head_dim,
          " element=", to_string(shape.element));
     if (const StateShape& state = shape.state; shape.is_linear()) {
-      line("states value_dim=", state.value_dim, " transition=", to_string(state.transition),
-           " initial=", static_cast<int>(state.initial), " final=", static_cast<int>(state.final));
+      line("states value_dim=", state.value_dim, " gate=", to_string(state.gate),
+           " delta_rule=", static_cast<int>(state.delta_rule), " initial=", static_cast<int>(state.initial),
+           " final=", static_cast<int>(state.final));
     }
     line("topology ranks=", request.topology.num_ranks);
     for (const Level& level : request.topology.levels) {
@@ -94,181 +132,19 @@ class Printer {
     }
   }
 
-  void block(const Block& block) {
-    put(to_string(block.tensor), block.precision == Precision::accumulation ? ".acc" : "", "@",
-        to_string(block.storage));
-    put("+", block.offset_bytes, "/", block.row_stride);
-    put(" d", block.document, block.rows);
-    put(" h", block.heads);
-  }
-
-  void blocks(const std::vector<Block>& blocks) {
-    for (size_t i = 0; i < blocks.size(); ++i) {
-      put(i == 0 ? " " : ", ");
-      block(blocks[i]);
-    }
-  }
-
-  void messages(const char* direction, const std::vector<Message>& messages) {
-    for (const Message& message : messages) {
-      put(" | ", direction, " ", message.peer);
-      blocks(message.blocks);
-    }
-  }
-
-  void operands(const Segment& segment) {
-    put(" | ", to_string(segment.kind));
-    if (segment.window != 0) put(":", segment.window);
-    for (const Block* operand : {&segment.query, &segment.key, &segment.value}) {
-      put(" ");
-      block(*operand);
-    }
-  }
-
-  void part(const Part& part) { put(" | d", part.document, part.rows, "@", part.home_row); }
-
-  void composition(const Composition& c) {
-    put(" | ");
-    block(c.to);
-    put(" <- ");
-    block(c.far);
-    put(", ");
-    block(c.near);
-    optional(" *", c.near_transition);
-    if (!c.to_transition || !c.far_transition) return;
-    optional(" and", c.to_transition);
-    optional(" <-", c.far_transition);
-  }
-
-  void optional(const char* sign, const std::optional<Block>& whole) {
-    if (!whole) return;
-    put(sign, " ");
-    block(*whole);
-  }
-
-  void gradient(const GradientTarget& target) {
-    put(target.add ? " +> " : " -> ");
-    block(target.block);
-  }
-
-  void pairs(std::string_view sign, const std::vector<BlockPair>& pairs) {
-    for (const BlockPair& pair : pairs) {
-      put(" | ");
-      block(pair.to);
-      put(" ", sign, " ");
-      block(pair.from);
-    }
-  }
-
-  void head(const char* name, const Operation& op) {
-    put("  ", name);
-    if (const auto* exchange = std::get_if<Exchange>(&op.body)) put(" ", exchange->id);
-    if (op.waits.empty()) return;
-    put(" after");
-    for (const int32_t id : op.waits) put(" ", id);
-  }
-
   void operation(const Operation& op) {
-    std::visit(Overloaded{
-                   [&](const Exchange& exchange) {
-                     head("exchange", op);
-                     messages("to", exchange.sends);
-                     messages("from", exchange.receives);
-                   },
-                   [&](const Attend& attend) {
-                     head("attend", op);
-                     for (const Segment& segment : attend.segments) {
-                       operands(segment);
-                       put(segment.fold ? " +> " : " -> ");
-                       block(segment.output);
-                       put(" ");
-                       block(segment.lse);
-                     }
-                   },
-                   [&](const AttendGradient& attend) {
-                     head("attend_gradient", op);
-                     for (const SegmentGradient& segment : attend.segments) {
-                       operands(segment.forward);
-                       put(segment.forward.fold ? " <+" : " <-");
-                       for (const Block* read : {&segment.forward.output, &segment.forward.lse, &segment.grad_output}) {
-                         put(" ");
-                         block(*read);
-                       }
-                       gradient(segment.grad_query);
-                       gradient(segment.grad_key);
-                       gradient(segment.grad_value);
-                     }
-                   },
-                   [&](const Copy& copy) {
-                     head("copy", op);
-                     pairs("<-", copy.pairs);
-                   },
-                   [&](const Accumulate& accumulate) {
-                     head("accumulate", op);
-                     pairs("+=", accumulate.pairs);
-                   },
-                   [&](const Merge& merge) {
-                     head("merge", op);
-                     for (const PartialPair& pair : merge.pairs) {
-                       put(" | ");
-                       block(pair.output);
-                       put(" ");
-                       block(pair.lse);
-                       put(" += ");
-                       block(pair.from_output);
-                       put(" ");
-                       block(pair.from_lse);
-                     }
-                   },
-                   [&](const Delta& delta) {
-                     head("delta", op);
-                     for (const DeltaRows& rows : delta.rows) {
-                       put(" | ");
-                       block(rows.delta);
-                       put(" <- ");
-                       block(rows.output);
-                       put(" ");
-                       block(rows.grad_output);
-                     }
-                   },
-                   [&](const Clear& clear) {
-                     head("clear", op);
-                     for (const Block& cleared : clear.blocks) {
-                       put(" | ");
-                       block(cleared);
-                     }
-                   },
-                   [&](const Summarize& summarize) {
-                     head("summarize", op);
-                     for (const PartSummary& item : summarize.parts) {
-                       part(item.part);
-                       put(" -> ");
-                       block(item.summary);
-                       optional(" *", item.transition);
-                     }
-                   },
-                   [&](const Combine& combine) {
-                     head("combine", op);
-                     for (const Composition& item : combine.compositions) composition(item);
-                   },
-                   [&](const Intra& intra) {
-                     head("intra", op);
-                     for (const IntraPart& item : intra.parts) {
-                       part(item.part);
-                       if (item.pending) put(" pending");
-                       optional(" <-", item.state);
-                     }
-                   },
-                   [&](const Apply& apply) {
-                     head("apply", op);
-                     for (const ApplyPart& item : apply.parts) {
-                       part(item.part);
-                       optional(" <-", item.state);
-                       optional(" <=", item.grad_state);
-                     }
-                   },
-               },
-               op.body);
+    put("  ", name(op));
+    if (!op.waits.empty()) put(" after");
+    for (const Event event : op.waits) put(" ", event);
+    if (op.signals != kNoEvent) put(" signals ", op.signals);
+    std::visit(
+        [this](const auto& body) {
+          for (const auto& item : body.items) {
+            put(" |");
+            std::decay_t<decltype(body)>::visit(*this, item);
+          }
+        },
+        op.body);
     line();
   }
 

@@ -39,9 +39,9 @@ class DataflowProver {
     explicit Machine(const Sizes& sizes) : memory(sizes) {}
     MemoryMap memory;
     size_t operation = 0;
-    size_t segment = 0;                                           // number of the next segment in segments_of()
-    std::unordered_map<int32_t, std::vector<Arrival>> exchanges;  // in flight, by id
-    std::unordered_map<size_t, size_t> num_received;              // messages posted, by sender
+    size_t segment = 0;                                         // number of the next segment in segments_of()
+    std::unordered_map<Event, std::vector<Arrival>> exchanges;  // in flight, by event
+    std::unordered_map<size_t, size_t> num_received;            // messages posted, by sender
   };
 
   void run(bool backward) {
@@ -55,8 +55,8 @@ class DataflowProver {
       machine.exchanges.clear();
       machine.num_received.clear();
       for (const Operation& operation : program(rank).operations) {
-        if (const auto* attend = std::get_if<Attend>(&operation.body)) segment += attend->segments.size();
-        if (const auto* attend = std::get_if<AttendGradient>(&operation.body)) segment += attend->segments.size();
+        if (const auto* attend = std::get_if<Attend>(&operation.body)) segment += attend->items.size();
+        if (const auto* attend = std::get_if<AttendGradient>(&operation.body)) segment += attend->items.size();
       }
     }
     // Matching is proven without a deadlock, so every round gets further.
@@ -82,10 +82,14 @@ class DataflowProver {
     for (; machine.operation < operations.size(); ++machine.operation) {
       site_ = Site{static_cast<int32_t>(rank), static_cast<int32_t>(machine.operation), backward_};
       const Operation& operation = operations[machine.operation];
-      for (const int32_t id : operation.waits) {
-        if (!complete(rank, id)) return false;
+      for (const Event event : operation.waits) {
+        if (!complete(rank, event)) return false;
       }
-      std::visit([&](const auto& body) { step(rank, body); }, operation.body);
+      if (const auto* exchange = std::get_if<Exchange>(&operation.body)) {
+        start(rank, *exchange, operation.signals);
+      } else {
+        std::visit([&](const auto& body) { step(rank, body); }, operation.body);
+      }
     }
     site_ = Site{static_cast<int32_t>(rank), -1, backward_};
     while (!machine.exchanges.empty()) {
@@ -95,9 +99,9 @@ class DataflowProver {
   }
 
   // Takes in what an exchange brings, unless some of it is not sent yet.
-  bool complete(size_t rank, int32_t id) {
+  bool complete(size_t rank, Event event) {
     Machine& machine = machines_[rank];
-    const auto found = machine.exchanges.find(id);
+    const auto found = machine.exchanges.find(event);
     if (found == machine.exchanges.end()) return true;  // waited for before
     for (const Arrival& arrival : found->second) {
       if (parcels(arrival.from, rank).size() <= arrival.index) return false;
@@ -105,28 +109,59 @@ class DataflowProver {
     for (const Arrival& arrival : found->second) {
       Parcel parcel = std::move(parcels(arrival.from, rank)[arrival.index]);
       for (size_t b = 0; b < parcel.size(); ++b) {
-        machine.memory.arrive(arrival.message->blocks[b], id, parcel[b], site_);
+        machine.memory.arrive(arrival.message->blocks[b], event, parcel[b], site_);
       }
     }
-    machine.memory.complete(id);
+    machine.memory.complete(event);
     machine.exchanges.erase(found);
     return true;
   }
 
-  void step(size_t rank, const Exchange& exchange) {
+  void start(size_t rank, const Exchange& exchange, Event event) {
     Machine& machine = machines_[rank];
-    for (const Message& message : exchange.sends) {
-      Parcel& parcel = parcels(rank, static_cast<size_t>(message.peer.value)).emplace_back();
-      for (const Block& block : message.blocks) {
-        parcel.push_back(machine.memory.read(block, site_));
-        machine.memory.send(block, exchange.id);
+    auto& arrivals = machine.exchanges[event];
+    for (const Message& message : exchange.items) {
+      const auto peer = static_cast<size_t>(message.peer.value);
+      if (message.direction == Direction::send) {
+        Parcel& parcel = parcels(rank, peer).emplace_back();
+        for (const Block& block : message.blocks) {
+          parcel.push_back(machine.memory.read(block, site_));
+          machine.memory.send(block, event);
+        }
+      } else {
+        arrivals.push_back(Arrival{peer, machine.num_received[peer]++, &message});
+        for (const Block& block : message.blocks) machine.memory.expect(block, event, site_);
       }
     }
-    auto& arrivals = machine.exchanges[exchange.id];
-    for (const Message& message : exchange.receives) {
-      const auto from = static_cast<size_t>(message.peer.value);
-      arrivals.push_back(Arrival{from, machine.num_received[from]++, &message});
-      for (const Block& block : message.blocks) machine.memory.expect(block, exchange.id, site_);
+  }
+
+  // Of operations that hold no partials: each item makes what it writes of what it reads, and all that the operation
+  // writes stays. Contents of states are told apart by what they are of: well-formed compositions make nothing but
+  // what they name.
+  template <class Body>
+  void step(size_t rank, const Body& body) {
+    MemoryMap& memory = machines_[rank].memory;
+    const AttentionShape& shape = plan_.request.shape;
+    std::vector<std::pair<Block, Access>> uses;
+    for (const auto& item : body.items) {
+      uses.clear();
+      for_each_block_of<Body>(item, shape,
+                              [&](const Block& block, Access access) { uses.emplace_back(block, access); });
+      for (const auto& [block, access] : uses) {
+        if (access != Access::write) memory.require(block, site_);
+      }
+      for (const auto& [block, access] : uses) {
+        if (access == Access::read) continue;
+        for (const auto& [other, of_other] : uses) {
+          if (&other != &block) check_apart({block, other});
+        }
+        write_whole(rank, block, {});
+      }
+    }
+    for (const auto& item : body.items) {
+      for_each_block_of<Body>(item, shape, [&](const Block& block, Access access) {
+        if (access != Access::read) memory.require(block, site_);
+      });
     }
   }
 
@@ -134,7 +169,7 @@ class DataflowProver {
   // been written; an operation cannot write operands of its own.
   void step(size_t rank, const Attend& attend) {
     MemoryMap& memory = machines_[rank].memory;
-    for (const Segment& segment : attend.segments) {
+    for (const ForwardSegment& segment : attend.items) {
       const Contributions own = contribution(machines_[rank].segment++);
       if (!segment.fold) {
         write_whole(rank, segment.output, own);
@@ -147,7 +182,7 @@ class DataflowProver {
       write(rank, segment.output, output, own);
       write(rank, segment.lse, lse, own);
     }
-    for (const Segment& segment : attend.segments) {
+    for (const ForwardSegment& segment : attend.items) {
       read_operands(rank, segment);
       memory.require(segment.output, site_);  // the log-sum-exp may have been written over it
     }
@@ -155,7 +190,7 @@ class DataflowProver {
 
   void step(size_t rank, const AttendGradient& attend) {
     MemoryMap& memory = machines_[rank].memory;
-    for (const SegmentGradient& segment : attend.segments) {
+    for (const BackwardSegment& segment : attend.items) {
       const Contributions own = contribution(machines_[rank].segment++);
       for (const GradientTarget* target : {&segment.grad_query, &segment.grad_key, &segment.grad_value}) {
         if (target->add) {
@@ -167,17 +202,17 @@ class DataflowProver {
       for (const GradientTarget* target : {&segment.grad_query, &segment.grad_key})
         memory.require(target->block, site_);
     }
-    for (const SegmentGradient& segment : attend.segments) {
-      read_operands(rank, segment.forward);
+    for (const BackwardSegment& segment : attend.items) {
+      read_operands(rank, segment);
       memory.require(segment.grad_output, site_);
-      for (const Block* block : {&segment.forward.output, &segment.forward.lse}) {
+      for (const Block* block : {&segment.output, &segment.lse}) {
         require_finished(*block, memory.read(*block, site_));
       }
     }
   }
 
   void step(size_t rank, const Copy& copy) {
-    for (const BlockPair& pair : copy.pairs) {
+    for (const BlockPair& pair : copy.items) {
       check_apart(pair);
       write(rank, pair.to, machines_[rank].memory.read(pair.from, site_), {});
     }
@@ -185,7 +220,7 @@ class DataflowProver {
 
   void step(size_t rank, const Accumulate& accumulate) {
     MemoryMap& memory = machines_[rank].memory;
-    for (const BlockPair& pair : accumulate.pairs) {
+    for (const BlockPair& pair : accumulate.items) {
       check_apart(pair);
       const std::vector<Content> from = memory.read(pair.from, site_);
       write(rank, pair.to, sums_of(memory.read(pair.to, site_), from), {});
@@ -194,7 +229,7 @@ class DataflowProver {
 
   void step(size_t rank, const Merge& merge) {
     MemoryMap& memory = machines_[rank].memory;
-    for (const auto& [output, lse, from_output, from_lse] : merge.pairs) {
+    for (const auto& [output, lse, from_output, from_lse] : merge.items) {
       for (const Block* to : {&output, &lse}) {
         for (const Block* from : {&from_output, &from_lse}) check_apart({*to, *from});
       }
@@ -215,63 +250,13 @@ class DataflowProver {
 
   void step(size_t rank, const Delta& delta) {
     MemoryMap& memory = machines_[rank].memory;
-    for (const DeltaRows& rows : delta.rows) {
+    for (const DeltaRows& rows : delta.items) {
       check_apart({rows.delta, rows.output});
       check_apart({rows.delta, rows.grad_output});
       const std::vector<Content> output = memory.read(rows.output, site_);
       memory.require(rows.grad_output, site_);
       require_finished(rows.output, output);
       write(rank, rows.delta, output, {});
-    }
-  }
-
-  void step(size_t rank, const Clear& clear) {
-    for (const Block& block : clear.blocks) write_whole(rank, block, {});
-  }
-
-  // Contents of states are told apart by what they are of: well-formed compositions make nothing but what they name.
-  void step(size_t rank, const Summarize& summarize) {
-    for (const PartSummary& part : summarize.parts) {
-      write_whole(rank, part.summary, {});
-      if (part.transition) write_whole(rank, *part.transition, {});
-    }
-    for (const PartSummary& part : summarize.parts) machines_[rank].memory.require(part.summary, site_);
-  }
-
-  void step(size_t rank, const Combine& combine) {
-    MemoryMap& memory = machines_[rank].memory;
-    for (const Composition& c : combine.compositions) {
-      for (const Block* from : {&c.far, &c.near}) memory.require(*from, site_);
-      for (const auto* from : {&c.far_transition, &c.near_transition}) {
-        if (*from) memory.require(**from, site_);
-      }
-      const auto apart = [&](const Block& to) {
-        for (const Block* from : {&c.far, &c.near}) check_apart({to, *from});
-        for (const auto* from : {&c.far_transition, &c.near_transition}) {
-          if (*from) check_apart({to, **from});
-        }
-      };
-      apart(c.to);
-      write_whole(rank, c.to, {});
-      if (const std::optional<Block>& transition = c.to_transition) {
-        apart(*transition);
-        check_apart({*transition, c.to});
-        write_whole(rank, *transition, {});
-      }
-    }
-  }
-
-  void step(size_t rank, const Intra& intra) {
-    for (const IntraPart& part : intra.parts) {
-      if (part.state) machines_[rank].memory.require(*part.state, site_);
-    }
-  }
-
-  void step(size_t rank, const Apply& apply) {
-    for (const ApplyPart& part : apply.parts) {
-      for (const auto* block : {&part.state, &part.grad_state}) {
-        if (*block) machines_[rank].memory.require(**block, site_);
-      }
     }
   }
 

@@ -21,25 +21,7 @@ class LinearCoverageProver {
     const auto& operations = program_of(plan_, site_.rank, site_.backward).operations;
     for (size_t i = 0; i < operations.size(); ++i) {
       site_.operation = static_cast<int32_t>(i);
-      const auto& body = operations[i].body;
-      if (const auto* summarize = std::get_if<Summarize>(&body)) {
-        for (const PartSummary& part : summarize->parts) {
-          Seen& seen = of(part.part);
-          if (seen.num_summaries++ > 0 || seen.num_intra > 0) refuse(part.part, "is summarised again, or too late");
-        }
-      } else if (const auto* intra = std::get_if<Intra>(&body)) {
-        for (const IntraPart& part : intra->parts) {
-          Seen& seen = of(part.part);
-          if (seen.num_intra++ > 0) refuse(part.part, "is computed twice");
-          seen.pending = part.pending;
-        }
-      } else if (const auto* apply = std::get_if<Apply>(&body)) {
-        for (const ApplyPart& part : apply->parts) {
-          Seen& seen = of(part.part);
-          if (seen.num_intra == 0) refuse(part.part, "is completed before it is computed");
-          if (seen.num_applied++ > 0) refuse(part.part, "is completed twice");
-        }
-      }
+      std::visit([this](const auto& body) { add(body); }, operations[i].body);
     }
     site_.operation = -1;
     int64_t row = 0;
@@ -61,6 +43,39 @@ class LinearCoverageProver {
   }
 
  private:
+  void add(const Summarize& body) { add_summaries(body.items); }
+  void add(const SummarizeGradient& body) { add_summaries(body.items); }
+  void add(const Intra& body) { add_intra(body.items); }
+  void add(const IntraGradient& body) { add_intra(body.items); }
+  void add(const Apply& body) { add_applied(body.items); }
+  void add(const ApplyGradient& body) { add_applied(body.items); }
+  template <class Body>
+  void add(const Body&) {}
+
+  template <class Item>
+  void add_summaries(const std::vector<Item>& items) {
+    for (const Item& item : items) {
+      Seen& seen = of(item.part);
+      if (seen.num_summaries++ > 0 || seen.num_intra > 0) refuse(item.part, "is summarised again, or too late");
+    }
+  }
+  template <class Item>
+  void add_intra(const std::vector<Item>& items) {
+    for (const Item& item : items) {
+      Seen& seen = of(item.part);
+      if (seen.num_intra++ > 0) refuse(item.part, "is computed twice");
+      seen.pending = item.pending;
+    }
+  }
+  template <class Item>
+  void add_applied(const std::vector<Item>& items) {
+    for (const Item& item : items) {
+      Seen& seen = of(item.part);
+      if (seen.num_intra == 0) refuse(item.part, "is completed before it is computed");
+      if (seen.num_applied++ > 0) refuse(item.part, "is completed twice");
+    }
+  }
+
   Seen& of(const Part& part) { return parts_[{part.document, part.rows}]; }
 
   [[noreturn]] void refuse(const Part& part, const char* what) const {

@@ -29,7 +29,7 @@ void LinearForm::check_state(const Block& block, Access access) const {
       named = whole && home && shape_.state.initial;
       break;
     case TensorName::transition:
-      named = named && !home && shape_.state.transition != Transition::known;
+      named = named && !home && shape_.state.transition() != Transition::known;
       break;
     default:
       named = named && !home;
@@ -76,27 +76,25 @@ void LinearForm::check_same_rows(const Block& block, DocumentId document, Span r
          " of document ", document);
 }
 
-void LinearForm::check_summary(const PartSummary& summary) const {
+void LinearForm::check(const PartSummary& summary) const {
   const Part& part = summary.part;
-  check_part(part);
-  const bool backward = site_.backward;
-  const bool first = backward ? part.rows.end == length_of(part.document) && !shape_.state.final
-                              : part.rows.begin == 0 && !shape_.state.initial;
-  if (first) {
-    check_same_rows(summary.summary, part.document, part.rows, all_heads(),
-                    backward ? std::initializer_list<TensorName>{TensorName::grad_state, TensorName::grad_initial_state}
-                             : std::initializer_list<TensorName>{TensorName::state, TensorName::final_state});
-  } else {
-    check_same_rows(summary.summary, part.document, part.rows, all_heads(),
-                    {backward ? TensorName::grad_summary : TensorName::summary});
-  }
-  if (summary.transition) {
-    check_same_rows(*summary.transition, part.document, part.rows, all_heads(), {TensorName::transition});
-    if (backward) refute(Proof::dataflow, site_, "makes ", describe(*summary.transition), " again");
-  }
+  const bool first = part.rows.begin == 0 && !shape_.state.initial;
+  check_same_rows(summary.summary, part.document, part.rows, all_heads(),
+                  first ? std::initializer_list<TensorName>{TensorName::state, TensorName::final_state}
+                        : std::initializer_list<TensorName>{TensorName::summary});
+  if (!summary.transition) return;
+  check_same_rows(*summary.transition, part.document, part.rows, all_heads(), {TensorName::transition});
 }
 
-void LinearForm::check_composition(const Composition& c) const {
+void LinearForm::check(const PartGradientSummary& summary) const {
+  const Part& part = summary.part;
+  const bool last = part.rows.end == length_of(part.document) && !shape_.state.final;
+  check_same_rows(summary.summary, part.document, part.rows, all_heads(),
+                  last ? std::initializer_list<TensorName>{TensorName::grad_state, TensorName::grad_initial_state}
+                       : std::initializer_list<TensorName>{TensorName::grad_summary});
+}
+
+void LinearForm::check(const Composition& c) const {
   const bool backward = site_.backward;
   const TensorName summary = backward ? TensorName::grad_summary : TensorName::summary;
   const TensorName state = backward ? TensorName::grad_state : TensorName::state;
@@ -117,7 +115,7 @@ void LinearForm::check_composition(const Composition& c) const {
     check_same_rows(c.to, document, both, heads, {summary});
   }
   const auto check_transition = [&](const std::optional<Block>& block, Span rows, bool wanted) {
-    if (block.has_value() != (wanted && shape_.state.transition != Transition::known)) {
+    if (block.has_value() != (wanted && shape_.state.transition() != Transition::known)) {
       refute(Proof::dataflow, site_, describe(c.to), block ? " has a transition too many" : " lacks a transition");
     }
     if (block) check_same_rows(*block, document, rows, heads, {TensorName::transition});
@@ -127,22 +125,19 @@ void LinearForm::check_composition(const Composition& c) const {
   check_transition(c.to_transition, both, !of_state);
 }
 
-void LinearForm::check_states(const Part& part, const std::optional<Block>& state,
-                              const std::optional<Block>& grad_state, bool completes) const {
-  check_part(part);
-  const int64_t length = length_of(part.document);
-  const bool has_state = part.rows.begin > 0 || shape_.state.initial;
-  const bool wants_state = has_state && (completes || site_.backward);
-  const bool wants_gradient = completes && site_.backward;
-  if (state.has_value() != wants_state || grad_state.has_value() != wants_gradient) {
-    refute(Proof::dataflow, site_, "document ", part.document, ", rows ", describe(part.rows), ": ",
-           state.has_value() != wants_state ? "the state before them" : "the gradient of the state after them",
-           " is missing, or is there without need");
+void LinearForm::check_started_from(const Part& part, const std::optional<Block>& state) const {
+  if (state.has_value() != (part.rows.begin > 0 || shape_.state.initial)) {
+    refute(Proof::dataflow, site_, "document ", part.document, ", rows ", describe(part.rows),
+           ": the state before them is missing, or is there without need");
   }
   if (state) check_same_rows(*state, part.document, {0, part.rows.begin}, all_heads(), {TensorName::state});
-  if (grad_state) {
-    check_same_rows(*grad_state, part.document, {part.rows.end, length}, all_heads(), {TensorName::grad_state});
-  }
+}
+
+void LinearForm::check(const ApplyGradientPart& apply) const {
+  const Part& part = apply.part;
+  check_started_from(part, apply.state);
+  check_same_rows(apply.grad_state, part.document, {part.rows.end, length_of(part.document)}, all_heads(),
+                  {TensorName::grad_state});
 }
 
 }  // namespace evenspan::plan::proofs

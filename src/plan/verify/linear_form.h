@@ -24,15 +24,19 @@ class LinearForm {
   // REQUIRES: a state in home storage.
   void check_home(const Block& block) const;
 
-  void check_summary(const PartSummary& summary) const;
-  void check_composition(const Composition& composition) const;
-  // A part, the state before it, and the gradient of the one after it, where the direction wants them; `completes`: of
-  // an operation that has all that the part depends on.
-  void check_states(const Part& part, const std::optional<Block>& state, const std::optional<Block>& grad_state,
-                    bool completes) const;
+  void check_part(const Part& part) const;
+  // The fields of an item whose part and blocks are checked.
+  void check(const PartSummary& summary) const;
+  void check(const PartGradientSummary& summary) const;
+  void check(const Composition& composition) const;
+  void check(const IntraPart&) const {}
+  void check(const IntraGradientPart& intra) const { check_started_from(intra.part, intra.state); }
+  void check(const ApplyPart& apply) const { check_started_from(apply.part, apply.state); }
+  void check(const ApplyGradientPart& apply) const;
 
  private:
-  void check_part(const Part& part) const;
+  // The state before a part, where there is one.
+  void check_started_from(const Part& part, const std::optional<Block>& state) const;
   void check_same_rows(const Block& block, DocumentId document, Span rows, HeadRange heads,
                        std::initializer_list<TensorName> tensors) const;
   HeadRange all_heads() const { return HeadRange{0, shape_.num_heads}; }

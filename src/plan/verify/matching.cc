@@ -87,11 +87,12 @@ class MatchingProver {
         const auto* exchange = std::get_if<Exchange>(&operations[i].body);
         if (!exchange) continue;
         const Site site{rank, static_cast<int32_t>(i), backward_};
-        for (const Message& message : exchange->sends) {
-          channels_[{rank, message.peer}].sends.push_back(Posted{&message, site});
-        }
-        for (const Message& message : exchange->receives) {
-          channels_[{message.peer, rank}].receives.push_back(Posted{&message, site});
+        for (const Message& message : exchange->items) {
+          if (message.direction == Direction::send) {
+            channels_[{rank, message.peer}].sends.push_back(Posted{&message, site});
+          } else {
+            channels_[{message.peer, rank}].receives.push_back(Posted{&message, site});
+          }
         }
       }
     }
@@ -128,14 +129,14 @@ class MatchingProver {
 
   void post(int32_t rank, const Exchange& exchange, Runner* runner, std::vector<int32_t>* ready) {
     runner->started = true;
-    for (const Message& message : exchange.sends) {
-      Progress& progress = progress_[{rank, message.peer}];
-      runner->waits.push_back(Wait{message.peer, &progress.num_received, ++progress.num_sent});
-      ready->push_back(message.peer);
-    }
-    for (const Message& message : exchange.receives) {
-      Progress& progress = progress_[{message.peer, rank}];
-      runner->waits.push_back(Wait{message.peer, &progress.num_sent, ++progress.num_received});
+    for (const Message& message : exchange.items) {
+      if (message.direction == Direction::send) {
+        Progress& progress = progress_[{rank, message.peer}];
+        runner->waits.push_back(Wait{message.peer, &progress.num_received, ++progress.num_sent});
+      } else {
+        Progress& progress = progress_[{message.peer, rank}];
+        runner->waits.push_back(Wait{message.peer, &progress.num_sent, ++progress.num_received});
+      }
       ready->push_back(message.peer);
     }
   }

@@ -10,7 +10,7 @@ void prove_blocks(const LoweredPlan& plan, const Sizes& sizes, int32_t rank, boo
   const Program& program = program_of(plan, rank, backward);
   const int64_t saved_bytes = plan.programs[static_cast<size_t>(rank)].saved_bytes;
   for (size_t i = 0; i < program.operations.size(); ++i) {
-    for_each_block(program.operations[i], [&](const Block& block, Access) {
+    for_each_block(program.operations[i], plan.request.shape, [&](const Block& block, Access) {
       if (block.storage == Storage::home) return;
       const int64_t bytes = block.storage == Storage::arena ? program.arena_bytes : saved_bytes;
       if (sizes.area(block).end() <= bytes) return;

@@ -40,11 +40,9 @@ std::vector<SegmentUse> segments_of(const LoweredPlan& plan, bool backward) {
       const auto& body = operations[static_cast<size_t>(i)].body;
       const Site site{rank, i, backward};
       if (const auto* attend = std::get_if<Attend>(&body)) {
-        for (const Segment& segment : attend->segments) uses.push_back(SegmentUse{&segment, nullptr, site});
+        for (const Segment& segment : attend->items) uses.push_back(SegmentUse{&segment, site});
       } else if (const auto* gradient = std::get_if<AttendGradient>(&body)) {
-        for (const SegmentGradient& segment : gradient->segments) {
-          uses.push_back(SegmentUse{&segment.forward, &segment, site});
-        }
+        for (const Segment& segment : gradient->items) uses.push_back(SegmentUse{&segment, site});
       }
     }
   }

@@ -46,7 +46,8 @@ struct Area {
 };
 
 constexpr bool is_gradient(TensorName tensor) {
-  return tensor >= TensorName::grad_query && tensor <= TensorName::grad_value;
+  return (tensor >= TensorName::grad_query && tensor <= TensorName::grad_value) || tensor == TensorName::grad_gate ||
+         tensor == TensorName::grad_beta;
 }
 constexpr bool is_partial(TensorName tensor) {
   return (tensor >= TensorName::output && tensor <= TensorName::delta) || is_gradient(tensor);
@@ -87,7 +88,6 @@ class Sizes {
 // One segment of an Attend or AttendGradient of the plan.
 struct SegmentUse {
   const Segment* segment;
-  const SegmentGradient* gradient;  // null in forward
   Site site;
 };
 

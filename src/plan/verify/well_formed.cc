@@ -31,11 +31,11 @@ void check_request(const LoweredPlan& plan) {
   if (!fits(shape.num_heads, int64_t{shape.head_dim} * 8, 0, &token_bytes)) {
     refute(Proof::coverage, Site{}, shape.num_heads, " heads of ", shape.head_dim, " are too large");
   }
-  if (shape.state.value_dim < 0 || shape.state.transition > Transition::dense ||
+  if (shape.state.value_dim < 0 || shape.state.gate > Gate::channel ||
       (shape.is_linear() && shape.num_kv_heads != shape.num_heads) ||
       !fits(token_bytes, std::max(shape.head_dim, shape.state.value_dim), 0, &token_bytes)) {
-    refute(Proof::coverage, Site{}, "states have value dimension ", shape.state.value_dim, ", transition ",
-           static_cast<int>(shape.state.transition), ", ", shape.num_kv_heads, " kv heads for ", shape.num_heads,
+    refute(Proof::coverage, Site{}, "states have value dimension ", shape.state.value_dim, ", gate ",
+           static_cast<int>(shape.state.gate), ", ", shape.num_kv_heads, " kv heads for ", shape.num_heads,
            " heads; a linear layer has as many of both");
   }
   const Documents& documents = plan.request.documents;
@@ -73,95 +73,72 @@ class Checker {
 
   void program(int32_t rank, bool backward) {
     const Program& program = program_of(plan_, rank, backward);
-    std::unordered_set<int32_t> exchanges;
+    std::unordered_set<Event> events;
     for (size_t i = 0; i < program.operations.size(); ++i) {
       site_ = Site{rank, static_cast<int32_t>(i), backward};
       linear_.at(site_);
-      operation(program.operations[i], &exchanges);
+      operation(program.operations[i], &events);
     }
   }
 
  private:
-  void operation(const Operation& operation, std::unordered_set<int32_t>* exchanges) {
-    for (const int32_t id : operation.waits) {
-      if (!exchanges->contains(id)) {
-        refute(Proof::matching, site_, "waits for exchange ", id, ", which no operation before it starts");
+  void operation(const Operation& operation, std::unordered_set<Event>* events) {
+    for (const Event event : operation.waits) {
+      if (!events->contains(event)) {
+        refute(Proof::matching, site_, "waits for event ", event, ", which no operation before it signals");
       }
     }
-    if (std::holds_alternative<Attend>(operation.body) && site_.backward) {
-      refute(Proof::coverage, site_, "attends forward in the backward program");
+    const OperationTraits& traits = plan::traits(operation);
+    if ((operation.signals != kNoEvent) != traits.starts) {
+      refute(Proof::matching, site_, traits.name, traits.starts ? " signals no event" : " signals an event",
+             "; what goes on beside other operations signals one, and nothing else does");
     }
-    if (std::holds_alternative<AttendGradient>(operation.body) && !site_.backward) {
-      refute(Proof::coverage, site_, "attends backward in the forward program");
+    if (traits.starts && !events->insert(operation.signals).second) {
+      refute(Proof::matching, site_, "signals event ", operation.signals, ", as an operation before it does");
     }
-    const bool of_softmax =
-        std::holds_alternative<Attend>(operation.body) || std::holds_alternative<AttendGradient>(operation.body) ||
-        std::holds_alternative<Accumulate>(operation.body) || std::holds_alternative<Merge>(operation.body) ||
-        std::holds_alternative<Delta>(operation.body) || std::holds_alternative<Clear>(operation.body);
-    const bool of_both =
-        std::holds_alternative<Exchange>(operation.body) || std::holds_alternative<Copy>(operation.body);
-    if (!of_both && of_softmax == shape_.is_linear()) {
-      refute(Proof::coverage, site_, "an operation of ", of_softmax ? "softmax" : "linear",
-             " attention in the program of a ", shape_.is_linear() ? "linear" : "softmax", " layer");
+    if (traits.layers != Layers::all && (traits.layers == Layers::linear) != shape_.is_linear()) {
+      refute(Proof::coverage, site_, traits.name, " is no operation of a ", shape_.is_linear() ? "linear" : "softmax",
+             " layer");
     }
-    if (std::holds_alternative<Merge>(operation.body) && site_.backward) {
-      refute(Proof::dataflow, site_, "merges outputs in the backward program, where they are final");
+    if (traits.passes != Passes::both && (traits.passes == Passes::backward) != site_.backward) {
+      refute(Proof::coverage, site_, traits.name, " is no operation of a ", site_.backward ? "backward" : "forward",
+             " program");
     }
-    if (std::holds_alternative<Delta>(operation.body) && !site_.backward) {
-      refute(Proof::dataflow, site_, "computes delta in the forward program, where there are no gradients");
+    std::visit(
+        [&](const auto& body) {
+          using Body = std::remove_cvref_t<decltype(body)>;
+          for (const auto& item : body.items) {
+            if constexpr (requires { item.part; }) linear_.check_part(item.part);
+            for_each_block_of<Body>(item, shape_, [&](const Block& block, Access access) {
+              if (shape_.is_linear() && traits.layers == Layers::all && !is_state(block.tensor)) {
+                refute(Proof::dataflow, site_, traits.name, " has ", describe(block),
+                       "; rows of a linear layer stay at home");
+              }
+              check_block(block, access);
+            });
+            if constexpr (Body::kTraits.layers == Layers::linear) {
+              linear_.check(item);
+            } else {
+              check(body, item);
+            }
+          }
+        },
+        operation.body);
+  }
+
+  void check(const Exchange&, const Message& message) const { check_message(message); }
+  void check(const Copy&, const BlockPair& pair) const { check_pair(pair); }
+  void check(const Accumulate&, const BlockPair& pair) const {
+    check_pair(pair);
+    if (!is_gradient(pair.to.tensor)) {
+      refute(Proof::dataflow, site_, "adds ", describe(pair.from),
+             "; only gradients are added, outputs fold with their log-sum-exp");
     }
-    for_each_block(operation, [this](const Block& block, Access access) { check_block(block, access); });
-    std::visit(Overloaded{[&](const Exchange& exchange) { check_exchange(exchange, exchanges); },
-                          [&](const Attend& attend) {
-                            for (const Segment& segment : attend.segments) check_segment(segment);
-                          },
-                          [&](const AttendGradient& attend) {
-                            for (const SegmentGradient& segment : attend.segments) check_gradient(segment);
-                          },
-                          [&](const Copy& copy) {
-                            for (const BlockPair& pair : copy.pairs) check_pair(pair);
-                          },
-                          [&](const Accumulate& accumulate) {
-                            for (const BlockPair& pair : accumulate.pairs) {
-                              check_pair(pair);
-                              if (!is_gradient(pair.to.tensor)) {
-                                refute(Proof::dataflow, site_, "adds ", describe(pair.from),
-                                       "; only gradients are added, outputs fold with their log-sum-exp");
-                              }
-                            }
-                          },
-                          [&](const Merge& merge) {
-                            for (const PartialPair& pair : merge.pairs) check_partial_pair(pair);
-                          },
-                          [&](const Delta& delta) {
-                            for (const DeltaRows& rows : delta.rows) check_delta_rows(rows);
-                          },
-                          [&](const Clear& clear) {
-                            for (const Block& block : clear.blocks) {
-                              if (!is_partial(block.tensor)) {
-                                refute(Proof::dataflow, site_, "clears ", describe(block), ", which is no partial");
-                              }
-                            }
-                          },
-                          [&](const Summarize& summarize) {
-                            for (const PartSummary& part : summarize.parts) linear_.check_summary(part);
-                          },
-                          [&](const Combine& combine) {
-                            for (const Composition& composition : combine.compositions) {
-                              linear_.check_composition(composition);
-                            }
-                          },
-                          [&](const Intra& intra) {
-                            for (const IntraPart& part : intra.parts) {
-                              linear_.check_states(part.part, part.state, {}, false);
-                            }
-                          },
-                          [&](const Apply& apply) {
-                            for (const ApplyPart& part : apply.parts) {
-                              linear_.check_states(part.part, part.state, part.grad_state, true);
-                            }
-                          }},
-               operation.body);
+  }
+  void check(const Clear&, const Block& block) const {
+    if (!is_partial(block.tensor)) {
+      refute(Proof::dataflow, site_, "clears ", describe(block), ", which is no partial");
+    }
   }
 
   void check_block(const Block& block, Access access) const {
@@ -174,11 +151,14 @@ class Checker {
       refute(Proof::dataflow, site_, describe(block), ": the batch has ", plan_.request.documents.size(), " documents");
     }
     const int64_t length = plan_.request.documents[block.document].length;
-    if (is_state(block.tensor) || shape_.is_linear()) {
+    if (is_state(block.tensor)) {
       linear_.check_state(block, access);
       check_address(block);
       if (block.storage == Storage::home) linear_.check_home(block);
       return;
+    }
+    if (sizes_.width(block.tensor) == 0) {
+      refute(Proof::dataflow, site_, describe(block), ", which a layer of this shape has not");
     }
     if (block.rows.begin < 0 || block.rows.empty() || block.rows.end > length) {
       refute(Proof::dataflow, site_, describe(block), ": rows are empty or outside the document's ", length);
@@ -216,8 +196,9 @@ class Checker {
       refute(Proof::dataflow, site_, describe(block), " is ", written ? "written" : "read", ", which the ",
              site_.backward ? "backward" : "forward", " program must not");
     }
-    if (block.precision != Precision::input) {
-      refute(Proof::dataflow, site_, describe(block), ": home tensors have the input type");
+    if (block.precision != home_precision(block.tensor)) {
+      refute(Proof::dataflow, site_, describe(block), ": at home it has the ",
+             home_precision(block.tensor) == Precision::input ? "input" : "accumulation", " type");
     }
     const int64_t row = homes_.row_of(site_.rank, block.document, block.rows);
     if (row < 0) refute(Proof::memory, site_, describe(block), ": the rank is not home to these rows");
@@ -227,15 +208,6 @@ class Checker {
     if (block.offset_bytes != offset || (block.rows.size() > 1 && block.row_stride != stride)) {
       refute(Proof::memory, site_, describe(block), ", row stride ", block.row_stride, ": its home is at byte ", offset,
              " with row stride ", stride);
-    }
-  }
-
-  void check_exchange(const Exchange& exchange, std::unordered_set<int32_t>* exchanges) const {
-    if (!exchanges->insert(exchange.id).second) {
-      refute(Proof::matching, site_, "exchange ", exchange.id, " has the id of an exchange before it");
-    }
-    for (const auto* messages : {&exchange.sends, &exchange.receives}) {
-      for (const Message& message : *messages) check_message(message);
     }
   }
 
@@ -288,14 +260,14 @@ class Checker {
            describe(like));
   }
 
-  void check_partial_pair(const PartialPair& pair) const {
+  void check(const Merge&, const PartialPair& pair) const {
     check_part(pair.output, TensorName::output, pair.output);
     check_part(pair.lse, TensorName::lse, pair.output);
     check_part(pair.from_output, TensorName::output, pair.output);
     check_part(pair.from_lse, TensorName::lse, pair.output);
   }
 
-  void check_delta_rows(const DeltaRows& rows) const {
+  void check(const Delta&, const DeltaRows& rows) const {
     check_part(rows.output, TensorName::output, rows.output);
     check_part(rows.grad_output, TensorName::grad_output, rows.output);
     check_part(rows.delta, TensorName::delta, rows.output);
@@ -304,16 +276,9 @@ class Checker {
   // What kernels demand, see design.md: none empty, causal ones square, whole kv groups or a part of one, no row
   // without a key.
   void check_segment(const Segment& segment) const {
-    const Precision output_precision = site_.backward ? Precision::input : segment.output.precision;
     check_operand(segment.query, TensorName::query, Precision::input, segment.query);
     check_operand(segment.key, TensorName::key, Precision::input, segment.key);
     check_operand(segment.value, TensorName::value, Precision::input, segment.key);
-    if (site_.backward && segment.output.tensor == TensorName::delta) {
-      check_operand(segment.output, TensorName::delta, Precision::accumulation, segment.query);
-    } else {
-      check_operand(segment.output, TensorName::output, output_precision, segment.query);
-    }
-    check_operand(segment.lse, TensorName::lse, Precision::accumulation, segment.query);
     const Block& query = segment.query;
     const Block& key = segment.key;
     const auto refuse = [&](const auto&... reason) {
@@ -346,17 +311,27 @@ class Checker {
     }
   }
 
-  void check_gradient(const SegmentGradient& segment) const {
-    const Segment& forward = segment.forward;
-    check_segment(forward);
-    if (forward.fold) refute(Proof::dataflow, site_, "a backward segment folds its output, which is final");
-    check_operand(segment.grad_output, TensorName::grad_output, Precision::input, forward.query);
+  void check(const Attend&, const ForwardSegment& segment) const {
+    check_operand(segment.output, TensorName::output, segment.output.precision, segment.query);
+    check_operand(segment.lse, TensorName::lse, Precision::accumulation, segment.query);
+    check_segment(segment);
+  }
+
+  void check(const AttendGradient&, const BackwardSegment& segment) const {
+    if (segment.output.tensor == TensorName::delta) {
+      check_operand(segment.output, TensorName::delta, Precision::accumulation, segment.query);
+    } else {
+      check_operand(segment.output, TensorName::output, Precision::input, segment.query);
+    }
+    check_operand(segment.lse, TensorName::lse, Precision::accumulation, segment.query);
+    check_operand(segment.grad_output, TensorName::grad_output, Precision::input, segment.query);
+    check_segment(segment);
     const auto target = [&](const GradientTarget& target, TensorName tensor, const Block& like) {
       check_operand(target.block, tensor, target.block.precision, like);
     };
-    target(segment.grad_query, TensorName::grad_query, forward.query);
-    target(segment.grad_key, TensorName::grad_key, forward.key);
-    target(segment.grad_value, TensorName::grad_value, forward.key);
+    target(segment.grad_query, TensorName::grad_query, segment.query);
+    target(segment.grad_key, TensorName::grad_key, segment.key);
+    target(segment.grad_value, TensorName::grad_value, segment.key);
   }
 
   const LoweredPlan& plan_;

@@ -16,7 +16,7 @@ namespace evenspan::run {
 namespace {
 
 using plan::AttentionShape;
-using plan::Transition;
+using plan::Gate;
 
 // What a call has beside its tensors, from forward to backward.
 struct LinearCall : torch::CustomClassHolder {
@@ -63,10 +63,9 @@ void check_numbers(const char* name, const at::Tensor& numbers, at::Tensor (*wro
 at::Tensor grows(const at::Tensor& gate) { return gate.le(0).logical_not(); }  // NaN as well
 at::Tensor is_not_finite(const at::Tensor& beta) { return beta.isfinite().logical_not(); }
 
-Transition transition_of(const LinearInput& input) {
-  if (input.beta.defined()) return Transition::dense;
-  if (!input.gate.defined() || input.gate.dim() == 1) return Transition::known;
-  return input.gate.dim() == 2 ? Transition::scalar : Transition::diagonal;
+Gate gate_of(const LinearInput& input) {
+  if (!input.gate.defined()) return Gate::none;
+  return input.gate.dim() == 1 ? Gate::head : input.gate.dim() == 2 ? Gate::token : Gate::channel;
 }
 
 // Checks all that one rank can know.
@@ -135,7 +134,7 @@ AttentionShape shape_of(const LinearInput& input, const Executable::Entry& entry
   }
   AttentionShape shape{
       static_cast<int32_t>(heads), static_cast<int32_t>(heads), static_cast<int32_t>(key_dim), element, {}};
-  shape.state = {static_cast<int32_t>(value_dim), transition_of(input), input.initial_state.defined(),
+  shape.state = {static_cast<int32_t>(value_dim), gate_of(input), input.beta.defined(), input.initial_state.defined(),
                  options.final_state};
   plan::validate(shape, {options.transport, options.state_blocks});
   return shape;

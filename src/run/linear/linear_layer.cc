@@ -25,7 +25,8 @@ std::vector<comm::ComparedValue> fingerprint(const plan::AttentionShape& shape, 
           {"key dimension", number(shape.head_dim)},
           {"value dimension", number(shape.state.value_dim)},
           {"element type", number(shape.element)},
-          {"kind of gate", number(shape.state.transition)},
+          {"kind of gate", number(shape.state.gate)},
+          {"delta rule", shape.state.delta_rule},
           {"initial state", shape.state.initial},
           {"final state", shape.state.final},
           {"transport", number(at - names.begin())},
@@ -38,8 +39,7 @@ std::vector<int64_t> state_sizes(const plan::Plan& plan, const plan::AttentionSh
 
 // A gate that all tokens share.
 at::Tensor fixed_decay(const LinearOperands& operands, const plan::AttentionShape& shape) {
-  const bool fixed = operands.gate.defined() && operands.gate.dim() == 1;
-  return fixed && shape.state.transition == plan::Transition::known ? operands.gate : at::Tensor();
+  return shape.state.transition() == plan::Transition::known ? operands.gate : at::Tensor();
 }
 
 }  // namespace
