@@ -52,7 +52,7 @@ AttentionPart::AttentionPart(const Workbench& workbench, const Grid& grid, int64
 
 AttentionPart::PassTasks AttentionPart::add_tasks(Pass pass, Bench* bench) const {
   const auto add = [&](std::vector<plan::Operation> operations, int64_t times, bool warm) {
-    plan::Program program;
+    plan::Phase program;
     program.operations = std::move(operations);
     return bench->add({[this, program] { workbench_.run(program); }, static_cast<double>(times), warm});
   };

@@ -52,7 +52,7 @@ double sent(const plan::Exchange& exchange, const plan::AttentionShape& shape) {
 LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* bench) {
   const comm::Communicator& communicator = workbench.communicator();
   // Warm: a program has just written what it sends.
-  const auto add = [&](plan::Program program, double times) {
+  const auto add = [&](plan::Phase program, double times) {
     return bench->add({[&workbench, program = std::move(program)] { workbench.run(program); }, times, true, kSamples});
   };
   std::vector<Peers> levels;
@@ -64,7 +64,7 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
     Level& level = levels_.emplace_back();
     for (const int64_t bytes : kExchangedBytes) {
       const auto repeats = static_cast<int32_t>(std::clamp<int64_t>(kLargeBytes / bytes, 1, 32));
-      plan::Program program;
+      plan::Phase program;
       for (plan::Event event = 0; event < repeats; ++event) {
         program.operations.push_back({{}, event, exchange(workbench, peers, bytes, 1)});
         if (event > 0) program.operations.back().waits = {event - 1};
@@ -74,7 +74,7 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
       level.sizes.push_back({sent_bytes, add(std::move(program), repeats)});
     }
     const auto alone = [&](int64_t messages) {
-      plan::Program program;
+      plan::Phase program;
       program.operations.push_back({{}, 0, exchange(workbench, peers, kLargeBytes, messages)});
       return add(std::move(program), 1);
     };
@@ -84,12 +84,12 @@ LinkPart::LinkPart(const Workbench& workbench, int32_t ranks_per_node, Bench* be
   for (const auto& [bytes, messages] :
        {std::pair{kLargeBytes, int64_t{1}}, {4 * kLargeBytes, int64_t{1}}, {kLargeBytes, kMessages}}) {
     const plan::Exchange moved = exchange(workbench, levels[0], bytes, messages);
-    plan::Program kernels;
+    plan::Phase kernels;
     for (int64_t i = 0; i < 4 * bytes / kLargeBytes; ++i) {
       kernels.operations.push_back(
           workbench.attend(plan::TileKind::full, kKernelRows, kKernelRows, 1, Result::written));
     }
-    plan::Program beside = kernels;
+    plan::Phase beside = kernels;
     beside.operations.insert(beside.operations.begin(), plan::Operation{{}, 0, moved});
     const double both_ways = 2 * sent(moved, workbench.shape());
     beside_.push_back(

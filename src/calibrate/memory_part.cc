@@ -20,7 +20,7 @@ constexpr int64_t kTokens = 512;  // of a matrix product
 
 MemoryPart::MemoryPart(const Workbench& workbench, Bench* bench) {
   const auto add = [&](std::vector<plan::Operation> operations, int64_t times) {
-    plan::Program program;
+    plan::Phase program;
     program.operations = std::move(operations);
     return bench->add({[&workbench, program] { workbench.run(program); }, static_cast<double>(times)});
   };

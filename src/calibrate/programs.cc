@@ -9,8 +9,8 @@
 namespace evenspan::calibrate {
 
 using plan::Block;
+using plan::BufferId;
 using plan::Precision;
-using plan::Storage;
 using plan::TensorName;
 
 namespace {
@@ -36,21 +36,21 @@ Workbench::Workbench(const plan::AttentionShape& shape, int64_t num_rows, c10::D
         at::randn({num_rows, heads, shape.head_dim}, options).to(run::scalar_type(shape.element));
   }
   const int64_t element = num_bytes(plan::accumulation_type(shape.element));
-  memory_.saved = at::zeros({num_rows * shape.num_heads * element}, options.dtype(at::kByte));
   const int64_t widest = num_rows * shape.num_heads * shape.head_dim * element;
-  memory_.arena = at::zeros({kNumRowTensors * widest}, options.dtype(at::kByte));
+  const auto zeros = [&](int64_t bytes) { return at::zeros({bytes}, options.dtype(at::kByte)); };
+  memory_.buffers = {at::Tensor(), zeros(kNumRowTensors * widest), zeros(num_rows * shape.num_heads * element)};
 }
 
-void Workbench::run(const plan::Program& program) const {
+void Workbench::run(const plan::Phase& program) const {
   const at::AutoDispatchBelowADInplaceOrView guard;
-  run::run_program(program, shape_, memory_, communicator_, "calibrate");
+  run::run_phase(program, shape_, memory_, communicator_, "calibrate");
 }
 
 Block Workbench::block(TensorName tensor, int64_t row, int64_t rows) const {
   Block block;
   block.tensor = tensor;
   const bool is_lse = tensor == TensorName::lse;
-  block.storage = is_lse ? Storage::saved : Storage::home;
+  block.buffer = is_lse ? BufferId::saved : BufferId::home;
   block.precision = is_lse ? Precision::accumulation : Precision::input;
   block.rows = Span{row, row + rows};
   block.heads = HeadRange{0, of_keys(tensor) ? shape_.num_kv_heads : shape_.num_heads};
@@ -61,9 +61,9 @@ Block Workbench::block(TensorName tensor, int64_t row, int64_t rows) const {
 
 Block Workbench::arena_block(TensorName tensor, int64_t row, int64_t rows, Precision precision) const {
   Block block = this->block(tensor, row, rows);
-  block.storage = Storage::arena;
+  block.buffer = BufferId::arena;
   block.precision = precision;
-  const int64_t tensor_bytes = memory_.arena.numel() / kNumRowTensors;
+  const int64_t tensor_bytes = memory_.buffers[static_cast<size_t>(BufferId::arena)].numel() / kNumRowTensors;
   block.offset_bytes =
       static_cast<int64_t>(tensor) * tensor_bytes + row * block.row_stride * plan::element_bytes(block, shape_);
   return block;

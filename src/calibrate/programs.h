@@ -20,7 +20,7 @@ class Workbench {
   const plan::AttentionShape& shape() const { return shape_; }
   int64_t num_rows() const { return num_rows_; }
   const comm::Communicator& communicator() const { return communicator_; }
-  void run(const plan::Program& program) const;
+  void run(const plan::Phase& program) const;
 
   // An operation of so many segments of `queries` x `keys` rows; they lie apart as far as there are rows, and no two
   // share a kernel call.

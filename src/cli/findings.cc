@@ -10,7 +10,7 @@ bool report(const plan::LoweredPlan& plan, const std::vector<plan::Finding>& fin
             const plan::ProgramLines* lines, bool to_stderr) {
   std::ostream& out = to_stderr ? std::cerr : std::cout;
   for (const plan::Finding& finding : findings) {
-    const int64_t line = lines == nullptr ? 0 : lines->of(finding.rank, finding.backward, finding.operation);
+    const int64_t line = lines == nullptr ? 0 : lines->of(finding.rank, finding.phase, finding.operation);
     out << name << ":";
     if (line > 0) out << line << ":";
     out << " " << to_string(finding) << "\n";
@@ -21,7 +21,7 @@ bool report(const plan::LoweredPlan& plan, const std::vector<plan::Finding>& fin
   }
   int64_t num_operations = 0;
   for (const plan::RankProgram& program : plan.programs) {
-    num_operations += static_cast<int64_t>(program.forward.operations.size() + program.backward.operations.size());
+    for (const plan::Phase& phase : program.phases) num_operations += static_cast<int64_t>(phase.operations.size());
   }
   out << name << ": proven (coverage, dataflow, matching, result, memory) for " << plan.request.num_ranks()
       << " ranks, " << grouped(num_operations) << " operations\n";

@@ -61,7 +61,7 @@ PlanForecast forecast(const plan::Plan& plan, const simulate::Scenario* scenario
   }
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
     const plan::RankProgram program = plan::lower(plan, Rank(r));
-    out.peak_arena_bytes = std::max({out.peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
+    out.peak_arena_bytes = std::max(out.peak_arena_bytes, program.bytes(plan::Lifetime::phase));
     work.tell(r + 1, plan.request.num_ranks());
   }
   return out;

@@ -218,7 +218,7 @@ std::pair<Rank, int64_t> peak_memory(const Plan& plan) {
   std::pair<Rank, int64_t> peak{Rank(0), 0};
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
     const RankProgram program = lower(plan, Rank(r));
-    const int64_t bytes = std::max(program.forward.arena_bytes, program.backward.arena_bytes) + program.saved_bytes;
+    const int64_t bytes = program.bytes(Lifetime::phase) + program.bytes(Lifetime::step);
     if (bytes > peak.second) peak = {Rank(r), bytes};
   }
   return peak;

@@ -1,6 +1,8 @@
 #include "evenspan/plan/program.h"
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "evenspan/core/error.h"
 
@@ -14,9 +16,15 @@ std::string_view to_string(TensorName name) {
   return kNames[static_cast<size_t>(name)];
 }
 
-std::string_view to_string(Storage storage) {
-  constexpr std::array<std::string_view, 3> kNames = {"home", "arena", "saved"};
-  return kNames[static_cast<size_t>(storage)];
+std::string_view to_string(Lifetime lifetime) {
+  constexpr std::array<std::string_view, kNumLifetimes> kNames = {"caller", "phase", "step"};
+  return kNames[static_cast<size_t>(lifetime)];
+}
+
+std::string to_string(BufferId buffer) {
+  constexpr std::array<const char*, kNumNamedBuffers> kNames = {"home", "arena", "saved"};
+  const auto number = static_cast<size_t>(buffer);
+  return number < kNames.size() ? kNames[number] : "buffer" + std::to_string(number);
 }
 
 std::string_view to_string(Transition transition) {
@@ -37,6 +45,26 @@ Transition StateShape::transition() const {
 const OperationTraits& traits(const Operation& operation) {
   return std::visit([](const auto& body) -> const OperationTraits& { return std::decay_t<decltype(body)>::kTraits; },
                     operation.body);
+}
+
+std::string_view to_string(PhaseKind kind) {
+  constexpr std::array<std::string_view, kNumPhaseKinds> kNames = {"forward", "recompute", "backward"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+const Phase& RankProgram::phase(PhaseKind kind) const {
+  const auto at = std::find_if(phases.begin(), phases.end(), [kind](const Phase& phase) { return phase.kind == kind; });
+  EVENSPAN_CHECK_NE(at - phases.begin(), std::ssize(phases));
+  return *at;
+}
+Phase& RankProgram::phase(PhaseKind kind) {
+  return phases[static_cast<size_t>(&std::as_const(*this).phase(kind) - phases.data())];
+}
+
+int64_t RankProgram::bytes(Lifetime lifetime) const {
+  int64_t bytes = 0;
+  for (const Buffer& buffer : buffers) bytes += buffer.lifetime == lifetime ? buffer.bytes : 0;
+  return bytes;
 }
 
 int64_t width(TensorName tensor, const AttentionShape& shape) {
@@ -109,7 +137,7 @@ Block sub_block(const Block& block, Span rows, HeadRange heads, const AttentionS
 Block home_rows(const Part& part, TensorName tensor, const AttentionShape& shape) {
   const HeadRange heads{0, shape.num_heads};
   Block block{tensor,
-              Storage::home,
+              BufferId::home,
               home_precision(tensor),
               part.document,
               part.rows,
@@ -120,9 +148,9 @@ Block home_rows(const Part& part, TensorName tensor, const AttentionShape& shape
   return block;
 }
 
-int64_t sent_bytes(const Program& program, const AttentionShape& shape) {
+int64_t sent_bytes(const Phase& phase, const AttentionShape& shape) {
   int64_t bytes = 0;
-  for (const Operation& operation : program.operations) {
+  for (const Operation& operation : phase.operations) {
     const auto* exchange = std::get_if<Exchange>(&operation.body);
     if (exchange == nullptr) continue;
     for (const Message& message : exchange->items) {

@@ -85,9 +85,11 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   void compare_hashes() const;
   // Throws unless the tensor has this rank's rows and the plan's heads, type and device.
   void check_rows(const char* name, const at::Tensor& tensor, int32_t num_heads) const;
-  at::Tensor make_saved(int64_t num_bytes);
-  at::Tensor saved_buffer(const at::Tensor& saved) const;
-  at::Tensor arena(int64_t num_bytes);
+  at::Tensor make_bytes(int64_t num_bytes) const;
+  // A handle of new buffers that live until it is released.
+  at::Tensor make_saved(const plan::RankProgram& program);
+  // Those of a run, and the ones that phases share.
+  std::vector<at::Tensor> buffers(const plan::RankProgram& program, const at::Tensor& saved);
 
   std::shared_ptr<const plan::Plan> plan_;
   comm::Communicator communicator_;
@@ -96,10 +98,10 @@ class Executable::Entry : public std::enable_shared_from_this<Executable::Entry>
   std::string plan_name_;  // "plan " and its hash
   plan::RankProgram program_;
   std::list<LinearProgram> linear_programs_;
-  std::map<int32_t, plan::Halos> halos_;  // by width
-  at::Tensor arena_;                      // of both directions
-  mutable std::mutex saved_mutex_;        // tensors are released by any thread
-  std::map<int64_t, at::Tensor> saved_;
+  std::map<int32_t, plan::Halos> halos_;              // by width
+  std::vector<at::Tensor> phase_buffers_;             // [BufferId] of all programs and phases
+  mutable std::mutex saved_mutex_;                    // tensors are released by any thread
+  std::map<int64_t, std::vector<at::Tensor>> saved_;  // [BufferId]
   int64_t next_saved_ = 1;
 };
 

@@ -74,17 +74,13 @@ void Executable::Entry::check_rows(const char* name, const at::Tensor& tensor, i
   }
 }
 
-at::Tensor Executable::Entry::arena(int64_t num_bytes) {
-  if (!arena_.defined() || arena_.numel() < num_bytes) {
-    arena_ = at::empty({num_bytes}, at::TensorOptions().dtype(at::kByte).device(device_));
-  }
-  return arena_;
-}
-
-at::Tensor Executable::Entry::make_saved(int64_t num_bytes) {
+at::Tensor Executable::Entry::make_saved(const plan::RankProgram& program) {
   const std::lock_guard lock(saved_mutex_);
   auto number = std::make_shared<int64_t>(next_saved_++);
-  saved_[*number] = at::empty({num_bytes}, at::TensorOptions().dtype(at::kByte).device(device_));
+  std::vector<at::Tensor>& saved = saved_[*number];
+  for (const auto& [lifetime, bytes] : program.buffers) {
+    saved.push_back(lifetime == plan::Lifetime::step ? make_bytes(bytes) : at::Tensor());
+  }
   int64_t* data = number.get();
   const auto release = [number, entry = shared_from_this()](void*) {
     const std::lock_guard lock(entry->saved_mutex_);
@@ -93,14 +89,26 @@ at::Tensor Executable::Entry::make_saved(int64_t num_bytes) {
   return at::from_blob(data, {}, release, at::TensorOptions().dtype(at::kLong));
 }
 
-at::Tensor Executable::Entry::saved_buffer(const at::Tensor& saved) const {
+at::Tensor Executable::Entry::make_bytes(int64_t num_bytes) const {
+  return at::empty({num_bytes}, at::TensorOptions().dtype(at::kByte).device(device_));
+}
+
+std::vector<at::Tensor> Executable::Entry::buffers(const plan::RankProgram& program, const at::Tensor& saved) {
   const std::lock_guard lock(saved_mutex_);
   const int64_t number = *saved.const_data_ptr<int64_t>();
   const auto at = saved_.find(number);
   if (at == saved_.end()) {
     fail_invalid("[attention] run ", number, " of this executable has no saved activations; run forward first");
   }
-  return at->second;
+  std::vector<at::Tensor> all = at->second;
+  phase_buffers_.resize(std::max(phase_buffers_.size(), all.size()));
+  for (size_t b = 0; b < all.size(); ++b) {
+    const auto& [lifetime, bytes] = program.buffers[b];
+    if (lifetime != plan::Lifetime::phase) continue;
+    if (!phase_buffers_[b].defined() || phase_buffers_[b].numel() < bytes) phase_buffers_[b] = make_bytes(bytes);
+    all[b] = phase_buffers_[b];
+  }
+  return all;
 }
 
 Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, const at::Tensor& key,
@@ -116,10 +124,9 @@ Executable::Entry::Forward Executable::Entry::forward(const at::Tensor& query, c
     memory.home_of(TensorName::key) = rows_contiguous(key);
     memory.home_of(TensorName::value) = rows_contiguous(value);
     memory.home_of(TensorName::output) = at::empty(query.sizes(), query.options());
-    const at::Tensor saved = make_saved(program_.saved_bytes);
-    memory.saved = saved_buffer(saved);
-    memory.arena = arena(program_.forward.arena_bytes);
-    run_program(program_.forward, shape, memory, communicator_, "attention forward");
+    const at::Tensor saved = make_saved(program_);
+    memory.buffers = buffers(program_, saved);
+    run_phase(program_.phase(plan::PhaseKind::forward), shape, memory, communicator_, "attention forward");
     return Forward{memory.home_of(TensorName::output), saved};
   });
 }
@@ -140,9 +147,8 @@ Executable::Entry::Gradients Executable::Entry::backward(const at::Tensor& grad_
     memory.home_of(TensorName::grad_query) = at::empty(query.sizes(), query.options());
     memory.home_of(TensorName::grad_key) = at::empty(key.sizes(), key.options());
     memory.home_of(TensorName::grad_value) = at::empty(value.sizes(), value.options());
-    memory.saved = saved_buffer(saved);
-    memory.arena = arena(program_.backward.arena_bytes);
-    run_program(program_.backward, shape, memory, communicator_, "attention backward");
+    memory.buffers = buffers(program_, saved);
+    run_phase(program_.phase(plan::PhaseKind::backward), shape, memory, communicator_, "attention backward");
     return Gradients{memory.home_of(TensorName::grad_query), memory.home_of(TensorName::grad_key),
                      memory.home_of(TensorName::grad_value)};
   });

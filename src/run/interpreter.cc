@@ -24,7 +24,7 @@ namespace evenspan::run {
 namespace {
 
 using plan::Block;
-using plan::Storage;
+using plan::BufferId;
 using plan::TensorName;
 
 // Results of kernel calls that wait to be merged, in elements: bounds memory beside the arena, and is enough to keep
@@ -37,8 +37,8 @@ class Interpreter {
               const std::string& name)
       : shape_(shape), memory_(memory), communicator_(communicator), name_(name) {}
 
-  void run(const plan::Program& program) {
-    for (const plan::Operation& operation : program.operations) {
+  void run(const plan::Phase& phase) {
+    for (const plan::Operation& operation : phase.operations) {
       for (const plan::Event event : operation.waits) wait(event);
       if (const auto* exchange = std::get_if<plan::Exchange>(&operation.body)) {
         start(*exchange, operation.signals);
@@ -47,13 +47,6 @@ class Interpreter {
       }
     }
     while (!works_.empty()) wait(works_.begin()->first);
-  }
-
-  void run_local(const plan::Program& program) {
-    for (const plan::Operation& operation : program.operations) {
-      if (const auto* intra = std::get_if<plan::Intra>(&operation.body)) execute(*intra);
-      if (const auto* apply = std::get_if<plan::Apply>(&operation.body)) execute(*apply);
-    }
   }
 
  private:
@@ -71,7 +64,7 @@ class Interpreter {
                                                                  : plan::accumulation_type(shape_.element));
   }
 
-  const at::Tensor& buffer(Storage storage) const { return storage == Storage::arena ? memory_.arena : memory_.saved; }
+  const at::Tensor& bytes_of(const Block& block) const { return memory_.buffers[static_cast<size_t>(block.buffer)]; }
 
   // [tiles, rows, heads, width], or [tiles, rows, heads] for lse and delta: `count` blocks, `step` bytes apart.
   at::Tensor view(const Block& block, int64_t count = 1, int64_t step = 0) const {
@@ -79,7 +72,7 @@ class Interpreter {
     const int64_t width = plan::width(block.tensor, shape_);
     const int64_t offset = block.offset_bytes / element, step_elements = step / element;
     const int64_t rows = plan::num_rows(block), heads = block.heads.size();
-    if (block.storage == Storage::home) {
+    if (block.buffer == BufferId::home) {
       // The caller's tensor may have strides of its own.
       const at::Tensor& home = memory_.home_of(block.tensor);
       const int64_t row = offset / block.row_stride, head = offset % block.row_stride / width;
@@ -89,18 +82,18 @@ class Interpreter {
     }
     const auto type = c10::scalarTypeToTypeMeta(type_of(block));
     if (block.tensor == TensorName::lse || block.tensor == TensorName::delta) {
-      return make_view(buffer(block.storage), type, {count, rows, heads}, {step_elements, block.row_stride, 1}, offset);
+      return make_view(bytes_of(block), type, {count, rows, heads}, {step_elements, block.row_stride, 1}, offset);
     }
-    return make_view(buffer(block.storage), type, {count, rows, heads, width},
-                     {step_elements, block.row_stride, width, 1}, offset);
+    return make_view(bytes_of(block), type, {count, rows, heads, width}, {step_elements, block.row_stride, width, 1},
+                     offset);
   }
 
   at::Tensor message_bytes(const plan::Message& message) const {
     const Block& first = message.blocks.front();
-    if (first.storage == Storage::home) return view(first).contiguous().view({-1}).view(at::kByte);
+    if (first.buffer == BufferId::home) return view(first).contiguous().view({-1}).view(at::kByte);
     int64_t bytes = 0;
     for (const Block& block : message.blocks) bytes += plan::payload_bytes(block, shape_);
-    return buffer(first.storage).narrow(0, first.offset_bytes, bytes);
+    return bytes_of(first).narrow(0, first.offset_bytes, bytes);
   }
 
   void start(const plan::Exchange& exchange, plan::Event event) {
@@ -239,7 +232,7 @@ class Interpreter {
   // The matrices of a state block, [heads, key_dim, value_dim], or of a transition as LinearSummary has it.
   at::Tensor state(const Block& block) const {
     const int64_t key_dim = shape_.head_dim, heads = block.heads.size(), width = plan::width(block.tensor, shape_);
-    const at::Tensor& memory = block.storage == Storage::home ? memory_.home_of(block.tensor) : buffer(block.storage);
+    const at::Tensor& memory = block.buffer == BufferId::home ? memory_.home_of(block.tensor) : bytes_of(block);
     const auto type = c10::scalarTypeToTypeMeta(scalar_type(plan::accumulation_type(shape_.element)));
     const int64_t start =
         memory.storage_offset() * static_cast<int64_t>(memory.element_size()) / static_cast<int64_t>(type.itemsize()) +
@@ -278,8 +271,9 @@ class Interpreter {
   at::Tensor transition_of(const plan::PartSummary& part) const {
     if (part.transition || shape_.state.transition() == plan::Transition::known) return state(part.transition);
     const int64_t heads = part.summary.heads.size(), key_dim = shape_.head_dim;
-    const auto options =
-        at::TensorOptions().dtype(scalar_type(plan::accumulation_type(shape_.element))).device(memory_.arena.device());
+    const auto options = at::TensorOptions()
+                             .dtype(scalar_type(plan::accumulation_type(shape_.element)))
+                             .device(bytes_of(part.summary).device());
     if (shape_.state.transition() == plan::Transition::dense) return at::empty({heads, key_dim, key_dim}, options);
     return at::empty({heads, plan::width(TensorName::transition, shape_)}, options);
   }
@@ -363,13 +357,9 @@ class Interpreter {
 
 }  // namespace
 
-void run_local(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory) {
-  Interpreter(shape, memory, {}, {}).run_local(program);
-}
-
-void run_program(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory,
-                 const comm::Communicator& communicator, const std::string& name) {
-  Interpreter(shape, memory, communicator, name).run(program);
+void run_phase(const plan::Phase& phase, const plan::AttentionShape& shape, const Memory& memory,
+               const comm::Communicator& communicator, const std::string& name) {
+  Interpreter(shape, memory, communicator, name).run(phase);
 }
 
 }  // namespace evenspan::run

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <string>
+#include <vector>
 
 #include "evenspan/comm/communicator.h"
 #include "evenspan/plan/program.h"
@@ -23,8 +24,7 @@ struct LinearPass {
 // contiguous [documents, heads, key_dim, value_dim]; those that the program does not name are undefined.
 struct Memory {
   std::array<at::Tensor, plan::kNumTensorNames> home;
-  at::Tensor arena;  // bytes
-  at::Tensor saved;  // bytes
+  std::vector<at::Tensor> buffers;  // [BufferId] bytes; undefined for home
   LinearPass linear;
 
   at::Tensor& home_of(plan::TensorName name) { return home[static_cast<size_t>(name)]; }
@@ -37,10 +37,7 @@ inline at::Tensor rows_contiguous(const at::Tensor& x) {
 }
 
 // Runs the operations in order; returns when all exchanges are complete. `name` is for errors ("attention forward").
-void run_program(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory,
-                 const comm::Communicator& communicator, const std::string& name);
-
-// The parts of a linear layer's forward program that compute outputs, from states that the saved buffer holds.
-void run_local(const plan::Program& program, const plan::AttentionShape& shape, const Memory& memory);
+void run_phase(const plan::Phase& phase, const plan::AttentionShape& shape, const Memory& memory,
+               const comm::Communicator& communicator, const std::string& name);
 
 }  // namespace evenspan::run

@@ -40,8 +40,8 @@ bool same_kernel(const plan::BackwardSegment& a, const plan::BackwardSegment& b)
 }
 
 bool same_shape(const Block& a, const Block& b) {
-  return a.tensor == b.tensor && a.storage == b.storage && a.precision == b.precision &&
-         a.rows.size() == b.rows.size() && a.heads.size() == b.heads.size() && a.row_stride == b.row_stride;
+  return a.tensor == b.tensor && a.buffer == b.buffer && a.precision == b.precision && a.rows.size() == b.rows.size() &&
+         a.heads.size() == b.heads.size() && a.row_stride == b.row_stride;
 }
 
 // Whether a block may follow another at this distance in one view: home tensors have their own strides, so whole rows
@@ -49,7 +49,7 @@ bool same_shape(const Block& a, const Block& b) {
 bool steps_evenly(const BlockUse& use, int64_t step, const plan::AttentionShape& shape) {
   const Block& block = *use.block;
   const int64_t row_bytes = block.row_stride * plan::element_bytes(block, shape);
-  if (block.storage == plan::Storage::home && step % row_bytes != 0) return false;
+  if (block.buffer == plan::BufferId::home && step % row_bytes != 0) return false;
   return step >= (use.written ? block.rows.size() * row_bytes : 0);
 }
 

@@ -99,7 +99,7 @@ struct LayerUse {
   double compute() const { return kernels + launches + copies + messages; }
 };
 
-void add(const plan::Program& program, const Schedule& schedule, const PassTimes& times, double num_layers,
+void add(const plan::Phase& program, const Schedule& schedule, const PassTimes& times, double num_layers,
          LayerUse* use) {
   for (size_t i = 0; i < schedule.steps.size(); ++i) {
     const TimedOperation& step = schedule.steps[i];
@@ -135,10 +135,10 @@ std::array<Simulator, 2> add_layers(const plan::Plan& plan, const Scenario& scen
   std::vector<Schedule> forward, backward;
   for (size_t r = 0; r < uses->size(); ++r) {
     const plan::RankProgram program = plan::lower(plan, Rank(static_cast<int64_t>(r)));
-    forward.push_back(price(program.forward, shape, profile, times));
-    backward.push_back(price(program.backward, shape, profile, times));
-    add(program.forward, forward.back(), times.forward, num_layers, &(*uses)[r]);
-    add(program.backward, backward.back(), times.backward, num_layers, &(*uses)[r]);
+    forward.push_back(price(program.phase(plan::PhaseKind::forward), shape, profile, times));
+    backward.push_back(price(program.phase(plan::PhaseKind::backward), shape, profile, times));
+    add(program.phase(plan::PhaseKind::forward), forward.back(), times.forward, num_layers, &(*uses)[r]);
+    add(program.phase(plan::PhaseKind::backward), backward.back(), times.backward, num_layers, &(*uses)[r]);
     work.tell(static_cast<int64_t>(r) + 1, static_cast<int64_t>(uses->size()));
   }
   std::array<Simulator, 2> passes{Simulator(machine, std::move(forward)), Simulator(machine, std::move(backward))};

@@ -51,7 +51,7 @@ int64_t end_of(const Block& block, const plan::AttentionShape& shape) {
 
 }  // namespace
 
-std::vector<int64_t> count_live_bytes(const plan::Program& program, const plan::AttentionShape& shape) {
+std::vector<int64_t> count_live_bytes(const plan::Phase& program, const plan::AttentionShape& shape) {
   const auto& operations = program.operations;
   const auto last = static_cast<int64_t>(operations.size()) - 1;
   std::vector<std::vector<const plan::Operation*>> completed(operations.size());  // [operation] what it waits for
@@ -67,7 +67,7 @@ std::vector<int64_t> count_live_bytes(const plan::Program& program, const plan::
   ByteSet live;
   std::vector<int64_t> counted(operations.size(), 0);
   const auto keep = [&](const Block& block) {
-    if (block.storage == plan::Storage::arena) live.insert(block.offset_bytes, end_of(block, shape));
+    if (block.buffer == plan::BufferId::arena) live.insert(block.offset_bytes, end_of(block, shape));
   };
   for (int64_t i = last; i >= 0; --i) {
     const auto at = static_cast<size_t>(i);
@@ -79,7 +79,7 @@ std::vector<int64_t> count_live_bytes(const plan::Program& program, const plan::
     plan::for_each_block(operations[at], shape, [&](const Block& block, plan::Access) { keep(block); });
     counted[at] = live.size();
     plan::for_each_block(operations[at], shape, [&](const Block& block, plan::Access access) {
-      if (access != plan::Access::write || block.storage != plan::Storage::arena) return;
+      if (access != plan::Access::write || block.buffer != plan::BufferId::arena) return;
       if (is_dense(block, shape)) live.erase(block.offset_bytes, end_of(block, shape));
     });
     plan::for_each_block(operations[at], shape, [&](const Block& block, plan::Access access) {

@@ -10,6 +10,6 @@ namespace evenspan::simulate {
 
 // For each operation, the bytes of the arena that it reads or writes or that a later one reads before they are written
 // again. What an exchange sends is read until an operation waits for the exchange.
-std::vector<int64_t> count_live_bytes(const plan::Program& program, const plan::AttentionShape& shape);
+std::vector<int64_t> count_live_bytes(const plan::Phase& program, const plan::AttentionShape& shape);
 
 }  // namespace evenspan::simulate

@@ -37,7 +37,7 @@ Memory least_memory(const plan::Plan& plan) {
     Memory memory;
     for (int32_t r = 0; r < of.request.num_ranks(); ++r) {
       const plan::RankProgram program = plan::lower(of, Rank(r));
-      const int64_t bytes = std::max(program.forward.arena_bytes, program.backward.arena_bytes) + program.saved_bytes;
+      const int64_t bytes = program.bytes(plan::Lifetime::phase) + program.bytes(plan::Lifetime::step);
       if (bytes > memory.bytes) memory = {bytes, r};
     }
     return memory;

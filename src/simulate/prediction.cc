@@ -112,11 +112,10 @@ class Lowering {
   double lower(Rank rank, LiveBytes live_bytes, Prediction* prediction) {
     const plan::AttentionShape& shape = plan_.request.shape;
     const plan::RankProgram program = plan::lower(plan_, rank);
-    forward_.push_back(price(program.forward, shape, scenario_.profile, times_, live_bytes));
-    backward_.push_back(price(program.backward, shape, scenario_.profile, times_, live_bytes));
-    prediction->peak_arena_bytes =
-        std::max({prediction->peak_arena_bytes, program.forward.arena_bytes, program.backward.arena_bytes});
-    prediction->peak_saved_bytes = std::max(prediction->peak_saved_bytes, program.saved_bytes);
+    forward_.push_back(price(program.phase(plan::PhaseKind::forward), shape, scenario_.profile, times_, live_bytes));
+    backward_.push_back(price(program.phase(plan::PhaseKind::backward), shape, scenario_.profile, times_, live_bytes));
+    prediction->peak_arena_bytes = std::max(prediction->peak_arena_bytes, program.bytes(plan::Lifetime::phase));
+    prediction->peak_saved_bytes = std::max(prediction->peak_saved_bytes, program.bytes(plan::Lifetime::step));
     return num_layers_ * (compute_seconds(forward_.back()) + compute_seconds(backward_.back()));
   }
 
@@ -138,8 +137,8 @@ LayerSimulators simulators_of(const plan::Plan& plan, const Scenario& scenario, 
   std::vector<Schedule> forward, backward;
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
     const plan::RankProgram program = plan::lower_linear(plan, layers.shape, scenario.model.states, Rank(r));
-    forward.push_back(price_linear(program.forward, layers.shape, scenario.profile));
-    backward.push_back(price_linear(program.backward, layers.shape, scenario.profile));
+    forward.push_back(price_linear(program.phase(plan::PhaseKind::forward), layers.shape, scenario.profile));
+    backward.push_back(price_linear(program.phase(plan::PhaseKind::backward), layers.shape, scenario.profile));
   }
   return {Simulator(scenario.machine, std::move(forward)), Simulator(scenario.machine, std::move(backward)),
           layers.count};

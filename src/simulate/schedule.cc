@@ -184,7 +184,7 @@ LinearFlops linear_flops(const AttentionShape& shape, int64_t rows, Pass pass) {
 
 namespace {
 
-Schedule price(Pricer pricer, const plan::Program& program, const AttentionShape& shape, LiveBytes live_bytes) {
+Schedule price(Pricer pricer, const plan::Phase& program, const AttentionShape& shape, LiveBytes live_bytes) {
   for (const plan::Operation& operation : program.operations) pricer.add(operation);
   Schedule schedule = pricer.take();
   if (live_bytes == LiveBytes::count) {
@@ -196,12 +196,12 @@ Schedule price(Pricer pricer, const plan::Program& program, const AttentionShape
 
 }  // namespace
 
-Schedule price(const plan::Program& program, const AttentionShape& shape, const Profile& profile,
+Schedule price(const plan::Phase& program, const AttentionShape& shape, const Profile& profile,
                const AttentionTimes& times, LiveBytes live_bytes) {
   return price(Pricer(shape, profile, times), program, shape, live_bytes);
 }
 
-Schedule price_linear(const plan::Program& program, const AttentionShape& shape, const Profile& profile,
+Schedule price_linear(const plan::Phase& program, const AttentionShape& shape, const Profile& profile,
                       LiveBytes live_bytes) {
   const AttentionTimes none;
   return price(Pricer(shape, profile, none), program, shape, live_bytes);

@@ -78,8 +78,8 @@ int64_t buffer_bytes(const nn::ModelConfig& m, const plan::Plan& plan, const pla
                      const std::string& transport, Rank rank) {
   int64_t arena = 0, saved = 0;
   const auto add = [&](const plan::RankProgram& layer, int64_t count) {
-    if (count > 0) arena = std::max({arena, layer.forward.arena_bytes, layer.backward.arena_bytes});
-    saved += count * layer.saved_bytes;
+    if (count > 0) arena = std::max(arena, layer.bytes(plan::Lifetime::phase));
+    saved += count * layer.bytes(plan::Lifetime::step);
   };
   add(program, m.num_softmax_layers());
   for (const simulate::LinearLayers& kind : linear_layers(m, plan.request.shape.element)) {

@@ -64,7 +64,7 @@ std::string describe(const Case& c) {
 int64_t sent(const LoweredPlan& plan, bool backward) {
   int64_t bytes = 0;
   for (const RankProgram& program : plan.programs) {
-    bytes += sent_bytes(backward ? program.backward : program.forward, plan.request.shape);
+    bytes += sent_bytes(program.phase(backward ? PhaseKind::backward : PhaseKind::forward), plan.request.shape);
   }
   return bytes;
 }
@@ -84,7 +84,7 @@ int32_t steps_of(const LoweredPlan& plan, bool backward) {
     for (size_t r = 0; r < runners.size(); ++r) {
       Runner& runner = runners[r];
       const auto rank = static_cast<int32_t>(r);
-      const auto& operations = (backward ? plan.programs[r].backward : plan.programs[r].forward).operations;
+      const auto& operations = plan.programs[r].phase(backward ? PhaseKind::backward : PhaseKind::forward).operations;
       for (; runner.operation < operations.size(); ++runner.operation, moved = true) {
         const Operation& operation = operations[runner.operation];
         bool there = true;
@@ -198,8 +198,8 @@ TEST(Linear, WholeDocumentsMoveNothing) {
 
 // Damage to a linear program. False: there was no place for it.
 bool drop_operation(Dice& dice, LoweredPlan& plan) {
-  auto places = test::program_places(plan);
-  Program& program = test::program_at(plan, dice.one_of(places));
+  auto places = test::phase_places(plan);
+  Phase& program = test::phase_at(plan, dice.one_of(places));
   if (program.operations.empty()) return false;
   program.operations.erase(program.operations.begin() + static_cast<int64_t>(dice.below(program.operations.size())));
   return true;
@@ -219,8 +219,8 @@ bool change(Dice& dice, LoweredPlan& plan, Change&& change) {
 }
 
 bool repeat_operation(Dice& dice, LoweredPlan& plan) {
-  const auto places = test::program_places(plan);
-  auto& operations = test::program_at(plan, places[dice.below(places.size())]).operations;
+  const auto places = test::phase_places(plan);
+  auto& operations = test::phase_at(plan, places[dice.below(places.size())]).operations;
   std::vector<size_t> able;
   for (size_t i = 0; i < operations.size(); ++i) {
     // Compositions may be repeated without harm.
@@ -239,8 +239,8 @@ bool repeat_operation(Dice& dice, LoweredPlan& plan) {
 
 bool drop_wait(Dice& dice, LoweredPlan& plan) {
   std::vector<Operation*> able;
-  for (const auto place : test::program_places(plan)) {
-    for (Operation& operation : test::program_at(plan, place).operations) {
+  for (const auto place : test::phase_places(plan)) {
+    for (Operation& operation : test::phase_at(plan, place).operations) {
       if (!operation.waits.empty()) able.push_back(&operation);
     }
   }
@@ -249,8 +249,8 @@ bool drop_wait(Dice& dice, LoweredPlan& plan) {
   Operation& operation = *dice.one_of(able);
   const Event event = operation.waits.front();
   bool received = false;
-  for (const auto place : test::program_places(plan)) {
-    auto& operations = test::program_at(plan, place).operations;
+  for (const auto place : test::phase_places(plan)) {
+    auto& operations = test::phase_at(plan, place).operations;
     if (&operation < operations.data() || &operation >= operations.data() + operations.size()) continue;
     for (const Operation& other : operations) {
       const auto* exchange = std::get_if<Exchange>(&other.body);
@@ -334,17 +334,33 @@ bool fewer_heads(Dice& dice, LoweredPlan& plan) {
 
 bool overlap_saved(Dice& dice, LoweredPlan& plan) {
   return change_one<Apply>(dice, plan, [](auto&, ApplyPart& part) {
-    if (part.state.storage != Storage::saved) return false;
+    if (part.state.buffer != BufferId::saved) return false;
     part.state.offset_bytes += 64;
     return true;
   });
 }
 
+// Recomputing overwrites what forward saved.
+bool recompute_saved(Dice& dice, LoweredPlan& plan) {
+  Phase& recompute = dice.one_of(plan.programs).phase(PhaseKind::recompute);
+  for (Operation& operation : recompute.operations) {
+    const auto* apply = std::get_if<Apply>(&operation.body);
+    if (apply == nullptr) continue;
+    const auto saved = std::find_if(apply->items.begin(), apply->items.end(),
+                                    [](const ApplyPart& part) { return part.state.buffer == BufferId::saved; });
+    if (saved == apply->items.end()) continue;
+    recompute.operations.push_back({{}, kNoEvent, Copy{{{saved->state, saved->state}}}});
+    return true;
+  }
+  return false;
+}
+
 // A program of the other direction.
 bool swap_directions(Dice& dice, LoweredPlan& plan) {
   RankProgram& programs = dice.one_of(plan.programs);
-  if (programs.forward.operations.empty() && programs.backward.operations.empty()) return false;
-  std::swap(programs.forward, programs.backward);
+  if (programs.phase(PhaseKind::forward).operations.empty() && programs.phase(PhaseKind::backward).operations.empty())
+    return false;
+  std::swap(programs.phase(PhaseKind::forward).operations, programs.phase(PhaseKind::backward).operations);
   return true;
 }
 
@@ -357,6 +373,7 @@ TEST(Linear, DamagedProgramsAreRefused) {
                                                  {"shift_part", shift_part},
                                                  {"shift_completed_part", shift_completed_part},
                                                  {"swap_directions", swap_directions},
+                                                 {"recompute_saved", recompute_saved},
                                                  {"widen_summary", widen_summary},
                                                  {"swap_windows", swap_windows},
                                                  {"forget_transition", forget_transition},

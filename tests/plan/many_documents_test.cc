@@ -28,7 +28,7 @@ Request request_of(std::vector<int64_t> lengths, const std::string& strategy, in
 TEST(ManyDocuments, OutputsFindTheirGroups) {
   const auto plan = make_plan(request_of(std::vector<int64_t>(150'000, 2), "ulysses", 2));
   const RankProgram program = lower(*plan, Rank(0));
-  EXPECT_EQ(sent_bytes(program.forward, plan->request.shape), 150'000 * (2 * 2 + 2 * 1) * 16 * 4);
+  EXPECT_EQ(sent_bytes(program.phase(PhaseKind::forward), plan->request.shape), 150'000 * (2 * 2 + 2 * 1) * 16 * 4);
 }
 
 // One document that has to be cut starts the search for fewer keys, whose every move copied the ranks' spans.

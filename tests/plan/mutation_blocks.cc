@@ -106,10 +106,10 @@ bool rename_tensor(Dice& dice, LoweredPlan& plan) {
   });
 }
 
-bool change_storage(Dice& dice, LoweredPlan& plan) {
+bool change_buffer(Dice& dice, LoweredPlan& plan) {
   return change_block(dice, plan, [&](Block& block) {
     return relocate(plan, block, [&] {
-      block.storage = static_cast<Storage>((static_cast<int>(block.storage) + 1 + static_cast<int>(dice.below(2))) % 3);
+      block.buffer = static_cast<BufferId>((static_cast<int>(block.buffer) + 1 + static_cast<int>(dice.below(2))) % 3);
     });
   });
 }
@@ -142,28 +142,28 @@ bool change_row_stride(Dice& dice, LoweredPlan& plan) {
 // A buffer is moved, with all its uses, onto a block that is still to be read.
 bool overlap_live_block(Dice& dice, LoweredPlan& plan) {
   struct Place {
-    ProgramPlace program;
+    PhasePlace phase;
     size_t from;         // first operation of the moved buffer
     int64_t begin, end;  // of the moved buffer
     int64_t target;
   };
   std::vector<Place> places;
   const proofs::Sizes sizes(plan.request.shape);
-  for (const ProgramPlace program : program_places(plan)) {
-    const auto blocks = blocks_of(plan, program);
+  for (const PhasePlace phase : phase_places(plan)) {
+    const auto blocks = blocks_of(plan, phase);
     for (size_t reader = 1; reader < blocks.size(); ++reader) {
       for (const BlockPlace& read : blocks[reader]) {
-        if (read.access == Access::write || read.block->storage != Storage::arena) continue;
+        if (read.access == Access::write || read.block->buffer != BufferId::arena) continue;
         bool exists = false;      // the read block has its content before `writer`
         std::vector<Place> last;  // since that was written
         for (size_t writer = 0; writer < reader; ++writer) {
           for (const BlockPlace& write : blocks[writer]) {
-            if (write.access == Access::read || write.block->storage != Storage::arena) continue;
+            if (write.access == Access::read || write.block->buffer != BufferId::arena) continue;
             if (share_bytes(plan, *write.block, *read.block)) continue;
             const proofs::Area area = sizes.area(*write.block);
             const int64_t target = read.block->offset_bytes;
             if (exists && !share_content(*write.block, *read.block) && target % 8 == area.begin % 8) {
-              last.push_back(Place{program, writer, area.begin, area.end(), target});
+              last.push_back(Place{phase, writer, area.begin, area.end(), target});
             }
           }
           for (const BlockPlace& write : blocks[writer]) {
@@ -178,10 +178,10 @@ bool overlap_live_block(Dice& dice, LoweredPlan& plan) {
   }
   if (places.empty()) return false;
   const Place place = dice.one_of(places);
-  auto& operations = program_at(plan, place.program).operations;
+  auto& operations = phase_at(plan, place.phase).operations;
   for (size_t i = place.from; i < operations.size(); ++i) {
     for_each_block(operations[i], plan.request.shape, [&](Block& block, Access) {
-      if (block.storage != Storage::arena) return;
+      if (block.buffer != BufferId::arena) return;
       const proofs::Area area = sizes.area(block);
       if (place.begin <= area.begin && area.end() <= place.end) block.offset_bytes += place.target - place.begin;
     });
@@ -189,41 +189,48 @@ bool overlap_live_block(Dice& dice, LoweredPlan& plan) {
   return true;
 }
 
-// The end of what a program uses of its arena, or a rank of its saved buffer.
-int64_t end_of(LoweredPlan& plan, int32_t rank, bool backward, Storage storage) {
+// The end of what a rank uses of a buffer.
+int64_t end_of(LoweredPlan& plan, int32_t rank, BufferId buffer) {
   const proofs::Sizes sizes(plan.request.shape);
   int64_t end = 0;
-  for (const Operation& operation : program_at(plan, {rank, backward}).operations) {
-    for_each_block(operation, plan.request.shape, [&](const Block& block, Access) {
-      if (block.storage == storage) end = std::max(end, sizes.area(block).end());
-    });
+  for (const Phase& phase : plan.programs[static_cast<size_t>(rank)].phases) {
+    for (const Operation& operation : phase.operations) {
+      for_each_block(operation, plan.request.shape, [&](const Block& block, Access) {
+        if (block.buffer == buffer) end = std::max(end, sizes.area(block).end());
+      });
+    }
   }
   return end;
 }
 
-bool shrink_arena(Dice& dice, LoweredPlan& plan) {
-  auto places = program_places(plan);
-  std::erase_if(places, [&](ProgramPlace at) { return end_of(plan, at.rank, at.backward, Storage::arena) == 0; });
-  if (places.empty()) return false;
-  const ProgramPlace place = dice.one_of(places);
-  program_at(plan, place).arena_bytes = end_of(plan, place.rank, place.backward, Storage::arena) - 1;
+bool shrink(Dice& dice, LoweredPlan& plan, BufferId buffer) {
+  std::vector<int32_t> ranks;
+  for (int32_t rank = 0; rank < plan.request.num_ranks(); ++rank) {
+    if (end_of(plan, rank, buffer) > 0) ranks.push_back(rank);
+  }
+  if (ranks.empty()) return false;
+  const int32_t rank = dice.one_of(ranks);
+  plan.programs[static_cast<size_t>(rank)].buffer(buffer).bytes = end_of(plan, rank, buffer) - 1;
   return true;
 }
 
-bool shrink_saved(Dice& dice, LoweredPlan& plan) {
-  auto places = program_places(plan);
-  std::erase_if(places, [&](ProgramPlace at) { return end_of(plan, at.rank, at.backward, Storage::saved) == 0; });
-  if (places.empty()) return false;
-  const ProgramPlace place = dice.one_of(places);
-  plan.programs[static_cast<size_t>(place.rank)].saved_bytes =
-      end_of(plan, place.rank, place.backward, Storage::saved) - 1;
-  return true;
+bool shrink_arena(Dice& dice, LoweredPlan& plan) { return shrink(dice, plan, BufferId::arena); }
+bool shrink_saved(Dice& dice, LoweredPlan& plan) { return shrink(dice, plan, BufferId::saved); }
+
+// Something that backward needs is in a buffer that forward's end empties.
+bool end_saved_with_phase(Dice&, LoweredPlan& plan) {
+  for (RankProgram& program : plan.programs) {
+    if (program.buffer(BufferId::saved).bytes == 0) continue;
+    program.buffer(BufferId::saved).lifetime = Lifetime::phase;
+    return true;
+  }
+  return false;
 }
 
 bool exceed_budget(Dice&, LoweredPlan& plan) {
   int64_t peak = 0;
   for (const RankProgram& programs : plan.programs) {
-    peak = std::max(peak, std::max(programs.forward.arena_bytes, programs.backward.arena_bytes) + programs.saved_bytes);
+    peak = std::max(peak, programs.bytes(Lifetime::phase) + programs.bytes(Lifetime::step));
   }
   if (peak < 2) return false;
   plan.request.options.memory_budget_bytes = peak - 1;
@@ -258,13 +265,14 @@ constexpr Mutation kBlockMutations[] = {
     {"head dropped", drop_head},
     {"document changed", change_document},
     {"tensor renamed", rename_tensor},
-    {"storage changed", change_storage},
+    {"buffer changed", change_buffer},
     {"precision changed", change_precision},
     {"offset shifted", shift_offset},
     {"row stride changed", change_row_stride},
     {"buffer moved over a live block", overlap_live_block},
     {"arena shrunk", shrink_arena},
     {"saved shrunk", shrink_saved},
+    {"saved ends with its phase", end_saved_with_phase},
     {"budget exceeded", exceed_budget},
     {"token moved to another home", move_home_of_token},
 };

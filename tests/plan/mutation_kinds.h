@@ -41,42 +41,42 @@ std::span<const Mutation> segment_mutations();  // segments and what they add up
 
 // ---- Finding places ----
 
-struct ProgramPlace {
+struct PhasePlace {
   int32_t rank;
-  bool backward;
+  plan::PhaseKind kind;
+  friend bool operator==(const PhasePlace&, const PhasePlace&) = default;
 };
 
-inline plan::Program& program_at(plan::LoweredPlan& plan, ProgramPlace place) {
-  plan::RankProgram& programs = plan.programs[static_cast<size_t>(place.rank)];
-  return place.backward ? programs.backward : programs.forward;
+inline plan::Phase& phase_at(plan::LoweredPlan& plan, PhasePlace place) {
+  return plan.programs[static_cast<size_t>(place.rank)].phase(place.kind);
 }
 
-inline std::vector<ProgramPlace> program_places(const plan::LoweredPlan& plan) {
-  std::vector<ProgramPlace> places;
+inline std::vector<PhasePlace> phase_places(const plan::LoweredPlan& plan) {
+  std::vector<PhasePlace> places;
   for (int32_t rank = 0; rank < static_cast<int32_t>(plan.programs.size()); ++rank) {
-    places.push_back({rank, false});
-    places.push_back({rank, true});
+    for (const plan::Phase& phase : plan.programs[static_cast<size_t>(rank)].phases)
+      places.push_back({rank, phase.kind});
   }
   return places;
 }
 
 struct OperationPlace {
-  ProgramPlace program;
+  PhasePlace phase;
   size_t index;
 };
 
 inline plan::Operation& operation_at(plan::LoweredPlan& plan, OperationPlace place) {
-  return program_at(plan, place.program).operations[place.index];
+  return phase_at(plan, place.phase).operations[place.index];
 }
 
 // Operations that hold a Body and satisfy `fits(body, place)`.
 template <class Body, class F>
 std::vector<OperationPlace> places_of(plan::LoweredPlan& plan, F&& fits) {
   std::vector<OperationPlace> places;
-  for (const ProgramPlace program : program_places(plan)) {
-    auto& operations = program_at(plan, program).operations;
+  for (const PhasePlace phase : phase_places(plan)) {
+    auto& operations = phase_at(plan, phase).operations;
     for (size_t i = 0; i < operations.size(); ++i) {
-      const OperationPlace place{program, i};
+      const OperationPlace place{phase, i};
       if (auto* body = std::get_if<Body>(&operations[i].body); body != nullptr && fits(*body, place)) {
         places.push_back(place);
       }
@@ -101,19 +101,18 @@ inline std::vector<BlockPlace> blocks_of(plan::LoweredPlan& plan, OperationPlace
 }
 
 // [operation]
-inline std::vector<std::vector<BlockPlace>> blocks_of(plan::LoweredPlan& plan, ProgramPlace program) {
+inline std::vector<std::vector<BlockPlace>> blocks_of(plan::LoweredPlan& plan, PhasePlace phase) {
   std::vector<std::vector<BlockPlace>> blocks;
-  for (size_t i = 0; i < program_at(plan, program).operations.size(); ++i)
-    blocks.push_back(blocks_of(plan, {program, i}));
+  for (size_t i = 0; i < phase_at(plan, phase).operations.size(); ++i) blocks.push_back(blocks_of(plan, {phase, i}));
   return blocks;
 }
 
 template <class F>
 std::vector<BlockPlace> block_places(plan::LoweredPlan& plan, F&& fits) {
   std::vector<BlockPlace> places;
-  for (const ProgramPlace program : program_places(plan)) {
-    for (size_t i = 0; i < program_at(plan, program).operations.size(); ++i) {
-      for (const BlockPlace& place : blocks_of(plan, {program, i})) {
+  for (const PhasePlace phase : phase_places(plan)) {
+    for (size_t i = 0; i < phase_at(plan, phase).operations.size(); ++i) {
+      for (const BlockPlace& place : blocks_of(plan, {phase, i})) {
         if (fits(place)) places.push_back(place);
       }
     }
@@ -123,7 +122,7 @@ std::vector<BlockPlace> block_places(plan::LoweredPlan& plan, F&& fits) {
 
 // Whether both are in one rank's memory at overlapping bytes.
 inline bool share_bytes(const plan::LoweredPlan& plan, const plan::Block& a, const plan::Block& b) {
-  if (a.storage != b.storage || (a.storage == plan::Storage::home && a.tensor != b.tensor)) return false;
+  if (a.buffer != b.buffer || (a.buffer == plan::BufferId::home && a.tensor != b.tensor)) return false;
   const plan::proofs::Sizes sizes(plan.request.shape);
   return sizes.area(a).begin < sizes.area(b).end() && sizes.area(b).begin < sizes.area(a).end();
 }
@@ -146,14 +145,16 @@ inline bool touches(plan::LoweredPlan& plan, OperationPlace place, const plan::B
 
 // Whether something after the operation reads what it writes to `block`, or it is a result.
 inline bool is_read_later(plan::LoweredPlan& plan, OperationPlace writer, const plan::Block& block) {
-  if (block.storage == plan::Storage::home) return true;
-  for (size_t i = writer.index + 1; i < program_at(plan, writer.program).operations.size(); ++i) {
-    if (touches(plan, {writer.program, i}, block, true)) return true;
+  if (block.buffer == plan::BufferId::home) return true;
+  for (size_t i = writer.index + 1; i < phase_at(plan, writer.phase).operations.size(); ++i) {
+    if (touches(plan, {writer.phase, i}, block, true)) return true;
   }
-  if (block.storage != plan::Storage::saved || writer.program.backward) return false;
-  const ProgramPlace backward{writer.program.rank, true};
-  for (size_t i = 0; i < program_at(plan, backward).operations.size(); ++i) {
-    if (touches(plan, {backward, i}, block, true)) return true;
+  if (block.buffer != plan::BufferId::saved) return false;
+  for (const PhasePlace later : phase_places(plan)) {
+    if (later.rank != writer.phase.rank || later.kind <= writer.phase.kind) continue;
+    for (size_t i = 0; i < phase_at(plan, later).operations.size(); ++i) {
+      if (touches(plan, {later, i}, block, true)) return true;
+    }
   }
   return false;
 }
@@ -161,7 +162,7 @@ inline bool is_read_later(plan::LoweredPlan& plan, OperationPlace writer, const 
 // Whether something before the operation has put the same rows there.
 inline bool was_written_before(plan::LoweredPlan& plan, OperationPlace writer, const plan::Block& block) {
   for (size_t i = 0; i < writer.index; ++i) {
-    if (touches(plan, {writer.program, i}, block, false)) return true;
+    if (touches(plan, {writer.phase, i}, block, false)) return true;
   }
   return false;
 }
@@ -186,9 +187,9 @@ inline bool is_dead(plan::LoweredPlan& plan, OperationPlace place) {
 // All blocks where damage is harm.
 inline std::vector<BlockPlace> live_blocks(plan::LoweredPlan& plan) {
   std::vector<BlockPlace> places;
-  for (const ProgramPlace program : program_places(plan)) {
-    for (size_t i = 0; i < program_at(plan, program).operations.size(); ++i) {
-      const OperationPlace at{program, i};
+  for (const PhasePlace phase : phase_places(plan)) {
+    for (size_t i = 0; i < phase_at(plan, phase).operations.size(); ++i) {
+      const OperationPlace at{phase, i};
       std::vector<const plan::Block*> dead;
       if (auto* copy = std::get_if<plan::Copy>(&operation_at(plan, at).body)) {
         for (const plan::BlockPair& pair : copy->items) {

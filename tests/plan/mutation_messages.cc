@@ -82,9 +82,9 @@ bool swap_messages(Dice& dice, LoweredPlan& plan) {
   std::vector<std::pair<MessagePlace, MessagePlace>> pairs;
   for (size_t a = 0; a < all.size(); ++a) {
     for (size_t b = a + 1; b < all.size(); ++b) {
-      const ProgramPlace p = all[a].operation.program;
-      const ProgramPlace q = all[b].operation.program;
-      if (p.rank != q.rank || p.backward != q.backward) break;
+      const PhasePlace p = all[a].operation.phase;
+      const PhasePlace q = all[b].operation.phase;
+      if (p != q) break;
       const Message& first = messages_at(plan, all[a])[all[a].index];
       const Message& second = messages_at(plan, all[b])[all[b].index];
       if (first.direction == second.direction && first.peer == second.peer && !is_same_part(first, second)) {
@@ -114,16 +114,16 @@ struct MatchedPlace {
 };
 
 std::vector<MatchedPlace> matched_places(LoweredPlan& plan) {
-  using Channel = std::tuple<bool, int32_t, int32_t>;  // backward, from, to
+  using Channel = std::tuple<PhaseKind, int32_t, int32_t>;  // from, to
   std::map<Channel, std::vector<MessagePlace>> sends, receives;
   for (const MessagePlace& place : message_places(plan)) {
-    const auto [rank, backward] = place.operation.program;
+    const auto [rank, kind] = place.operation.phase;
     const Message& message = messages_at(plan, place)[place.index];
     const int32_t peer = message.peer;
     if (message.direction == Direction::receive) {
-      receives[{backward, peer, rank}].push_back(place);
+      receives[{kind, peer, rank}].push_back(place);
     } else {
-      sends[{backward, rank, peer}].push_back(place);
+      sends[{kind, rank, peer}].push_back(place);
     }
   }
   std::vector<MatchedPlace> matched;
@@ -134,10 +134,10 @@ std::vector<MatchedPlace> matched_places(LoweredPlan& plan) {
 }
 
 bool is_used(LoweredPlan& plan, const MessagePlace& receive, const Block& block) {
-  if (block.storage == Storage::home) return true;
-  const auto& operations = program_at(plan, receive.operation.program).operations;
+  if (block.buffer == BufferId::home) return true;
+  const auto& operations = phase_at(plan, receive.operation.phase).operations;
   for (size_t i = receive.operation.index + 1; i < operations.size(); ++i) {
-    for (const BlockPlace& place : blocks_of(plan, {receive.operation.program, i})) {
+    for (const BlockPlace& place : blocks_of(plan, {receive.operation.phase, i})) {
       if (!share_bytes(plan, *place.block, block)) continue;
       return place.access != Access::write && share_content(*place.block, block);
     }
@@ -175,22 +175,22 @@ bool drop_message_at_both_ends(Dice& dice, LoweredPlan& plan) {
 
 // Where two ranks send to each other in one exchange, every exchange is split into receiving first and sending then.
 bool receive_before_sending(Dice&, LoweredPlan& plan) {
-  std::optional<bool> crossing;  // the direction with such a pair
+  std::optional<PhaseKind> crossing;  // the phase with such a pair
   const auto matched = matched_places(plan);
   const auto same = [](const OperationPlace& a, const OperationPlace& b) {
-    return a.program.rank == b.program.rank && a.program.backward == b.program.backward && a.index == b.index;
+    return a.phase == b.phase && a.index == b.index;
   };
   for (const MatchedPlace& a : matched) {
     for (const MatchedPlace& b : matched) {
       if (same(a.send.operation, b.receive.operation) && same(a.receive.operation, b.send.operation)) {
-        crossing = a.send.operation.program.backward;
+        crossing = a.send.operation.phase.kind;
       }
     }
   }
   if (!crossing) return false;
-  for (const ProgramPlace program : program_places(plan)) {
-    if (program.backward != *crossing) continue;
-    auto& operations = program_at(plan, program).operations;
+  for (const PhasePlace phase : phase_places(plan)) {
+    if (phase.kind != *crossing) continue;
+    auto& operations = phase_at(plan, phase).operations;
     for (size_t i = 0; i < operations.size(); ++i) {
       auto* exchange = std::get_if<Exchange>(&operations[i].body);
       if (exchange == nullptr) continue;

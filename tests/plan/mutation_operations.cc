@@ -8,9 +8,9 @@ using namespace plan;  // NOLINT
 
 std::vector<OperationPlace> live_operations(LoweredPlan& plan) {
   std::vector<OperationPlace> places;
-  for (const ProgramPlace program : program_places(plan)) {
-    for (size_t i = 0; i < program_at(plan, program).operations.size(); ++i) {
-      if (!is_dead(plan, {program, i})) places.push_back({program, i});
+  for (const PhasePlace phase : phase_places(plan)) {
+    for (size_t i = 0; i < phase_at(plan, phase).operations.size(); ++i) {
+      if (!is_dead(plan, {phase, i})) places.push_back({phase, i});
     }
   }
   return places;
@@ -20,7 +20,7 @@ bool drop_operation(Dice& dice, LoweredPlan& plan) {
   auto places = live_operations(plan);
   if (places.empty()) return false;
   const OperationPlace place = dice.one_of(places);
-  auto& operations = program_at(plan, place.program).operations;
+  auto& operations = phase_at(plan, place.phase).operations;
   operations.erase(operations.begin() + static_cast<std::ptrdiff_t>(place.index));
   return true;
 }
@@ -30,7 +30,7 @@ bool drop_body(Dice& dice, LoweredPlan& plan) {
   auto places = places_of<Body>(plan, [&](const Body&, OperationPlace at) { return !is_dead(plan, at); });
   if (places.empty()) return false;
   const OperationPlace place = dice.one_of(places);
-  auto& operations = program_at(plan, place.program).operations;
+  auto& operations = phase_at(plan, place.phase).operations;
   operations.erase(operations.begin() + static_cast<std::ptrdiff_t>(place.index));
   return true;
 }
@@ -41,7 +41,7 @@ bool double_body(Dice& dice, LoweredPlan& plan) {
   auto places = places_of<Body>(plan, [&](const Body&, OperationPlace at) { return !is_dead(plan, at); });
   if (places.empty()) return false;
   const OperationPlace place = dice.one_of(places);
-  auto& operations = program_at(plan, place.program).operations;
+  auto& operations = phase_at(plan, place.phase).operations;
   const Operation copy = operations[place.index];
   operations.insert(operations.begin() + static_cast<std::ptrdiff_t>(place.index), copy);
   return true;
@@ -49,14 +49,14 @@ bool double_body(Dice& dice, LoweredPlan& plan) {
 
 // A writer and a later reader of what it wrote, with no other writer between.
 struct Dependence {
-  ProgramPlace program;
+  PhasePlace phase;
   size_t writer, reader;
 };
 
 std::vector<Dependence> dependences(LoweredPlan& plan) {
   std::vector<Dependence> found;
-  for (const ProgramPlace program : program_places(plan)) {
-    const auto blocks = blocks_of(plan, program);
+  for (const PhasePlace phase : phase_places(plan)) {
+    const auto blocks = blocks_of(plan, phase);
     for (size_t reader = 0; reader < blocks.size(); ++reader) {
       for (const BlockPlace& read : blocks[reader]) {
         if (read.access != Access::read) continue;
@@ -66,7 +66,7 @@ std::vector<Dependence> dependences(LoweredPlan& plan) {
                    share_bytes(plan, *write.block, *read.block);
           });
           if (!feeds) continue;
-          found.push_back(Dependence{program, writer, reader});
+          found.push_back(Dependence{phase, writer, reader});
           break;
         }
       }
@@ -78,8 +78,8 @@ std::vector<Dependence> dependences(LoweredPlan& plan) {
 bool move_earlier(Dice& dice, LoweredPlan& plan) {
   auto places = dependences(plan);
   if (places.empty()) return false;
-  const auto [program, writer, reader] = dice.one_of(places);
-  const auto first = program_at(plan, program).operations.begin();
+  const auto [phase, writer, reader] = dice.one_of(places);
+  const auto first = phase_at(plan, phase).operations.begin();
   std::rotate(first + static_cast<std::ptrdiff_t>(writer), first + static_cast<std::ptrdiff_t>(reader),
               first + static_cast<std::ptrdiff_t>(reader) + 1);
   return true;
@@ -88,8 +88,8 @@ bool move_earlier(Dice& dice, LoweredPlan& plan) {
 bool move_later(Dice& dice, LoweredPlan& plan) {
   auto places = dependences(plan);
   if (places.empty()) return false;
-  const auto [program, writer, reader] = dice.one_of(places);
-  const auto first = program_at(plan, program).operations.begin();
+  const auto [phase, writer, reader] = dice.one_of(places);
+  const auto first = phase_at(plan, phase).operations.begin();
   std::rotate(first + static_cast<std::ptrdiff_t>(writer), first + static_cast<std::ptrdiff_t>(writer) + 1,
               first + static_cast<std::ptrdiff_t>(reader) + 1);
   return true;
@@ -99,7 +99,7 @@ bool truncate(Dice& dice, LoweredPlan& plan) {
   auto places = live_operations(plan);
   if (places.empty()) return false;
   const OperationPlace place = dice.one_of(places);
-  program_at(plan, place.program).operations.resize(place.index);
+  phase_at(plan, place.phase).operations.resize(place.index);
   return true;
 }
 
@@ -114,7 +114,7 @@ bool swap_programs(Dice& dice, LoweredPlan& plan) {
 
 // The first operation that waits for the exchange needs what it brings, or overwrites what it takes.
 bool needs_wait(LoweredPlan& plan, OperationPlace waiter, Event event) {
-  const auto& operations = program_at(plan, waiter.program).operations;
+  const auto& operations = phase_at(plan, waiter.phase).operations;
   const Operation* started = nullptr;
   for (size_t i = 0; i < waiter.index; ++i) {
     if (operations[i].signals == event) started = &operations[i];
@@ -137,11 +137,11 @@ bool remove_wait(Dice& dice, LoweredPlan& plan) {
     Event event;
   };
   std::vector<Place> places;
-  for (const ProgramPlace program : program_places(plan)) {
-    const auto& operations = program_at(plan, program).operations;
+  for (const PhasePlace phase : phase_places(plan)) {
+    const auto& operations = phase_at(plan, phase).operations;
     for (size_t i = 0; i < operations.size(); ++i) {
       for (const Event event : operations[i].waits) {
-        if (needs_wait(plan, {program, i}, event)) places.push_back({{program, i}, event});
+        if (needs_wait(plan, {phase, i}, event)) places.push_back({{phase, i}, event});
       }
     }
   }
@@ -153,15 +153,15 @@ bool remove_wait(Dice& dice, LoweredPlan& plan) {
 
 bool wait_for_another(Dice& dice, LoweredPlan& plan) {
   std::vector<OperationPlace> places;
-  for (const ProgramPlace program : program_places(plan)) {
-    const auto& operations = program_at(plan, program).operations;
-    for (size_t i = 0; i < operations.size(); ++i) places.push_back({program, i});
+  for (const PhasePlace phase : phase_places(plan)) {
+    const auto& operations = phase_at(plan, phase).operations;
+    for (size_t i = 0; i < operations.size(); ++i) places.push_back({phase, i});
   }
   if (places.empty()) return false;
   const OperationPlace place = dice.one_of(places);
   // An exchange that starts here or later, or none at all.
   Event event = 1 << 20;
-  const auto& operations = program_at(plan, place.program).operations;
+  const auto& operations = phase_at(plan, place.phase).operations;
   for (size_t i = place.index; i < operations.size() && dice.coin(); ++i) {
     if (operations[i].signals != kNoEvent) event = operations[i].signals;
   }
@@ -276,7 +276,7 @@ bool swap_lses_of_merge(Dice& dice, LoweredPlan& plan) {
 // Whether something but a clear has written to the block before.
 bool has_partial(LoweredPlan& plan, OperationPlace at, const Block& block) {
   for (size_t i = 0; i < at.index; ++i) {
-    const OperationPlace before{at.program, i};
+    const OperationPlace before{at.phase, i};
     if (std::holds_alternative<Clear>(operation_at(plan, before).body)) continue;
     for (const BlockPlace& place : blocks_of(plan, before)) {
       const bool same = share_content(*place.block, block) && share_bytes(plan, *place.block, block);

@@ -165,7 +165,7 @@ bool drop_heads_of_segment(Dice& dice, LoweredPlan& plan) {
 bool has_content(LoweredPlan& plan, const SegmentPlace& at, const Block& block, bool cleared) {
   const auto holds = [&](const Block& other) { return share_content(other, block) && share_bytes(plan, other, block); };
   for (size_t i = 0; i < at.operation.index; ++i) {
-    const OperationPlace before{at.operation.program, i};
+    const OperationPlace before{at.operation.phase, i};
     if (!cleared && std::holds_alternative<Clear>(operation_at(plan, before).body)) continue;
     for (const BlockPlace& place : blocks_of(plan, before)) {
       if (place.access != Access::read && holds(*place.block)) return true;
@@ -173,9 +173,7 @@ bool has_content(LoweredPlan& plan, const SegmentPlace& at, const Block& block, 
   }
   for (const SegmentPlace& other : segment_places(plan)) {
     if (other.segment == at.segment) break;  // segments of one operation come in order
-    const bool same = other.operation.program.rank == at.operation.program.rank &&
-                      other.operation.program.backward == at.operation.program.backward &&
-                      other.operation.index == at.operation.index;
+    const bool same = other.operation.phase == at.operation.phase && other.operation.index == at.operation.index;
     if (!same) continue;
     if (other.forward && holds(*other.output)) return true;
     if (!other.gradient) continue;
@@ -227,8 +225,8 @@ bool swap_keys_and_values(Dice& dice, LoweredPlan& plan) {
 
 bool swap_gradients(Dice& dice, LoweredPlan& plan) {
   return change_segment(dice, plan, [&](const SegmentPlace& at) {
-    if (!at.gradient || at.gradient->grad_key.block.storage == Storage::home) return false;
-    if (at.gradient->grad_key.block.storage != at.gradient->grad_value.block.storage) return false;
+    if (!at.gradient || at.gradient->grad_key.block.buffer == BufferId::home) return false;
+    if (at.gradient->grad_key.block.buffer != at.gradient->grad_value.block.buffer) return false;
     std::swap(at.gradient->grad_key.block.offset_bytes, at.gradient->grad_value.block.offset_bytes);
     return true;
   });

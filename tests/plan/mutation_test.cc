@@ -54,18 +54,19 @@ LoweredPlan plan_with_clear_and_crossing() {
   LoweredPlan plan = test::two_rank_plan();
   ForwardSegment& segment = test::body<Attend>(plan, 1, false, 1).items[0];
   segment.fold = true;
-  auto& forward = plan.programs[1].forward.operations;
+  auto& forward = plan.programs[1].phase(PhaseKind::forward).operations;
   forward.insert(forward.begin() + 1, test::operation(Clear{{segment.output, segment.lse}}));
   for (int32_t rank = 0; rank < 2; ++rank) {
     const test::BlockMaker make(plan, rank);
     const Span own = rank == 0 ? Span{0, 4} : Span{4, 8};
     const Span other = rank == 0 ? Span{4, 8} : Span{0, 4};
     RankProgram& programs = plan.programs[static_cast<size_t>(rank)];
-    programs.forward.arena_bytes = 2048;
+    programs.buffer(BufferId::arena).bytes = 2048;
     // The queries of the other rank arrive and are used nowhere: harmless, unless somebody stalls.
-    programs.forward.operations.push_back(
-        test::exchange(5, {{Rank(1 - rank), {make.home(TensorName::query, own)}}},
-                       {{Rank(1 - rank), {make.arena(TensorName::query, Precision::input, other, 1536)}}}));
+    programs.phase(PhaseKind::forward)
+        .operations.push_back(
+            test::exchange(5, {{Rank(1 - rank), {make.home(TensorName::query, own)}}},
+                           {{Rank(1 - rank), {make.arena(TensorName::query, Precision::input, other, 1536)}}}));
   }
   return plan;
 }

@@ -37,7 +37,8 @@ void expect_proven(const Plan& plan, const std::string& what) {
   ASSERT_EQ(read.programs, lowered.programs) << what;
   ASSERT_EQ(print(read), text) << what;
   int64_t sent = 0;
-  for (const RankProgram& program : lowered.programs) sent += sent_bytes(program.forward, plan.request.shape);
+  for (const RankProgram& program : lowered.programs)
+    sent += sent_bytes(program.phase(PhaseKind::forward), plan.request.shape);
   ASSERT_EQ(sent, measure(plan).sent_bytes_total) << what;
 }
 
@@ -125,7 +126,7 @@ TEST(PlanOn, KeepsTheMemoryBudgetOrSaysSo) {
   const auto bytes = [](const Plan& plan) {
     int64_t most = 0;
     for (const RankProgram& program : lower_all(plan).programs) {
-      most = std::max(most, std::max(program.forward.arena_bytes, program.backward.arena_bytes) + program.saved_bytes);
+      most = std::max(most, program.bytes(Lifetime::phase) + program.bytes(Lifetime::step));
     }
     return most;
   };

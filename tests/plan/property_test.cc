@@ -93,7 +93,8 @@ void check_plan(const Request& request) {
   const std::string findings = test::to_text(verify(lowered));
   if (!findings.empty()) RC_FAIL(findings + "in " + describe(request));
   int64_t sent = 0;
-  for (const RankProgram& programs : lowered.programs) sent += sent_bytes(programs.forward, request.shape);
+  for (const RankProgram& programs : lowered.programs)
+    sent += sent_bytes(programs.phase(PhaseKind::forward), request.shape);
   RC_ASSERT(sent == find_strategy(request.options.strategy).traffic(request, plan->placement).sent_bytes);
   RC_ASSERT(sent == measure(*plan).sent_bytes_total);
 }
@@ -135,7 +136,8 @@ TEST(Property, RandomDraftsAreProven) {
     const LoweredPlan lowered = lower_all(*plan);
     ASSERT_EQ(test::to_text(verify(lowered)), "") << "seed " << seed << ": " << describe(request);
     int64_t sent = 0;
-    for (const RankProgram& programs : lowered.programs) sent += sent_bytes(programs.forward, request.shape);
+    for (const RankProgram& programs : lowered.programs)
+      sent += sent_bytes(programs.phase(PhaseKind::forward), request.shape);
     ASSERT_EQ(sent, measure(*plan).sent_bytes_total) << "seed " << seed;
     num_partials += plan->partials.empty() ? 0 : 1;
     num_own +=

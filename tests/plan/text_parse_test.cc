@@ -21,15 +21,19 @@ cost pair_seconds=1.0256e-08 token_seconds=0.0001839576
 options strategy=ring token_slack=0.1 ranks_per_group=0 stripe_tokens=128 memory_budget_bytes=0
 placement 0 d0[0:6)
 placement 1 d1[0:3)
-rank 0 saved_bytes=0
-forward arena_bytes=64
+rank 0
+buffer arena phase bytes=64
+buffer saved step bytes=0
+phase forward
   exchange signals 0 | to 1 key@home+0/16 d0[0:6) h[0:2), value@home+0/16 d0[0:6) h[0:2)
   clear after 0 | output@home+0/32 d0[0:6) h[0:4) | lse.acc@arena+0/4 d0[0:6) h[0:4)
-backward arena_bytes=0
-rank 1 saved_bytes=0
-forward arena_bytes=0
+phase backward
+rank 1
+buffer arena phase bytes=0
+buffer saved step bytes=0
+phase forward
   copy | output@home+0/32 d1[0:3) h[0:4) <- query@home+0/32 d1[0:3) h[0:4)
-backward arena_bytes=0
+phase backward
 end
 )";
 
@@ -79,12 +83,12 @@ TEST(TextParse, KnowsTheLinesOfOperations) {
   ProgramLines lines;
   const std::string text = with(kText, "rank 1", "# second\nrank 1");
   parse(lines_of(text), &lines);
-  EXPECT_EQ(lines.of(0, false, 0), 12);
-  EXPECT_EQ(lines.of(0, false, 1), 13);
-  EXPECT_EQ(lines.of(1, false, 0), 18);
-  EXPECT_EQ(lines.of(1, true, 0), 0);
-  EXPECT_EQ(lines.of(-1, false, 0), 0);
-  EXPECT_EQ(lines.of(0, false, 2), 0);
+  EXPECT_EQ(lines.of(0, PhaseKind::forward, 0), 14);
+  EXPECT_EQ(lines.of(0, PhaseKind::forward, 1), 15);
+  EXPECT_EQ(lines.of(1, PhaseKind::forward, 0), 22);
+  EXPECT_EQ(lines.of(1, PhaseKind::backward, 0), 0);
+  EXPECT_EQ(lines.of(-1, PhaseKind::forward, 0), 0);
+  EXPECT_EQ(lines.of(0, PhaseKind::forward, 2), 0);
 }
 
 struct Damage {
@@ -134,19 +138,27 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"d1[0:3)\n", "d1[0:2)\n", "line 8, column 1: [placement] document 1 has 3 tokens"},
         Damage{"d0[0:6)\n", "d0[0:6) d1[0:3)\n", "line 8, column 1: [placement] document 1"},
         Damage{"d0[0:6)\n", "d0[3:6) d0[0:3)\n", "line 8, column 1: the spans of rank 0 are not in order"},
-        Damage{"saved_bytes=0", "saved_bytes=-1", "line 10, column 20: expected saved_bytes"},
-        Damage{"to 1", "to 2", "line 12, column 27: expected a rank, an integer from 0 to 1, found \"2\""},
-        Damage{"to 1", "at 1", "line 12, column 24: expected \"to\" or \"from\", found \"at\""},
-        Damage{"key@home", "kez@home", "line 12, column 29: expected a tensor, found \"kez@home+0/16\""},
-        Damage{"key@home", "key@heap", "line 12, column 33: expected home, arena or saved, found \"heap+0/16\""},
+        Damage{"step bytes=0", "step bytes=-1", "line 12, column 25: expected bytes"},
+        Damage{"arena phase", "arena week", "line 11, column 14: expected caller, phase or step, found \"week\""},
+        Damage{"buffer saved", "buffer buffer3", "line 12, column 1: the buffers of a rank come in order, and saved"},
+        Damage{"key@home", "key@buffer2", "line 14, column 39: expected the number of a buffer, an integer from 3 to"},
+        Damage{"to 1", "to 2", "line 14, column 27: expected a rank, an integer from 0 to 1, found \"2\""},
+        Damage{"to 1", "at 1", "line 14, column 24: expected \"to\" or \"from\", found \"at\""},
+        Damage{"key@home", "kez@home", "line 14, column 29: expected a tensor, found \"kez@home+0/16\""},
+        Damage{"key@home", "key@heap",
+               "line 14, column 33: expected home, arena, saved, or buffer and its number, found \"heap+0/16\""},
         Damage{"+0/16", "+9999999999999999999/16", "expected an offset in bytes"},
-        Damage{"+0/16 d0[0:6)", "+0/16 d0[0:6]", "line 12, column 49: expected \")\", found \"]\""},
-        Damage{"h[0:2),", "h[0:2);", "line 12, column 57: expected the end of the line, found \";\""},
-        Damage{"clear after 0", "clear after", "line 13, column 15: expected the number of an event"},
-        Damage{"  copy", "  cpoy", "line 17, column 3: expected an operation or \"backward\", found \"cpoy\""},
-        Damage{"<-", "->", "line 17, column 42: expected \"<-\", found \"->\""},
-        Damage{"end\n", "", "line 19, column 1: expected an operation, \"rank\" or \"end\", found the end of the text"},
-        Damage{"end\n", "end\nend\n", "line 20, column 1: expected nothing after \"end\", found \"end\""}));
+        Damage{"+0/16 d0[0:6)", "+0/16 d0[0:6]", "line 14, column 49: expected \")\", found \"]\""},
+        Damage{"h[0:2),", "h[0:2);", "line 14, column 57: expected the end of the line, found \";\""},
+        Damage{"clear after 0", "clear after", "line 15, column 15: expected the number of an event"},
+        Damage{"phase backward", "phase sideways",
+               "line 16, column 7: expected forward, recompute or backward, found \"sideways\""},
+        Damage{"  copy", "  cpoy",
+               "line 21, column 3: expected an operation, \"phase\", \"rank\" or \"end\", found \"cpoy\""},
+        Damage{"<-", "->", "line 21, column 42: expected \"<-\", found \"->\""},
+        Damage{"end\n", "",
+               "line 23, column 1: expected an operation, \"phase\", \"rank\" or \"end\", found the end of the text"},
+        Damage{"end\n", "end\nend\n", "line 24, column 1: expected nothing after \"end\", found \"end\""}));
 
 TEST(TextParse, RefusesAnEmptyText) {
   EXPECT_THAT(error_of(""), HasSubstr("[parse] line 1, column 1: expected \"evenspan plan\" and a version"));

@@ -37,7 +37,13 @@ class RandomPlan {
     num_documents_ = request.documents.size();
     num_ranks_ = num_ranks;
     for (int32_t r = 0; r < num_ranks; ++r) {
-      plan.programs.push_back(RankProgram{program(), program(), below(int64_t{1} << 50)});
+      RankProgram& program = plan.programs.emplace_back();
+      for (int64_t kind = 0; kind < kNumPhaseKinds; ++kind) {
+        if (below(4) > 0) program.phases.push_back(phase(static_cast<PhaseKind>(kind)));
+      }
+      for (int64_t n = below(5); n > 0; --n) {
+        program.buffers.push_back({static_cast<Lifetime>(below(kNumLifetimes)), below(int64_t{1} << 50)});
+      }
     }
     return plan;
   }
@@ -88,7 +94,7 @@ class RandomPlan {
   Block random_block() {
     Block block;
     block.tensor = static_cast<TensorName>(below(kNumTensorNames));
-    block.storage = static_cast<Storage>(below(3));
+    block.buffer = static_cast<BufferId>(below(6));
     block.precision = static_cast<Precision>(below(2));
     block.document = DocumentId(below(num_documents_));
     block.rows = Span{below(100) - 10, below(1000)};
@@ -120,13 +126,12 @@ class RandomPlan {
     for (auto& item : body->items) Body::visit(*this, item);
   }
 
-  Program program() {
-    Program program;
+  Phase phase(PhaseKind kind) {
+    Phase phase{kind, {}};
     for (int64_t n = below(12); n > 0; --n) {
-      program.operations.push_back(operation(static_cast<decltype(Operation::body)*>(nullptr)));
+      phase.operations.push_back(operation(static_cast<decltype(Operation::body)*>(nullptr)));
     }
-    program.arena_bytes = below(int64_t{1} << 45);
-    return program;
+    return phase;
   }
 
   std::mt19937_64 random_;

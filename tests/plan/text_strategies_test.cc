@@ -55,7 +55,7 @@ TEST(TextStrategies, ProgramsSendWhatTheMetricsSay) {
       const LoweredPlan lowered = lower_all(*plan);
       const Metrics metrics = measure(*plan);
       for (size_t r = 0; r < lowered.programs.size(); ++r) {
-        ASSERT_EQ(sent_bytes(lowered.programs[r].forward, plan->request.shape), metrics.sent_bytes[r])
+        ASSERT_EQ(sent_bytes(lowered.programs[r].phase(PhaseKind::forward), plan->request.shape), metrics.sent_bytes[r])
             << strategy.name << " " << i << " rank " << r;
       }
     }

@@ -13,7 +13,9 @@ using test::expect_refuted;
 
 TEST(VerifyCoverage, MissingSegment) {
   LoweredPlan plan = test::two_rank_plan();
-  plan.programs[1].forward.operations.erase(plan.programs[1].forward.operations.begin() + 2);
+  plan.programs[1]
+      .phase(PhaseKind::forward)
+      .operations.erase(plan.programs[1].phase(PhaseKind::forward).operations.begin() + 2);
   expect_refuted(plan, Proof::coverage, "document 0, heads [0, 4), query 4: the segment of query rows [4, 8)");
   plan = test::two_rank_plan();
   body<Attend>(plan, 0, false, 1).items.clear();
@@ -130,7 +132,7 @@ LoweredPlan plan_of(const std::vector<Tile>& tiles, const Document& document) {
   LoweredPlan plan;
   plan.request = test::small_request({document.length}, 1, document.mask);
   plan.request.shape.num_kv_heads = 4;
-  plan.programs.resize(1);
+  plan.programs = test::empty_programs(1);
   Attend attend;
   AttendGradient gradient;
   for (const Tile& tile : tiles) {
@@ -143,8 +145,8 @@ LoweredPlan plan_of(const std::vector<Tile>& tiles, const Document& document) {
     attend.items.push_back({segment, {}, {}, false});
     gradient.items.push_back({segment, {}, {}, {}, {}, {}, {}});
   }
-  plan.programs[0].forward.operations = {test::operation(attend)};
-  plan.programs[0].backward.operations = {test::operation(gradient)};
+  plan.programs[0].phase(PhaseKind::forward).operations = {test::operation(attend)};
+  plan.programs[0].phase(PhaseKind::backward).operations = {test::operation(gradient)};
   return plan;
 }
 

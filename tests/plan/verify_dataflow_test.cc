@@ -19,7 +19,7 @@ TEST(VerifyDataflow, ProvesPlansByHand) {
 
 TEST(VerifyDataflow, ReadsBeforeArrival) {
   LoweredPlan plan = test::two_rank_plan();
-  plan.programs[1].forward.operations[2].waits = {};
+  plan.programs[1].phase(PhaseKind::forward).operations[2].waits = {};
   expect_refuted(plan, Proof::dataflow, "rank 1 forward operation 2: reads key of document 0, rows [0, 4)");
   expect_refuted(plan, Proof::dataflow, "where exchange 0 is bringing");
 }
@@ -27,10 +27,10 @@ TEST(VerifyDataflow, ReadsBeforeArrival) {
 TEST(VerifyDataflow, AnyNumberNamesAnEvent) {
   for (const Event event : {-2, -2147483647 - 1, 2147483647}) {
     LoweredPlan plan = test::two_rank_plan();
-    plan.programs[1].forward.operations[0].signals = event;
-    plan.programs[1].forward.operations[2].waits = {event};
+    plan.programs[1].phase(PhaseKind::forward).operations[0].signals = event;
+    plan.programs[1].phase(PhaseKind::forward).operations[2].waits = {event};
     expect_proven(plan);
-    plan.programs[1].forward.operations[2].waits = {};
+    plan.programs[1].phase(PhaseKind::forward).operations[2].waits = {};
     expect_refuted(plan, Proof::dataflow, "where exchange " + std::to_string(event) + " is bringing");
   }
 }
@@ -42,7 +42,7 @@ TEST(VerifyDataflow, AtTheEndEverythingIsWaitedFor) {
   const Span low{0, 4};
   const test::BlockMaker zero(plan, 0);
   const test::BlockMaker one(plan, 1);
-  auto& receiver = plan.programs[0].backward.operations;
+  auto& receiver = plan.programs[0].phase(PhaseKind::backward).operations;
   receiver.resize(2);
   auto& own = body<AttendGradient>(plan, 0, true, 1).items[0];
   own.grad_key.block = zero.arena(grad_key, Precision::input, low, 0);
@@ -57,13 +57,13 @@ TEST(VerifyDataflow, AtTheEndEverythingIsWaitedFor) {
   receiver.push_back(test::exchange(1, {{Rank(1), {own.grad_key.block, own.grad_value.block}}}, {}));
   receiver.push_back(
       test::exchange(2, {}, {{Rank(1), {zero.home(grad_key, low)}}, {Rank(1), {zero.home(grad_value, low)}}}));
-  auto& sender = plan.programs[1].backward.operations;
+  auto& sender = plan.programs[1].phase(PhaseKind::backward).operations;
   sender.resize(4);
   sender.push_back(test::exchange(1, {}, {{Rank(0), {key_part, value_part}}}));
   sender.push_back(test::operation(Accumulate{{{key_sent, key_part}, {value_sent, value_part}}}, {1}));
   sender.push_back(test::operation(Copy{{{key_final, key_sent}, {value_final, value_sent}}}));
   sender.push_back(test::exchange(2, {{Rank(0), {key_final}}, {Rank(0), {value_final}}}, {}));
-  plan.programs[1].backward.arena_bytes = 2048;
+  plan.programs[1].buffer(BufferId::arena).bytes = 2048;
   expect_proven(plan);
 
   // The same without the last exchange.
@@ -81,10 +81,10 @@ TEST(VerifyDataflow, OverwritesWhatIsArriving) {
 TEST(VerifyDataflow, OverwritesWhatIsBeingSent) {
   LoweredPlan plan = test::two_rank_plan();
   const Block sent = body<Exchange>(plan, 1, true, 4).items[0].blocks[0];
-  plan.programs[1].backward.operations.push_back(test::operation(Clear{{sent}}));
+  plan.programs[1].phase(PhaseKind::backward).operations.push_back(test::operation(Clear{{sent}}));
   expect_refuted(plan, Proof::dataflow, "rank 1 backward operation 5: overwrites grad_key");
   expect_refuted(plan, Proof::dataflow, "which exchange 1 is sending");
-  plan.programs[1].backward.operations.back().waits = {1};
+  plan.programs[1].phase(PhaseKind::backward).operations.back().waits = {1};
   expect_proven(plan);
 }
 
@@ -105,24 +105,24 @@ TEST(VerifyDataflow, ForgetsTheArenaBetweenForwardAndBackward) {
   // Backward reads the keys that forward received, without receiving them again.
   LoweredPlan plan = test::two_rank_plan();
   for (auto& programs : plan.programs) {
-    programs.backward.operations.erase(programs.backward.operations.begin());
-    for (Operation& operation : programs.backward.operations) std::erase(operation.waits, 0);
+    programs.phase(PhaseKind::backward).operations.erase(programs.phase(PhaseKind::backward).operations.begin());
+    for (Operation& operation : programs.phase(PhaseKind::backward).operations) std::erase(operation.waits, 0);
   }
   expect_refuted(plan, Proof::dataflow, "rank 1 backward operation 1: reads key of document 0, rows [0, 4)");
   // Saved contents survive.
   for (Message& message : body<Exchange>(plan, 1, false, 0).items) {
-    message.blocks[0].storage = Storage::saved;
+    message.blocks[0].buffer = BufferId::saved;
     message.blocks[0].offset_bytes += 64;
   }
   const auto use_saved = [](Segment& segment) {
     for (Block* block : {&segment.key, &segment.value}) {
-      block->storage = Storage::saved;
+      block->buffer = BufferId::saved;
       block->offset_bytes += 64;
     }
   };
   use_saved(body<Attend>(plan, 1, false, 2).items[0]);
   use_saved(body<AttendGradient>(plan, 1, true, 1).items[0]);
-  plan.programs[1].saved_bytes = 448;
+  plan.programs[1].buffer(BufferId::saved).bytes = 448;
   expect_proven(plan);
 }
 
@@ -131,7 +131,7 @@ TEST(VerifyDataflow, FoldsIntoNothing) {
   body<Attend>(plan, 1, false, 1).items[0].fold = true;
   expect_refuted(plan, Proof::dataflow, "rank 1 forward operation 1: reads output of document 0, rows [4, 8)");
   const ForwardSegment& segment = body<Attend>(plan, 1, false, 1).items[0];
-  auto& operations = plan.programs[1].forward.operations;
+  auto& operations = plan.programs[1].phase(PhaseKind::forward).operations;
   operations.insert(operations.begin(), test::operation(Clear{{segment.output, segment.lse}}));
   expect_proven(plan);
 }
@@ -139,7 +139,7 @@ TEST(VerifyDataflow, FoldsIntoNothing) {
 TEST(VerifyDataflow, FoldsOutputAndLogSumExpOfDifferentSegments) {
   LoweredPlan plan = test::two_rank_plan();
   const ForwardSegment segment = body<Attend>(plan, 1, false, 1).items[0];
-  auto& operations = plan.programs[1].forward.operations;
+  auto& operations = plan.programs[1].phase(PhaseKind::forward).operations;
   operations.insert(operations.begin() + 2, test::operation(Clear{{segment.lse}}));
   expect_refuted(plan, Proof::dataflow, "folds output of document 0");
 }
@@ -158,7 +158,7 @@ TEST(VerifyDataflow, OverwritesInsteadOfFolding) {
 
 TEST(VerifyDataflow, RoundsWhatIsUnfinished) {
   LoweredPlan plan = test::two_rank_plan();
-  auto& operations = plan.programs[1].forward.operations;
+  auto& operations = plan.programs[1].phase(PhaseKind::forward).operations;
   std::swap(operations[2], operations[3]);
   expect_refuted(plan, Proof::dataflow, "rank 1 forward operation 2: rounds output of document 0, rows [4, 8)");
 }
@@ -184,8 +184,8 @@ TEST(VerifyDataflow, CopiesOverWhatItReads) {
   Block shifted = body<Copy>(plan, 1, false, 3).items[0].from;
   const Block partial = shifted;
   shifted.offset_bytes += 128;
-  plan.programs[1].forward.arena_bytes += 128;
-  auto& operations = plan.programs[1].forward.operations;
+  plan.programs[1].buffer(BufferId::arena).bytes += 128;
+  auto& operations = plan.programs[1].phase(PhaseKind::forward).operations;
   operations.insert(operations.begin() + 3, test::operation(Copy{{{shifted, partial}}}));
   body<Copy>(plan, 1, false, 4).items[0].from = shifted;
   expect_refuted(plan, Proof::dataflow, "while writing over it");
@@ -197,8 +197,9 @@ TEST(VerifyDataflow, WritesOverAnOperandOfTheSameCall) {
   auto& segment = body<Attend>(plan, 1, false, 2).items[0];
   auto& first = body<Attend>(plan, 1, false, 1).items[0];
   auto& pair = body<Copy>(plan, 1, false, 3).items[0];
-  plan.programs[1].forward.operations[1].waits = {0};
-  std::swap(plan.programs[1].forward.operations[1], plan.programs[1].forward.operations[2]);
+  plan.programs[1].phase(PhaseKind::forward).operations[1].waits = {0};
+  std::swap(plan.programs[1].phase(PhaseKind::forward).operations[1],
+            plan.programs[1].phase(PhaseKind::forward).operations[2]);
   std::swap(first.fold, segment.fold);
   for (Block* block : {&segment.output, &first.output, &pair.from}) block->offset_bytes = 256;
   expect_refuted(plan, Proof::dataflow, "reads value of document 0, rows [0, 4)");
@@ -213,24 +214,24 @@ TEST(VerifyDataflow, WritesTwoResultsToOnePlace) {
 
 TEST(VerifyResult, GradientIsIncompleteWithoutTheReceivedPart) {
   LoweredPlan plan = test::two_rank_plan();
-  auto& operations = plan.programs[0].backward.operations;
+  auto& operations = plan.programs[0].phase(PhaseKind::backward).operations;
   operations.erase(operations.begin() + 3);
   expect_refuted(plan, Proof::result, "hold 1 contributions where 2 segments contribute; some are missing");
 }
 
 TEST(VerifyResult, GradientIsAddedTwice) {
   LoweredPlan plan = test::two_rank_plan();
-  auto& operations = plan.programs[0].backward.operations;
+  auto& operations = plan.programs[0].phase(PhaseKind::backward).operations;
   operations.insert(operations.begin() + 3, operations[3]);
   expect_refuted(plan, Proof::dataflow, "hold 3 contributions where 2 segments contribute; some came more than once");
 }
 
 TEST(VerifyResult, HomeRowWithoutResult) {
   LoweredPlan plan = test::two_rank_plan();
-  plan.programs[0].backward.operations.pop_back();
+  plan.programs[0].phase(PhaseKind::backward).operations.pop_back();
   expect_refuted(plan, Proof::result, "grad_key of document 0, rows [0, 4)");
   plan = test::two_rank_plan();
-  plan.programs[1].forward.operations.pop_back();
+  plan.programs[1].phase(PhaseKind::forward).operations.pop_back();
   expect_refuted(plan, Proof::result, "rank 1: reads output of document 0, rows [4, 8)");
 }
 
@@ -240,8 +241,8 @@ TEST(VerifyResult, BackwardReadsAnUnfinishedLogSumExp) {
   Block aside = body<Attend>(plan, 1, false, 1).items[0].lse;
   const Block final_lse = aside;
   aside.offset_bytes = 64;
-  plan.programs[1].saved_bytes = 128;
-  auto& operations = plan.programs[1].forward.operations;
+  plan.programs[1].buffer(BufferId::saved).bytes = 128;
+  auto& operations = plan.programs[1].phase(PhaseKind::forward).operations;
   operations.insert(operations.begin() + 2, test::operation(Copy{{{aside, final_lse}}}));
   expect_proven(plan);
   body<AttendGradient>(plan, 1, true, 2).items[0].lse = aside;

@@ -52,17 +52,25 @@ TEST(VerifyMalformed, Blocks) {
   refuted([](Block& b) { b.heads = HeadRange{-1, 1}; }, "heads are empty or outside");
   refuted([](Block& b) { b.heads = HeadRange{1, 0}; }, "heads are empty or outside");
   refuted([](Block& b) { b.tensor = static_cast<TensorName>(200); }, "a block has tensor 200");
-  refuted([](Block& b) { b.storage = static_cast<Storage>(200); }, "storage 200");
+  refuted([](Block& b) { b.buffer = static_cast<BufferId>(200); }, "buffer 200 of 3");
   refuted([](Block& b) { b.precision = static_cast<Precision>(200); }, "precision 200");
 }
 
 TEST(VerifyMalformed, Operations) {
   LoweredPlan plan = test::two_rank_plan();
-  std::swap(plan.programs[0].forward, plan.programs[0].backward);
-  expect_refuted(plan, Proof::coverage, "attend_gradient is no operation of a forward program");
+  std::swap(plan.programs[0].phase(PhaseKind::forward).operations,
+            plan.programs[0].phase(PhaseKind::backward).operations);
+  expect_refuted(plan, Proof::coverage, "attend_gradient is no operation of the forward phase");
   plan = test::two_rank_plan();
-  plan.programs[0].backward.operations = plan.programs[0].forward.operations;
-  expect_refuted(plan, Proof::coverage, "attend is no operation of a backward program");
+  plan.programs[0].phase(PhaseKind::backward).operations = plan.programs[0].phase(PhaseKind::forward).operations;
+  expect_refuted(plan, Proof::coverage, "attend is no operation of the backward phase");
+  plan = test::two_rank_plan();
+  std::swap(plan.programs[1].phases[0], plan.programs[1].phases[1]);
+  expect_refuted(plan, Proof::matching,
+                 "rank 1: the phases are backward forward; a softmax layer has forward backward");
+  plan = test::two_rank_plan();
+  plan.programs[0].phases.clear();
+  expect_refuted(plan, Proof::matching, "rank 0: the phases are none");
   plan = test::two_rank_plan();
   body<Copy>(plan, 1, false, 3).items[0].to.rows.end = 7;
   expect_refuted(plan, Proof::dataflow, "are not the same part of one tensor");
@@ -71,11 +79,11 @@ TEST(VerifyMalformed, Operations) {
   BlockPair outputs = pair;
   outputs.from.tensor = TensorName::output;
   outputs.to = outputs.from;
-  plan.programs[1].backward.operations[3] = test::operation(Accumulate{{outputs}});
+  plan.programs[1].phase(PhaseKind::backward).operations[3] = test::operation(Accumulate{{outputs}});
   expect_refuted(plan, Proof::dataflow, "only gradients are added");
   plan = test::two_rank_plan();
   Block key = body<Attend>(plan, 1, false, 2).items[0].key;
-  plan.programs[1].forward.operations.push_back(test::operation(Clear{{key}}));
+  plan.programs[1].phase(PhaseKind::forward).operations.push_back(test::operation(Clear{{key}}));
   expect_refuted(plan, Proof::dataflow, "which is no partial");
   plan = test::two_rank_plan();
   body<Attend>(plan, 1, false, 2).items[0].lse.precision = Precision::input;
@@ -110,7 +118,7 @@ void scramble(std::mt19937_64& random, LoweredPlan& plan) {
     return pick(0, 1) == 0 ? kExtremes[static_cast<size_t>(pick(0, 11))] : pick(-1, 12);
   };
   RankProgram& programs = plan.programs[static_cast<size_t>(pick(0, 1))];
-  Program& program = pick(0, 1) == 0 ? programs.forward : programs.backward;
+  Phase& program = programs.phases[static_cast<size_t>(pick(0, 1))];
   Operation& operation =
       program.operations[static_cast<size_t>(pick(0, static_cast<int64_t>(program.operations.size()) - 1))];
   const auto scramble_block = [&](Block& block) {
@@ -119,7 +127,7 @@ void scramble(std::mt19937_64& random, LoweredPlan& plan) {
         block.tensor = static_cast<TensorName>(pick(0, 10));
         break;
       case 1:
-        block.storage = static_cast<Storage>(pick(0, 3));
+        block.buffer = static_cast<BufferId>(pick(0, 3));
         break;
       case 2:
         block.precision = static_cast<Precision>(pick(0, 2));
@@ -149,10 +157,10 @@ void scramble(std::mt19937_64& random, LoweredPlan& plan) {
       operation.waits.push_back(static_cast<int32_t>(number()));
       break;
     case 1:
-      program.arena_bytes = number();
+      programs.buffers[static_cast<size_t>(pick(0, 2))].bytes = number();
       break;
     case 2:
-      programs.saved_bytes = number();
+      programs.buffers[static_cast<size_t>(pick(0, 2))].lifetime = static_cast<Lifetime>(pick(0, 3));
       break;
     case 3:
       if (auto* exchange = std::get_if<Exchange>(&operation.body)) {

@@ -53,7 +53,7 @@ TEST(VerifyMatching, BlocksOfAMessageLieBackToBack) {
     expect_refuted(plan, Proof::matching, text);
   };
   refuted([](auto& blocks) { blocks[1].offset_bytes -= 4; }, "is not back to back");
-  refuted([](auto& blocks) { blocks[1].storage = Storage::saved; }, "is not back to back");
+  refuted([](auto& blocks) { blocks[1].buffer = BufferId::saved; }, "is not back to back");
   refuted([](auto& blocks) { blocks[0].row_stride += 1; }, "travels but is not dense");
   refuted([](auto& blocks) { blocks[0].heads.end = 1; }, "travels but is not dense");
   refuted([](auto& blocks) { blocks.clear(); }, "has no block");
@@ -75,7 +75,7 @@ TEST(VerifyMatching, Peers) {
 TEST(VerifyMatching, Waits) {
   const auto refuted = [](auto damage, const std::string& text) {
     LoweredPlan plan = test::two_rank_plan();
-    damage(plan.programs[1].backward.operations);
+    damage(plan.programs[1].phase(PhaseKind::backward).operations);
     expect_refuted(plan, Proof::matching, text);
   };
   refuted([](auto& operations) { operations[2].waits = {7}; }, "operation 2: waits for event 7, which no operation");
@@ -96,8 +96,8 @@ LoweredPlan crossing_plan(bool receive_first) {
     const test::Ends send{Rank(1 - rank), {make.home(TensorName::query, own)}};
     const test::Ends receive{Rank(1 - rank), {make.arena(TensorName::query, Precision::input, other, 4096)}};
     RankProgram& programs = plan.programs[static_cast<size_t>(rank)];
-    auto& operations = programs.forward.operations;
-    programs.forward.arena_bytes = 8192;
+    auto& operations = programs.phase(PhaseKind::forward).operations;
+    programs.buffer(BufferId::arena).bytes = 8192;
     if (receive_first) {
       operations.push_back(test::exchange(10, {}, {receive}));
       operations.push_back(test::exchange(11, {send}, {}));
@@ -120,7 +120,7 @@ TEST(VerifyMatching, SendsThatWouldOnlyPassThroughABuffer) {
   // Rank 0 sends a then receives b, rank 1 sends b then receives a: fine with buffered sends, stuck without.
   LoweredPlan plan = crossing_plan(true);
   for (auto& programs : plan.programs) {
-    auto& operations = programs.forward.operations;
+    auto& operations = programs.phase(PhaseKind::forward).operations;
     std::swap(operations[operations.size() - 2], operations.back());
   }
   expect_refuted(plan, Proof::matching, "deadlock");

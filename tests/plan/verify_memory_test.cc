@@ -1,4 +1,5 @@
 // Proof 5, and the overlap of strided areas that proofs 2 and 5 rest on.
+#include <limits>
 #include <random>
 
 #include "plan/verify/geometry.h"
@@ -14,15 +15,15 @@ using test::expect_refuted;
 
 TEST(VerifyMemory, BlocksStayInside) {
   LoweredPlan plan = test::two_rank_plan();
-  plan.programs[1].forward.arena_bytes -= 1;
-  expect_refuted(plan, Proof::memory, "rank 1 forward operation 1: output of document 0");
-  expect_refuted(plan, Proof::memory, "ends at byte 1024 of 1023");
+  plan.programs[1].buffer(BufferId::arena).bytes -= 1;
+  expect_refuted(plan, Proof::memory, "rank 1 backward operation 2: grad_value of document 0");
+  expect_refuted(plan, Proof::memory, "ends at byte 1536 of 1535");
   plan = test::two_rank_plan();
-  plan.programs[0].saved_bytes = 63;
+  plan.programs[0].buffer(BufferId::saved).bytes = 63;
   expect_refuted(plan, Proof::memory, "ends at byte 64 of 63");
   plan = test::two_rank_plan();
-  plan.programs[0].forward.arena_bytes = -1;
-  expect_refuted(plan, Proof::memory, "none is negative");
+  plan.programs[0].buffer(BufferId::arena).bytes = -1;
+  expect_refuted(plan, Proof::memory, "which is not negative");
 }
 
 TEST(VerifyMemory, Budget) {
@@ -30,8 +31,34 @@ TEST(VerifyMemory, Budget) {
   plan.request.options.memory_budget_bytes = 1536 + 64;
   expect_proven(plan);
   plan.request.options.memory_budget_bytes -= 1;
-  expect_refuted(plan, Proof::memory,
-                 "rank 1: an arena of 1536 bytes and 64 saved bytes exceed the memory budget of 1599");
+  expect_refuted(plan, Proof::memory, "rank 1: 1536 of arena + 64 of saved bytes exceed the memory budget of 1599");
+  // A budget is of all buffers together, and sums do not overflow.
+  plan.programs[1].buffers.push_back({Lifetime::step, std::numeric_limits<int64_t>::max()});
+  expect_refuted(plan, Proof::memory, "of buffer3 bytes exceed the memory budget");
+}
+
+TEST(VerifyMemory, BuffersAreDeclared) {
+  LoweredPlan plan = test::two_rank_plan();
+  plan.programs[1].buffers.pop_back();
+  expect_refuted(plan, Proof::dataflow, "buffer 2 of 2");
+  plan = test::two_rank_plan();
+  plan.programs[1].buffer(BufferId::saved).lifetime = Lifetime::phase;
+  expect_refuted(plan, Proof::dataflow, "rank 1 backward operation 1: reads lse of document 0");
+  plan = test::two_rank_plan();
+  plan.programs[0].buffer(BufferId::arena).lifetime = Lifetime::caller;
+  expect_refuted(plan, Proof::memory, "rank 0: arena has 1024 bytes");
+  plan = test::two_rank_plan();
+  plan.programs[0].buffers.clear();
+  expect_refuted(plan, Proof::memory, "rank 0: home has 0 bytes");
+  // Two buffers of one lifetime: what is saved may lie in either.
+  plan = test::two_rank_plan();
+  const auto other = static_cast<BufferId>(plan.programs[1].buffers.size());
+  plan.programs[1].buffers.push_back({Lifetime::step, 64});
+  for (const auto& [phase, operation] : {std::pair{false, size_t{1}}, {false, size_t{2}}}) {
+    body<Attend>(plan, 1, phase, operation).items[0].lse.buffer = other;
+  }
+  for (const size_t operation : {1, 2}) body<AttendGradient>(plan, 1, true, operation).items[0].lse.buffer = other;
+  expect_proven(plan);
 }
 
 TEST(VerifyMemory, Addresses) {
@@ -54,8 +81,8 @@ TEST(VerifyMemory, Addresses) {
   refuted([](ForwardSegment& s) { s.query.rows = Span{3, 7}; }, Proof::memory, "the rank is not home to these rows");
   refuted([](ForwardSegment& s) { s.query.precision = Precision::accumulation; }, Proof::dataflow,
           "at home it has the input type");
-  refuted([](ForwardSegment& s) { s.lse.storage = Storage::home; }, Proof::dataflow,
-          "is written, which the forward program must not");
+  refuted([](ForwardSegment& s) { s.lse.buffer = BufferId::home; }, Proof::dataflow,
+          "is written, which the forward phase must not");
 }
 
 TEST(VerifyMemory, InputsAreNeverWritten) {
@@ -63,12 +90,12 @@ TEST(VerifyMemory, InputsAreNeverWritten) {
   for (Message& message : body<Exchange>(plan, 1, false, 0).items) {
     message.blocks[0] = test::BlockMaker(plan, 1).home(message.blocks[0].tensor, Span{4, 8});
   }
-  expect_refuted(plan, Proof::dataflow, "home at byte 0 is written, which the forward program must not");
+  expect_refuted(plan, Proof::dataflow, "home at byte 0 is written, which the forward phase must not");
   // The output is an input of backward.
   plan = test::two_rank_plan();
   auto& pair = body<Copy>(plan, 1, true, 3).items[0];
   pair = body<Copy>(plan, 1, false, 3).items[0];
-  expect_refuted(plan, Proof::dataflow, "home at byte 0 is written, which the backward program must not");
+  expect_refuted(plan, Proof::dataflow, "home at byte 0 is written, which the backward phase must not");
 }
 
 TEST(Geometry, OverlapAgreesWithBytes) {

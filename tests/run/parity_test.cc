@@ -224,9 +224,10 @@ TEST_P(Parity, RecordedBytesAreTheFormula) {
         int64_t planned = 0;
         for (int32_t r = 0; r < ranks; ++r) {
           const auto program = plan::lower(*plan, Rank(r));
-          planned += plan::sent_bytes(program.backward, request.shape);
+          planned += plan::sent_bytes(program.phase(plan::PhaseKind::backward), request.shape);
           const auto steps = std::count_if(
-              program.forward.operations.begin(), program.forward.operations.end(),
+              program.phase(plan::PhaseKind::forward).operations.begin(),
+              program.phase(plan::PhaseKind::forward).operations.end(),
               [](const auto& operation) { return std::holds_alternative<plan::Exchange>(operation.body); });
           ASSERT_LE(steps, formula.num_steps) << describe(request, batch);
         }

@@ -160,8 +160,7 @@ TEST(LayerKinds, ABudgetHoldsForEveryLayer) {
   const auto most = [](const plan::Plan& plan) {
     int64_t bytes = 0;
     for (const plan::RankProgram& program : plan::lower_all(plan).programs) {
-      bytes =
-          std::max(bytes, std::max(program.forward.arena_bytes, program.backward.arena_bytes) + program.saved_bytes);
+      bytes = std::max(bytes, program.bytes(plan::Lifetime::phase) + program.bytes(plan::Lifetime::step));
     }
     return bytes;
   };

@@ -29,7 +29,7 @@ int64_t memory_of(const plan::Plan& plan) {
   int64_t most = 0;
   for (int32_t r = 0; r < plan.request.num_ranks(); ++r) {
     const plan::RankProgram program = plan::lower(plan, Rank(r));
-    most = std::max(most, std::max(program.forward.arena_bytes, program.backward.arena_bytes) + program.saved_bytes);
+    most = std::max(most, program.bytes(plan::Lifetime::phase) + program.bytes(plan::Lifetime::step));
   }
   return most;
 }

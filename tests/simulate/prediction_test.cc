@@ -47,7 +47,7 @@ TEST(Price, OperationsOfATwoRankPlan) {
   Profile profile = test::simple_profile();
   profile.attention[0].forward.operation_seconds = 0.5;
   profile.memory_operation_seconds = 0.25;
-  const Schedule one = price(plan.programs[1].forward, kShape, profile, profile.attention[0]);
+  const Schedule one = price(plan.programs[1].phase(plan::PhaseKind::forward), kShape, profile, profile.attention[0]);
   ASSERT_EQ(one.steps.size(), 4U);
   EXPECT_EQ(one.steps[0].name, "exchange");
   ASSERT_EQ(one.exchanges.size(), 1U);
@@ -63,18 +63,20 @@ TEST(Price, OperationsOfATwoRankPlan) {
 TEST(Price, MergeAndDeltaCostTheirBytes) {
   const plan::LoweredPlan plan = test::partial_plan();
   const Profile profile = test::simple_profile();
-  const Schedule forward = price(plan.programs[1].forward, kShape, profile, profile.attention[0]);
+  const Schedule forward =
+      price(plan.programs[1].phase(plan::PhaseKind::forward), kShape, profile, profile.attention[0]);
   ASSERT_EQ(forward.steps.size(), 5U);
   EXPECT_EQ(forward.steps[3].name, "merge");
   EXPECT_DOUBLE_EQ(forward.steps[3].seconds, 3 * (512 + 64) / 1000.0) << "reads two, writes one";
-  const Schedule backward = price(plan.programs[1].backward, kShape, profile, profile.attention[0]);
+  const Schedule backward =
+      price(plan.programs[1].phase(plan::PhaseKind::backward), kShape, profile, profile.attention[0]);
   EXPECT_EQ(backward.steps[0].name, "delta");
   EXPECT_DOUBLE_EQ(backward.steps[0].seconds, (256 + 256 + 64) / 1000.0);
 }
 
 TEST(LiveBytes, OfAPartialThatArrives) {
   // The sum of 512 from the attend on, the partial of 512 and its log-sum-exp of 64 from the exchange to the merge.
-  EXPECT_THAT(count_live_bytes(test::partial_plan().programs[1].forward, kShape),
+  EXPECT_THAT(count_live_bytes(test::partial_plan().programs[1].phase(plan::PhaseKind::forward), kShape),
               testing::ElementsAre(0, 512, 1088, 1088, 512));
 }
 
@@ -85,8 +87,10 @@ TEST(Price, MergesAndPairsTakeTimeWhereTheProfileSaysSo) {
   measured.attention[0].forward.merge_seconds = 10;
   measured.attention[0].forward.merge_row_seconds = 1;
   measured.memory_pair_seconds = 3;
-  const Schedule without = price(plan.programs[1].forward, kShape, profile, profile.attention[0]);
-  const Schedule with = price(plan.programs[1].forward, kShape, measured, measured.attention[0]);
+  const Schedule without =
+      price(plan.programs[1].phase(plan::PhaseKind::forward), kShape, profile, profile.attention[0]);
+  const Schedule with =
+      price(plan.programs[1].phase(plan::PhaseKind::forward), kShape, measured, measured.attention[0]);
   const auto more = [&](size_t step) { return with.steps[step].seconds - without.steps[step].seconds; };
   EXPECT_NEAR(more(1), 10 + 4 * 4, 1e-9) << "written in float32, 4 rows of 4 heads";
   EXPECT_NEAR(more(2), 10 + 4 * 4, 1e-9) << "added";
@@ -97,9 +101,11 @@ TEST(LiveBytes, FollowABlockFromItsWriteToItsLastRead) {
   const plan::LoweredPlan plan = test::two_rank_plan();
   // Rank 1 forward: keys and values of 128 bytes from the exchange to the second attend, the partial output of 512 from
   // the first attend to the copy.
-  EXPECT_THAT(count_live_bytes(plan.programs[1].forward, kShape), testing::ElementsAre(256, 768, 768, 512));
+  EXPECT_THAT(count_live_bytes(plan.programs[1].phase(plan::PhaseKind::forward), kShape),
+              testing::ElementsAre(256, 768, 768, 512));
   // Rank 0 backward: sums of 512 from the first gradients on, parts of 512 from the exchange to the addition.
-  EXPECT_THAT(count_live_bytes(plan.programs[0].backward, kShape), testing::ElementsAre(0, 512, 1024, 1024, 512));
+  EXPECT_THAT(count_live_bytes(plan.programs[0].phase(plan::PhaseKind::backward), kShape),
+              testing::ElementsAre(0, 512, 1024, 1024, 512));
 }
 
 TEST(Predict, OneRankDoesOneThingAfterAnother) {

@@ -23,10 +23,10 @@ inline plan::LoweredPlan partial_plan() {
   plan.request = small_request({8}, 2);
   const Span low{0, 4}, high{4, 8};
   plan.placement = plan::Placement(plan.request.documents, {{{DocumentId(0), low}}, {{DocumentId(0), high}}});
-  plan.programs.resize(2);
+  plan.programs = empty_programs(2);
   const BlockMaker zero(plan, 0), one(plan, 1);
   const auto saved_lse = [](const BlockMaker& make, Span rows) {
-    return make.buffer(plan::Storage::saved, lse, accumulation, rows, 0);
+    return make.buffer(plan::BufferId::saved, lse, accumulation, rows, 0);
   };
   plan::ForwardSegment first{
       {plan::TileKind::causal, 0, zero.home(query, low), zero.home(key, low), zero.home(value, low)},
@@ -38,11 +38,11 @@ inline plan::LoweredPlan partial_plan() {
       zero.arena(output, accumulation, high, 256),
       zero.arena(lse, accumulation, high, 768),
       false};
-  plan.programs[0].forward.operations = {exchange(0, {}, {{Rank(1), {far.query}}}), operation(plan::Attend{{first}}),
-                                         operation(plan::Attend{{far}}, {0}),
-                                         exchange(1, {{Rank(1), {far.output, far.lse}}}, {})};
-  plan.programs[0].forward.arena_bytes = 832;
-  plan.programs[0].saved_bytes = 64;
+  plan.programs[0].phase(plan::PhaseKind::forward).operations = {
+      exchange(0, {}, {{Rank(1), {far.query}}}), operation(plan::Attend{{first}}), operation(plan::Attend{{far}}, {0}),
+      exchange(1, {{Rank(1), {far.output, far.lse}}}, {})};
+  plan.programs[0].buffer(plan::BufferId::arena).bytes = 832;
+  plan.programs[0].buffer(plan::BufferId::saved).bytes = 64;
 
   const plan::Block sum = one.arena(output, accumulation, high, 0);
   const plan::Block part = one.arena(output, accumulation, high, 512);
@@ -52,12 +52,12 @@ inline plan::LoweredPlan partial_plan() {
       sum,
       saved_lse(one, high),
       false};
-  plan.programs[1].forward.operations = {exchange(0, {{Rank(0), {one.home(query, high)}}}, {}),
-                                         operation(plan::Attend{{own}}), exchange(1, {}, {{Rank(0), {part, part_lse}}}),
-                                         operation(plan::Merge{{{sum, own.lse, part, part_lse}}}, {1}),
-                                         operation(plan::Copy{{{one.home(output, high), sum}}})};
-  plan.programs[1].forward.arena_bytes = 1088;
-  plan.programs[1].saved_bytes = 64;
+  plan.programs[1].phase(plan::PhaseKind::forward).operations = {
+      exchange(0, {{Rank(0), {one.home(query, high)}}}, {}), operation(plan::Attend{{own}}),
+      exchange(1, {}, {{Rank(0), {part, part_lse}}}), operation(plan::Merge{{{sum, own.lse, part, part_lse}}}, {1}),
+      operation(plan::Copy{{{one.home(output, high), sum}}})};
+  plan.programs[1].buffer(plan::BufferId::arena).bytes = 1088;
+  plan.programs[1].buffer(plan::BufferId::saved).bytes = 64;
 
   far.output = zero.arena(delta, accumulation, high, 256);
   far.lse = zero.arena(lse, accumulation, high, 320);
@@ -65,7 +65,7 @@ inline plan::LoweredPlan partial_plan() {
   const plan::Block key_sum = zero.arena(grad_key, accumulation, low, 640);
   const plan::Block value_sum = zero.arena(grad_value, accumulation, low, 896);
   const plan::Block query_part = zero.arena(grad_query, input, high, 1152);
-  plan.programs[0].backward.operations = {
+  plan.programs[0].phase(plan::PhaseKind::backward).operations = {
       exchange(0, {},
                {{Rank(1), {far.query}}, {Rank(1), {far_gradient}}, {Rank(1), {far.lse}}, {Rank(1), {far.output}}}),
       operation(plan::AttendGradient{{backward(first, zero.home(grad_output, low), {zero.home(grad_query, low), false},
@@ -75,13 +75,13 @@ inline plan::LoweredPlan partial_plan() {
           {0}),
       exchange(1, {{Rank(1), {query_part}}}, {}),
       operation(plan::Copy{{{zero.home(grad_key, low), key_sum}, {zero.home(grad_value, low), value_sum}}})};
-  plan.programs[0].backward.arena_bytes = 1408;
+  plan.programs[0].buffer(plan::BufferId::arena).bytes = 1408;
 
   own.output = one.home(output, high);
   const plan::Block delta_sent = one.arena(delta, accumulation, high, 0);
   const plan::Block query_sum = one.arena(grad_query, accumulation, high, 64);
   const plan::Block query_came = one.arena(grad_query, input, high, 576);
-  plan.programs[1].backward.operations = {
+  plan.programs[1].phase(plan::PhaseKind::backward).operations = {
       operation(plan::Delta{{{delta_sent, own.output, one.home(grad_output, high)}}}),
       exchange(0,
                {{Rank(0), {one.home(query, high)}},
@@ -95,7 +95,6 @@ inline plan::LoweredPlan partial_plan() {
       exchange(1, {}, {{Rank(0), {query_came}}}),
       operation(plan::Accumulate{{{query_sum, query_came}}}, {1}),
       operation(plan::Copy{{{one.home(grad_query, high), query_sum}}})};
-  plan.programs[1].backward.arena_bytes = 832;
   return plan;
 }
 

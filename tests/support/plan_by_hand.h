@@ -33,7 +33,7 @@ class BlockMaker {
   plan::Block home(plan::TensorName tensor, Span rows, int64_t document = 0) const {
     const HeadRange heads = all_heads(tensor);
     plan::Block block{tensor,
-                      plan::Storage::home,
+                      plan::BufferId::home,
                       plan::Precision::input,
                       DocumentId(document),
                       rows,
@@ -45,14 +45,14 @@ class BlockMaker {
     return block;
   }
   // Dense, all heads.
-  plan::Block buffer(plan::Storage storage, plan::TensorName tensor, plan::Precision precision, Span rows,
+  plan::Block buffer(plan::BufferId where, plan::TensorName tensor, plan::Precision precision, Span rows,
                      int64_t offset_bytes, int64_t document = 0) const {
     const HeadRange heads = all_heads(tensor);
-    return plan::Block{tensor, storage, precision,    DocumentId(document),
-                       rows,   heads,   offset_bytes, heads.size() * plan::width(tensor, plan_.request.shape)};
+    return plan::Block{tensor, where, precision,    DocumentId(document),
+                       rows,   heads, offset_bytes, heads.size() * plan::width(tensor, plan_.request.shape)};
   }
   plan::Block arena(plan::TensorName tensor, plan::Precision precision, Span rows, int64_t offset_bytes) const {
-    return buffer(plan::Storage::arena, tensor, precision, rows, offset_bytes);
+    return buffer(plan::BufferId::arena, tensor, precision, rows, offset_bytes);
   }
 
  private:
@@ -83,6 +83,14 @@ inline plan::BackwardSegment backward(const plan::ForwardSegment& segment, const
   return {segment, segment.output, segment.lse, grad_output, grad_query, grad_key, grad_value};
 }
 
+// Of a softmax layer.
+inline std::vector<plan::RankProgram> empty_programs(size_t num_ranks) {
+  plan::RankProgram program;
+  program.buffers = {{plan::Lifetime::caller, 0}, {plan::Lifetime::phase, 0}, {plan::Lifetime::step, 0}};
+  program.phases = {{plan::PhaseKind::forward, {}}, {plan::PhaseKind::backward, {}}};
+  return std::vector<plan::RankProgram>(num_ranks, program);
+}
+
 // One rank, one document: everything at home, log-sum-exp saved.
 inline plan::LoweredPlan one_rank_plan(int64_t length, plan::Mask mask = {},
                                        plan::TileKind kind = plan::TileKind::causal) {
@@ -90,7 +98,7 @@ inline plan::LoweredPlan one_rank_plan(int64_t length, plan::Mask mask = {},
   plan::LoweredPlan plan;
   plan.request = small_request({length}, 1, mask);
   plan.placement = plan::Placement(plan.request.documents, {{{DocumentId(0), Span{0, length}}}});
-  plan.programs.resize(1);
+  plan.programs = empty_programs(1);
   const BlockMaker make(plan, 0);
   const Span all{0, length};
   plan::ForwardSegment segment;
@@ -100,13 +108,13 @@ inline plan::LoweredPlan one_rank_plan(int64_t length, plan::Mask mask = {},
   segment.key = make.home(key, all);
   segment.value = make.home(value, all);
   segment.output = make.home(output, all);
-  segment.lse = make.buffer(plan::Storage::saved, lse, plan::Precision::accumulation, all, 0);
+  segment.lse = make.buffer(plan::BufferId::saved, lse, plan::Precision::accumulation, all, 0);
   const plan::BackwardSegment gradient =
       backward(segment, make.home(grad_output, all), {make.home(grad_query, all), false},
                {make.home(grad_key, all), false}, {make.home(grad_value, all), false});
-  plan.programs[0].forward.operations = {operation(plan::Attend{{segment}})};
-  plan.programs[0].backward.operations = {operation(plan::AttendGradient{{gradient}})};
-  plan.programs[0].saved_bytes = length * 4 * 4;
+  plan.programs[0].phase(plan::PhaseKind::forward).operations = {operation(plan::Attend{{segment}})};
+  plan.programs[0].phase(plan::PhaseKind::backward).operations = {operation(plan::AttendGradient{{gradient}})};
+  plan.programs[0].buffer(plan::BufferId::saved).bytes = length * 4 * 4;
   return plan;
 }
 
@@ -129,11 +137,11 @@ inline plan::LoweredPlan two_rank_plan(plan::ElementType element = plan::Element
   const Span low{0, 4};
   const Span high{4, 8};
   plan.placement = plan::Placement(plan.request.documents, {{{DocumentId(0), low}}, {{DocumentId(0), high}}});
-  plan.programs.resize(2);
+  plan.programs = empty_programs(2);
   const BlockMaker zero(plan, 0);
   const BlockMaker one(plan, 1);
   const auto saved_lse = [](const BlockMaker& make, Span rows) {
-    return make.buffer(plan::Storage::saved, lse, accumulation, rows, 0);
+    return make.buffer(plan::BufferId::saved, lse, accumulation, rows, 0);
   };
   const plan::Operation send = exchange(0, {{Rank(1), {zero.home(key, low)}}, {Rank(1), {zero.home(value, low)}}}, {});
   const plan::Operation receive =
@@ -144,8 +152,8 @@ inline plan::LoweredPlan two_rank_plan(plan::ElementType element = plan::Element
       zero.home(output, low),
       saved_lse(zero, low),
       false};
-  plan.programs[0].forward.operations = {send, operation(plan::Attend{{first}})};
-  plan.programs[0].saved_bytes = 64;
+  plan.programs[0].phase(plan::PhaseKind::forward).operations = {send, operation(plan::Attend{{first}})};
+  plan.programs[0].buffer(plan::BufferId::saved).bytes = 64;
 
   const plan::Block partial = one.arena(output, accumulation, high, 512);
   plan::ForwardSegment own{
@@ -158,30 +166,31 @@ inline plan::LoweredPlan two_rank_plan(plan::ElementType element = plan::Element
                            partial,
                            saved_lse(one, high),
                            true};
-  plan.programs[1].forward.operations = {receive, operation(plan::Attend{{own}}), operation(plan::Attend{{far}}, {0}),
-                                         operation(plan::Copy{{{one.home(output, high), partial}}})};
-  plan.programs[1].forward.arena_bytes = 1024;
-  plan.programs[1].saved_bytes = 64;
+  plan.programs[1].phase(plan::PhaseKind::forward).operations = {
+      receive, operation(plan::Attend{{own}}), operation(plan::Attend{{far}}, {0}),
+      operation(plan::Copy{{{one.home(output, high), partial}}})};
+  plan.programs[1].buffer(plan::BufferId::arena).bytes = 1024;
+  plan.programs[1].buffer(plan::BufferId::saved).bytes = 64;
 
   const plan::Block key_sum = zero.arena(grad_key, accumulation, low, 0);
   const plan::Block value_sum = zero.arena(grad_value, accumulation, low, 256);
   const plan::Block key_part = zero.arena(grad_key, accumulation, low, 512);
   const plan::Block value_part = zero.arena(grad_value, accumulation, low, 768);
-  plan.programs[0].backward.operations = {
+  plan.programs[0].phase(plan::PhaseKind::backward).operations = {
       send,
       operation(plan::AttendGradient{{backward(first, zero.home(grad_output, low), {zero.home(grad_query, low), false},
                                                {key_sum, false}, {value_sum, false})}}),
       exchange(1, {}, {{Rank(1), {key_part, value_part}}}),
       operation(plan::Accumulate{{{key_sum, key_part}, {value_sum, value_part}}}, {1}),
       operation(plan::Copy{{{zero.home(grad_key, low), key_sum}, {zero.home(grad_value, low), value_sum}}})};
-  plan.programs[0].backward.arena_bytes = 1024;
+  plan.programs[0].buffer(plan::BufferId::arena).bytes = 1024;
 
   own.output = far.output = one.home(output, high);
   far.fold = false;
   const plan::Block query_sum = one.arena(grad_query, accumulation, high, 512);
   const plan::Block key_sent = one.arena(grad_key, accumulation, low, 1024);
   const plan::Block value_sent = one.arena(grad_value, accumulation, low, 1280);
-  plan.programs[1].backward.operations = {
+  plan.programs[1].phase(plan::PhaseKind::backward).operations = {
       receive,
       operation(
           plan::AttendGradient{{backward(own, one.home(grad_output, high), {query_sum, false},
@@ -191,15 +200,15 @@ inline plan::LoweredPlan two_rank_plan(plan::ElementType element = plan::Element
                 {0}),
       operation(plan::Copy{{{one.home(grad_query, high), query_sum}}}),
       exchange(1, {{Rank(0), {key_sent, value_sent}}}, {})};
-  plan.programs[1].backward.arena_bytes = 1536;
+  plan.programs[1].buffer(plan::BufferId::arena).bytes = 1536;
   return plan;
 }
 
 // The body of an operation of a plan.
 template <class Body>
 Body& body(plan::LoweredPlan& plan, int32_t rank, bool backward, size_t index) {
-  plan::RankProgram& programs = plan.programs[static_cast<size_t>(rank)];
-  return std::get<Body>((backward ? programs.backward : programs.forward).operations[index].body);
+  const auto phase = backward ? plan::PhaseKind::backward : plan::PhaseKind::forward;
+  return std::get<Body>(plan.programs[static_cast<size_t>(rank)].phase(phase).operations[index].body);
 }
 
 inline std::string to_text(const std::vector<plan::Finding>& findings) {

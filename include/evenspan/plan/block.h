@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "evenspan/plan/documents.h"
@@ -38,12 +39,29 @@ constexpr int kNumTensorNames = 21;
 std::string_view to_string(TensorName name);
 constexpr bool is_state(TensorName name) { return name >= TensorName::state; }
 
-enum class Storage : uint8_t {
-  home,   // the layer's own tensors, [rows, heads, width], rows in placement order; of states [documents, heads, width]
-  arena,  // one buffer of a rank, lives for one run of a program
-  saved,  // one buffer of a rank and layer, lives from forward to backward
+// How long what lies in a buffer stays there.
+enum class Lifetime : uint8_t {
+  caller,  // the layer's own tensors, which the caller brings and keeps
+  phase,   // for one run of a phase
+  step,    // from a layer's forward to its backward
 };
-std::string_view to_string(Storage storage);
+constexpr int kNumLifetimes = 3;
+std::string_view to_string(Lifetime lifetime);
+
+struct Buffer {
+  Lifetime lifetime = Lifetime::caller;
+  int64_t bytes = 0;  // 0 of the caller's
+  friend bool operator==(const Buffer&, const Buffer&) = default;
+};
+
+// A buffer by its place in the list that a rank's program declares. The first ones have names.
+enum class BufferId : uint8_t {
+  home,   // the caller's: tensors [rows, heads, width], rows in placement order; of states [documents, heads, width]
+  arena,  // of a phase
+  saved,  // of a step
+};
+constexpr int kNumNamedBuffers = 3;
+std::string to_string(BufferId buffer);  // "home", "arena", "saved", then "buffer3" and so on
 
 enum class Precision : uint8_t { input, accumulation };
 
@@ -52,10 +70,10 @@ enum class Access : uint8_t { read, write, update };
 
 // Rows x heads of a tensor somewhere. Element (row i, head j, component w) lies at
 // offset_bytes + ((i * row_stride) + j * width + w) * bytes per element, width being that of `width`.
-// Home offsets count from the start of the named home tensor, others from the start of the buffer.
+// Offsets count from the start of the buffer, at home from the start of the named tensor.
 struct Block {
   TensorName tensor = TensorName::query;
-  Storage storage = Storage::home;
+  BufferId buffer = BufferId::home;
   Precision precision = Precision::input;  // lse, delta and buffers under accumulation: accumulation
   DocumentId document;
   Span rows;        // positions in the document

@@ -38,17 +38,32 @@ struct Operation {
 const OperationTraits& traits(const Operation& operation);
 inline std::string_view name(const Operation& operation) { return traits(operation).name; }
 
-// The ordered operations of one rank. At its end all events are waited for.
-struct Program {
+enum class PhaseKind : uint8_t {
+  forward,
+  recompute,  // the outputs once more, of what forward saved; it leaves that as it is, so a step may do without it
+  backward,
+};
+constexpr int kNumPhaseKinds = 3;
+std::string_view to_string(PhaseKind kind);
+
+// Operations of one rank, in order. At their end all events are waited for.
+struct Phase {
+  PhaseKind kind = PhaseKind::forward;
   std::vector<Operation> operations;
-  int64_t arena_bytes = 0;
-  friend bool operator==(const Program&, const Program&) = default;
+  friend bool operator==(const Phase&, const Phase&) = default;
 };
 
 struct RankProgram {
-  Program forward;
-  Program backward;
-  int64_t saved_bytes = 0;
+  std::vector<Buffer> buffers{Buffer{}};  // [BufferId]; home comes first
+  std::vector<Phase> phases;              // in the order in which a step runs them
+
+  const Buffer& buffer(BufferId id) const { return buffers[static_cast<size_t>(id)]; }
+  Buffer& buffer(BufferId id) { return buffers[static_cast<size_t>(id)]; }
+  // Of all buffers that live so long.
+  int64_t bytes(Lifetime lifetime) const;
+  // REQUIRES: there is one.
+  const Phase& phase(PhaseKind kind) const;
+  Phase& phase(PhaseKind kind);
   friend bool operator==(const RankProgram&, const RankProgram&) = default;
 };
 
@@ -64,7 +79,7 @@ struct LoweredPlan {
 };
 LoweredPlan lower_all(const Plan& plan);
 
-// Payload bytes that leave the rank in a program.
-int64_t sent_bytes(const Program& program, const AttentionShape& shape);
+// Payload bytes that leave the rank in a phase.
+int64_t sent_bytes(const Phase& phase, const AttentionShape& shape);
 
 }  // namespace evenspan::plan

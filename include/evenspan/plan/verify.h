@@ -24,13 +24,14 @@ std::string_view to_string(Proof proof);
 struct Finding {
   Proof proof = Proof::coverage;
   int32_t rank = -1;       // -1: all
-  int32_t operation = -1;  // index in the program; -1: none in particular
-  bool backward = false;
+  int32_t operation = -1;  // index in the phase; -1: none in particular
+  PhaseKind phase = PhaseKind::forward;
   std::string text;  // what is wrong, with the values
 };
 std::string to_string(const Finding& finding);
 
-// Empty when the plan is proven. Stops a proof at its first finding; later proofs that build on it are then left out.
+// Empty when the plan is proven: with its phases in order, and, since recomputing changes nothing that it was not
+// already, without that phase. Stops a proof at its first finding; later proofs that build on it are then left out.
 // Works on spans and intervals, never on single tokens.
 std::vector<Finding> verify(const LoweredPlan& plan, const WorkPart& work = {});
 

@@ -49,12 +49,12 @@ LinearFlops linear_flops(const plan::AttentionShape& shape, int64_t rows, Pass p
 // The schedule of a program. With LiveBytes::count, every step also says how many bytes of the arena hold something
 // that is still read (blocks that are not dense count from their first byte to their last).
 // REQUIRES: `times` are for `shape`.
-Schedule price(const plan::Program& program, const plan::AttentionShape& shape, const Profile& profile,
+Schedule price(const plan::Phase& program, const plan::AttentionShape& shape, const Profile& profile,
                const AttentionTimes& times, LiveBytes live_bytes = LiveBytes::skip);
 
 // Of a linear layer's program: its operations cost their matrix products (linear_flops) at the rate of the token-wise
 // layers.
-Schedule price_linear(const plan::Program& program, const plan::AttentionShape& shape, const Profile& profile,
+Schedule price_linear(const plan::Phase& program, const plan::AttentionShape& shape, const Profile& profile,
                       LiveBytes live_bytes = LiveBytes::skip);
 
 }  // namespace evenspan::simulate

@@ -15,7 +15,7 @@ class BackwardLowering {
         plan_(rank->plan_),
         shape_(rank->shape_),
         num_rounds_(static_cast<size_t>(plan_.num_rounds)),
-        emitter_(shape_),
+        emitter_(shape_, PhaseKind::backward),
         incoming_(num_rounds_),
         outgoing_(num_rounds_),
         query_arrivals_(num_rounds_),
@@ -35,7 +35,7 @@ class BackwardLowering {
     }
   }
 
-  Program run() {
+  Phase run() {
     open_operands();
     make_query_sums();
     make_key_sums();
@@ -74,7 +74,7 @@ class BackwardLowering {
     emit_filled();
     emitter_.complete(std::move(gradients[0]));
     emit_final_copies();
-    return emitter_.finish();
+    return emitter_.finish(&rank_.program_.buffer(BufferId::arena));
   }
 
  private:
@@ -360,7 +360,7 @@ class BackwardLowering {
     for (size_t g = 0; g < query_sums_.size(); ++g) {
       const Block& sum = query_sums_[g].first;
       const auto& group = rank_.groups_[g];
-      if (sum.storage == Storage::home || group.leaves) continue;
+      if (sum.buffer == BufferId::home || group.leaves) continue;
       for (const Span& span : rank_.placement_.spans_of(rank_.rank_, group.document)) {
         const Span rows = span.intersect(group.rows);
         if (rows.empty()) continue;
@@ -370,7 +370,7 @@ class BackwardLowering {
     }
     for (const auto& [key, sum] : home_sums_) {
       for (const Block& block : {sum.first, sum.second}) {
-        if (block.storage == Storage::home) continue;
+        if (block.buffer == BufferId::home) continue;
         copy.items.push_back(BlockPair{rank_.home_block(block.tensor, key.first, block.rows, block.heads), block});
       }
     }
@@ -412,6 +412,6 @@ class BackwardLowering {
   std::set<const Sum*> cleared_;
 };
 
-void RankLowering::lower_backward() { program_.backward = BackwardLowering(this).run(); }
+void RankLowering::lower_backward() { program_.phases.push_back(BackwardLowering(this).run()); }
 
 }  // namespace evenspan::plan

@@ -10,36 +10,36 @@
 namespace evenspan::plan {
 namespace {
 
-// While a program is written, an arena offset is the number of a buffer above this bit and an offset in it below.
-constexpr int kBufferShift = 40;
+// While a phase is written, an arena offset is the number of an allotment above this bit and an offset in it below.
+constexpr int kAllotmentShift = 40;
 
-struct Lifetime {
+struct LiveRange {
   int64_t first = -1;  // operation; -1: never used
   int64_t last = -1;
-  friend auto operator<=>(const Lifetime&, const Lifetime&) = default;
+  friend auto operator<=>(const LiveRange&, const LiveRange&) = default;
 };
 
-// The first operation that waits for an event: every buffer of the operation that signals it lives until then.
-std::map<Event, int64_t> first_waits(const Program& program) {
+// The first operation that waits for an event: all that the operation which signals it has allotted lives until then.
+std::map<Event, int64_t> first_waits(const Phase& phase) {
   std::map<Event, int64_t> waited_at;
-  for (size_t i = 0; i < program.operations.size(); ++i) {
-    for (const Event event : program.operations[i].waits) waited_at.emplace(event, static_cast<int64_t>(i));
+  for (size_t i = 0; i < phase.operations.size(); ++i) {
+    for (const Event event : phase.operations[i].waits) waited_at.emplace(event, static_cast<int64_t>(i));
   }
   return waited_at;
 }
 
-// Buffers of one lifetime lie together, as one region; the largest regions first, each at the lowest offset where no
-// region that lives at the same time is. A program has few lifetimes and, with many documents, many buffers.
-std::vector<int64_t> place(const std::vector<int64_t>& sizes, const std::vector<Lifetime>& lives, int64_t* total) {
+// Allotments of one live range lie together, as one region; the largest regions first, each at the lowest offset where no
+// region that lives at the same time is. A phase has few live ranges and, with many documents, many allotments.
+std::vector<int64_t> place(const std::vector<int64_t>& sizes, const std::vector<LiveRange>& lives, int64_t* total) {
   struct Region {
-    Lifetime life;
+    LiveRange life;
     int64_t bytes = 0;
     int64_t offset = 0;
   };
   std::vector<int64_t> offsets(sizes.size(), 0);  // in the region
   std::vector<size_t> region_of(sizes.size(), 0);
   std::vector<Region> regions;
-  std::map<Lifetime, size_t> by_life;
+  std::map<LiveRange, size_t> by_life;
   for (size_t b = 0; b < sizes.size(); ++b) {
     if (lives[b].first < 0) continue;
     const auto [at, is_new] = by_life.emplace(lives[b], regions.size());
@@ -74,14 +74,14 @@ std::vector<int64_t> place(const std::vector<int64_t>& sizes, const std::vector<
 
 }  // namespace
 
-int64_t Emitter::arena_bytes(int64_t num_bytes) {
-  buffer_bytes_.push_back(num_bytes);
-  return static_cast<int64_t>(buffer_bytes_.size() - 1) << kBufferShift;
+int64_t Emitter::allot(int64_t num_bytes) {
+  allotted_bytes_.push_back(num_bytes);
+  return static_cast<int64_t>(allotted_bytes_.size() - 1) << kAllotmentShift;
 }
 
 Block Emitter::arena_block(TensorName tensor, Precision precision, DocumentId document, Span rows, HeadRange heads) {
-  Block block{tensor, Storage::arena, precision, document, rows, heads, 0, heads.size() * width(tensor, shape_)};
-  block.offset_bytes = arena_bytes(payload_bytes(block, shape_));
+  Block block{tensor, BufferId::arena, precision, document, rows, heads, 0, heads.size() * width(tensor, shape_)};
+  block.offset_bytes = allot(payload_bytes(block, shape_));
   return block;
 }
 
@@ -96,32 +96,32 @@ void Emitter::complete(Completion pending) {
   emit(Merge{std::move(pending.merges)});
 }
 
-Program Emitter::finish() {
-  const auto waited_at = first_waits(program_);
-  std::vector<Lifetime> lives(buffer_bytes_.size());
-  for (size_t i = 0; i < program_.operations.size(); ++i) {
-    Operation& operation = program_.operations[i];
+Phase Emitter::finish(Buffer* arena) {
+  const auto waited_at = first_waits(phase_);
+  std::vector<LiveRange> lives(allotted_bytes_.size());
+  for (size_t i = 0; i < phase_.operations.size(); ++i) {
+    Operation& operation = phase_.operations[i];
     auto last = static_cast<int64_t>(i);
     if (operation.signals != kNoEvent) {
       const auto at = waited_at.find(operation.signals);
-      last = at != waited_at.end() ? at->second : static_cast<int64_t>(program_.operations.size());
+      last = at != waited_at.end() ? at->second : static_cast<int64_t>(phase_.operations.size());
     }
     for_each_block(operation, shape_, [&](Block& block, Access) {
-      if (block.storage != Storage::arena) return;
-      Lifetime& life = lives[static_cast<size_t>(block.offset_bytes >> kBufferShift)];
+      if (block.buffer != BufferId::arena) return;
+      LiveRange& life = lives[static_cast<size_t>(block.offset_bytes >> kAllotmentShift)];
       if (life.first < 0) life.first = static_cast<int64_t>(i);
       life.last = std::max(life.last, last);
     });
   }
-  const std::vector<int64_t> offsets = place(buffer_bytes_, lives, &program_.arena_bytes);
-  for (Operation& operation : program_.operations) {
+  const std::vector<int64_t> offsets = place(allotted_bytes_, lives, &arena->bytes);
+  for (Operation& operation : phase_.operations) {
     for_each_block(operation, shape_, [&](Block& block, Access) {
-      if (block.storage != Storage::arena) return;
-      const int64_t buffer = block.offset_bytes >> kBufferShift;
-      block.offset_bytes += offsets[static_cast<size_t>(buffer)] - (buffer << kBufferShift);
+      if (block.buffer != BufferId::arena) return;
+      const int64_t allotment = block.offset_bytes >> kAllotmentShift;
+      block.offset_bytes += offsets[static_cast<size_t>(allotment)] - (allotment << kAllotmentShift);
     });
   }
-  return std::move(program_);
+  return std::move(phase_);
 }
 
 void ExchangeBuilder::add(std::vector<Item>* items, const Block& block, Precision wire, Use use) {
@@ -152,7 +152,7 @@ std::vector<std::vector<ExchangeBuilder::Item>> ExchangeBuilder::messages(std::v
 
 Block ExchangeBuilder::wire_block(const Item& item, int64_t offset) const {
   Block block = item.block;
-  block.storage = Storage::arena;
+  block.buffer = BufferId::arena;
   block.precision = item.wire;
   block.offset_bytes = offset;
   block.row_stride = block.heads.size() * width(block.tensor, emitter_.shape());
@@ -191,7 +191,7 @@ Completion ExchangeBuilder::start() {
     }
     int64_t bytes = 0;
     for (const Item& item : items) bytes += item.wire_bytes;
-    int64_t offset = emitter_.arena_bytes(bytes);
+    int64_t offset = emitter_.allot(bytes);
     for (const Item& item : items) {
       const Block wire = wire_block(item, offset);
       offset += item.wire_bytes;

@@ -1,4 +1,4 @@
-// Writing a program: operations in order, exchanges with their packing, and at the end the offsets of the arena.
+// Writing a phase: operations in order, exchanges with their packing, and at the end the offsets of the arena.
 #pragma once
 
 #include <map>
@@ -22,13 +22,18 @@ constexpr int64_t aligned(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+// Home, one arena and one saved buffer, both empty yet.
+inline std::vector<Buffer> standard_buffers() {
+  return {{Lifetime::caller, 0}, {Lifetime::phase, 0}, {Lifetime::step, 0}};
+}
+
 class Emitter {
  public:
-  explicit Emitter(const AttentionShape& shape) : shape_(shape) {}
+  Emitter(const AttentionShape& shape, PhaseKind kind) : shape_(shape) { phase_.kind = kind; }
 
   // A new dense arena block, or a part of raw arena memory that the caller lays out.
   Block arena_block(TensorName tensor, Precision precision, DocumentId document, Span rows, HeadRange heads);
-  int64_t arena_bytes(int64_t num_bytes);  // the offset of a new buffer
+  int64_t allot(int64_t num_bytes);  // its offset
 
   // The next operation waits for the event; none: kNoEvent.
   void wait(Event event);
@@ -36,7 +41,7 @@ class Emitter {
   template <class Body>
   void emit(Body body, Event signals = kNoEvent) {
     if (body.items.empty()) return;
-    program_.operations.push_back(Operation{std::move(waits_), signals, std::move(body)});
+    phase_.operations.push_back(Operation{std::move(waits_), signals, std::move(body)});
     waits_.clear();
   }
   // Waits and does what remains.
@@ -45,14 +50,14 @@ class Emitter {
   Event next_event() { return num_events_++; }
   const AttentionShape& shape() const { return shape_; }
 
-  // Gives every buffer its offset, by lifetime, and returns the program.
-  Program finish();
+  // Gives what was allotted its offset in the arena, by lifetime. The arena grows to hold it.
+  Phase finish(Buffer* arena);
 
  private:
   const AttentionShape& shape_;
-  Program program_;
+  Phase phase_;
   std::vector<Event> waits_;
-  std::vector<int64_t> buffer_bytes_;  // [buffer]
+  std::vector<int64_t> allotted_bytes_;  // [allotment]
   Event num_events_ = 0;
 };
 

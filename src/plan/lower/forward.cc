@@ -7,7 +7,7 @@
 namespace evenspan::plan {
 
 void RankLowering::lower_forward() {
-  Emitter emitter(shape_);
+  Emitter emitter(shape_, PhaseKind::forward);
   const int32_t num_rounds = plan_.num_rounds;
 
   OutputSums sums(this, &emitter);
@@ -103,7 +103,7 @@ void RankLowering::lower_forward() {
   }
   sums.finish();
   for (Completion& arriving : outputs) emitter.complete(std::move(arriving));
-  program_.forward = emitter.finish();
+  program_.phases.push_back(emitter.finish(&program_.buffer(BufferId::arena)));
 }
 
 }  // namespace evenspan::plan

@@ -118,6 +118,7 @@ LoweredPlan lower_linear_all(const Plan& plan, const AttentionShape& shape, cons
 
 LinearLowering::LinearLowering(const Plan& plan, const AttentionShape& shape, const StateOptions& options, Rank rank)
     : plan_(plan), shape_(shape), options_(options), rank_(rank) {
+  Buffer& saved = program_.buffer(BufferId::saved);
   int64_t row = 0;
   for (const PlacedSpan& placed : plan.placement.spans(rank)) {
     const auto pieces = pieces_of(plan, placed.document);
@@ -126,9 +127,9 @@ LinearLowering::LinearLowering(const Plan& plan, const AttentionShape& shape, co
     while (pieces[static_cast<size_t>(own.index)].span != placed.span) ++own.index;
     row += placed.span.size();
     const auto save = [&](TensorName tensor, Span rows) {
-      Block block = state_block(tensor, Storage::saved, placed.document, rows);
-      block.offset_bytes = saved_bytes_;
-      saved_bytes_ += aligned(payload_bytes(block, shape_));
+      Block block = state_block(tensor, BufferId::saved, placed.document, rows);
+      block.offset_bytes = saved.bytes;
+      saved.bytes += aligned(payload_bytes(block, shape_));
       return block;
     };
     if (own.index > 0) own.saved_state = save(TensorName::state, {0, placed.span.begin});
@@ -140,24 +141,23 @@ LinearLowering::LinearLowering(const Plan& plan, const AttentionShape& shape, co
 }
 
 RankProgram LinearLowering::run() {
-  RankProgram program;
-  program.forward = lower(false);
-  program.backward = lower(true);
-  program.saved_bytes = saved_bytes_;
-  return program;
+  program_.phases.push_back(lower(false));
+  program_.phases.push_back(recompute());
+  program_.phases.push_back(lower(true));
+  return std::move(program_);
 }
 
-Block LinearLowering::state_block(TensorName tensor, Storage storage, DocumentId document, Span rows) {
+Block LinearLowering::state_block(TensorName tensor, BufferId buffer, DocumentId document, Span rows) {
   const HeadRange heads{0, shape_.num_heads};
-  if (storage == Storage::arena) return emitter_->arena_block(tensor, Precision::accumulation, document, rows, heads);
-  return {tensor, storage, Precision::accumulation, document, rows, heads, 0, heads.size() * width(tensor, shape_)};
+  if (buffer == BufferId::arena) return emitter_->arena_block(tensor, Precision::accumulation, document, rows, heads);
+  return {tensor, buffer, Precision::accumulation, document, rows, heads, 0, heads.size() * width(tensor, shape_)};
 }
 
 Block LinearLowering::home_state(TensorName tensor, DocumentId document, Span rows) const {
   const HeadRange heads{0, shape_.num_heads};
   const int64_t row_stride = heads.size() * width(tensor, shape_);
   return {tensor,
-          Storage::home,
+          BufferId::home,
           Precision::accumulation,
           document,
           rows,
@@ -178,7 +178,7 @@ std::optional<Block> LinearLowering::started_from(const OwnPart& own) const {
 
 std::optional<Block> LinearLowering::transition_block(DocumentId document, Span rows) {
   if (width(TensorName::transition, shape_) == 0) return std::nullopt;
-  return state_block(TensorName::transition, Storage::arena, document, rows);
+  return state_block(TensorName::transition, BufferId::arena, document, rows);
 }
 
 Span LinearLowering::rows_of(const Local& local, PartRange range) const {
@@ -195,13 +195,13 @@ LinearLowering::Held& LinearLowering::open(Local* local, PartRange range) {
   const Span rows = rows_of(*local, range);
   Held held;
   if (range.begin > 0) {
-    held.block = state_block(summary_, Storage::arena, local->document, rows);
+    held.block = state_block(summary_, BufferId::arena, local->document, rows);
     held.transition = transition_block(local->document, rows);
   } else {
     const auto starts = [&](size_t i) { return !backward_ && parts_[i].index == range.end; };
     const auto own = std::find_if(local->own.begin(), local->own.end(), starts);
     held.block = own != local->own.end() ? state_before(parts_[*own])
-                                         : state_block(state_, Storage::arena, local->document, rows);
+                                         : state_block(state_, BufferId::arena, local->document, rows);
   }
   return local->held.emplace(range, std::move(held)).first->second;
 }
@@ -211,7 +211,7 @@ LinearLowering::Held& LinearLowering::target(Local* local, PartRange range) {
   const auto found = local->held.find(range);
   if (found == local->held.end() || !found->second.arrivals.empty()) return open(local, range);
   Held& beside = local->unused.emplace_back(found->second);
-  beside.block = state_block(beside.block.tensor, Storage::arena, local->document, beside.block.rows);
+  beside.block = state_block(beside.block.tensor, BufferId::arena, local->document, beside.block.rows);
   if (beside.transition) beside.transition = transition_block(local->document, beside.block.rows);
   return beside;
 }
@@ -259,7 +259,7 @@ void LinearLowering::summarize() {
         add(own, to, {});
         continue;
       }
-      Held held{state_block(summary_, Storage::arena, local.document, own.part.rows), own.saved_transition, {}};
+      Held held{state_block(summary_, BufferId::arena, local.document, own.part.rows), own.saved_transition, {}};
       add(own, held.block, held.transition);
       if (index > 0) {
         local.held.emplace(range, held);
@@ -410,14 +410,28 @@ void LinearLowering::finish() {
   emitter_->emit(std::move(backward));
 }
 
-Program LinearLowering::lower(bool backward) {
+// All states that forward's parts start from are saved.
+Phase LinearLowering::recompute() {
+  Emitter emitter(shape_, PhaseKind::recompute);
+  Intra intra;
+  Apply apply;
+  for (const OwnPart& own : parts_) {
+    intra.items.push_back({own.part, has_incoming(own.index)});
+    if (has_incoming(own.index)) apply.items.push_back({own.part, state_before(own)});
+  }
+  emitter.emit(std::move(intra));
+  emitter.emit(std::move(apply));
+  return emitter.finish(&program_.buffer(BufferId::arena));
+}
+
+Phase LinearLowering::lower(bool backward) {
   backward_ = backward;
   given_ = backward ? shape_.state.final : shape_.state.initial;
   asked_ = backward ? shape_.state.initial : shape_.state.final;
   state_ = backward ? TensorName::grad_state : TensorName::state;
   summary_ = backward ? TensorName::grad_summary : TensorName::summary;
   result_ = backward ? TensorName::grad_initial_state : TensorName::final_state;
-  emitter_ = std::make_unique<Emitter>(shape_);
+  emitter_ = std::make_unique<Emitter>(shape_, backward ? PhaseKind::backward : PhaseKind::forward);
   locals_.clear();
   pending_.clear();
   completed_.clear();
@@ -436,7 +450,7 @@ Program LinearLowering::lower(bool backward) {
   }
   for (int32_t round = 0; round <= last_round; ++round) run_round(round);
   finish();
-  return emitter_->finish();
+  return emitter_->finish(&program_.buffer(BufferId::arena));
 }
 
 }  // namespace evenspan::plan

@@ -45,14 +45,15 @@ class LinearLowering {
 
   bool has_incoming(int32_t index) const { return index > 0 || shape_.state.initial; }
   bool has_outgoing(int32_t index, int32_t num_parts) const { return index + 1 < num_parts || shape_.state.final; }
-  Program lower(bool backward);
+  Phase lower(bool backward);
+  Phase recompute();
 
   // Of one direction. Indices of parts are in the order of the pass.
   bool comes_in(int32_t index) const { return index > 0 || given_; }
   bool goes_out(int32_t index, int32_t count) const { return index + 1 < count || asked_; }
   int32_t mirrored(int32_t index, int32_t count) const { return backward_ ? count - 1 - index : index; }
   Span rows_of(const Local& local, PartRange range) const;
-  Block state_block(TensorName tensor, Storage storage, DocumentId document, Span rows);
+  Block state_block(TensorName tensor, BufferId buffer, DocumentId document, Span rows);
   Block state_before(const OwnPart& own) const;
   std::optional<Block> started_from(const OwnPart& own) const;
   std::optional<Block> transition_block(DocumentId document, Span rows);
@@ -73,7 +74,7 @@ class LinearLowering {
   const StateOptions& options_;
   Rank rank_;
   std::vector<OwnPart> parts_;  // in home order
-  int64_t saved_bytes_ = 0;
+  RankProgram program_{standard_buffers(), {}};
 
   bool backward_ = false, given_ = false, asked_ = false;
   TensorName state_ = TensorName::state, summary_ = TensorName::summary, result_ = TensorName::final_state;

@@ -82,20 +82,15 @@ Block RankLowering::home_block(TensorName tensor, DocumentId document, Span rows
   const int64_t row = placement_.row_of(rank_, document, rows);
   EVENSPAN_CHECK_GE(row, 0);
   const int64_t offset = (row * row_stride + int64_t{heads.begin} * shape_.head_dim) * num_bytes(shape_.element);
-  return Block{tensor, Storage::home, Precision::input, document, rows, heads, offset, row_stride};
+  return Block{tensor, BufferId::home, Precision::input, document, rows, heads, offset, row_stride};
 }
 
 Block RankLowering::saved_block(TensorName tensor, Precision precision, DocumentId document, Span rows,
                                 HeadRange heads) {
-  Block block{tensor,
-              Storage::saved,
-              precision,
-              document,
-              rows,
-              heads,
-              program_.saved_bytes,
-              heads.size() * width(tensor, shape_)};
-  program_.saved_bytes += aligned(payload_bytes(block, shape_));
+  Buffer& saved = program_.buffer(BufferId::saved);
+  Block block{tensor, BufferId::saved, precision,   document,
+              rows,   heads,           saved.bytes, heads.size() * width(tensor, shape_)};
+  saved.bytes += aligned(payload_bytes(block, shape_));
   return block;
 }
 

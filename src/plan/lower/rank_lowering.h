@@ -108,7 +108,7 @@ class RankLowering {
   size_t num_staying_ = 0;
   std::vector<size_t> group_of_task_;
   Holdings forward_holdings_;
-  RankProgram program_;
+  RankProgram program_{standard_buffers(), {}};
 };
 
 }  // namespace evenspan::plan

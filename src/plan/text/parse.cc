@@ -31,7 +31,7 @@ class Parser {
     one_of(kNumTensorNames, "a tensor", &block.tensor);
     block.precision = in_.accept(".acc") ? Precision::accumulation : Precision::input;
     in_.expect("@");
-    one_of(3, "home, arena or saved", &block.storage);
+    block.buffer = buffer();
     in_.expect("+");
     block.offset_bytes = in_.integer("an offset in bytes", -kMostBytes, kMostBytes);
     in_.expect("/");
@@ -217,27 +217,36 @@ class Parser {
     in_.expect_word("rank");
     in_.integer("the next rank", number, number);
     RankProgram program;
-    program.saved_bytes = integer_field("saved_bytes", 0, kMostBytes);
-    next_line("\"forward\"");
-    program.forward = this->program("forward", &lines_->forward.emplace_back());
-    if (!in_.at_word("backward")) in_.fail_expected("an operation or \"backward\"");
-    program.backward = this->program("backward", &lines_->backward.emplace_back());
-    if (!in_.at_word("rank") && !in_.at_word("end")) in_.fail_expected("an operation, \"rank\" or \"end\"");
+    next_line("\"buffer\" or \"phase\"");
+    while (in_.accept_word("buffer")) {
+      const BufferId next = static_cast<BufferId>(program.buffers.size());
+      if (buffer() != next || program.buffers.size() > 255) {
+        in_.fail_at(in_.line(), join_text("the buffers of a rank come in order, and ", to_string(next), " is next"));
+      }
+      Buffer& declared = program.buffers.emplace_back();
+      one_of(kNumLifetimes, "caller, phase or step", &declared.lifetime);
+      declared.bytes = integer_field("bytes", 0, kMostBytes);
+      next_line("\"buffer\" or \"phase\"");
+    }
+    auto& lines = lines_->ranks.emplace_back();
+    while (in_.accept_word("phase")) program.phases.push_back(phase(&lines));
+    if (!in_.at_word("rank") && !in_.at_word("end")) {
+      in_.fail_expected("an operation, \"phase\", \"rank\" or \"end\"");
+    }
     return program;
   }
 
-  Program program(std::string_view name, std::vector<int64_t>* lines) {
-    Program program;
-    in_.expect_word(name);
-    program.arena_bytes = integer_field("arena_bytes", 0, kMostBytes);
+  Phase phase(std::array<std::vector<int64_t>, kNumPhaseKinds>* lines) {
+    Phase phase;
+    one_of(kNumPhaseKinds, "forward, recompute or backward", &phase.kind);
     in_.next_line();
     Operation operation;
     while (this->operation(&operation)) {
-      lines->push_back(in_.line());
-      program.operations.push_back(std::move(operation));
+      (*lines)[static_cast<size_t>(phase.kind)].push_back(in_.line());
+      phase.operations.push_back(std::move(operation));
       in_.next_line();
     }
-    return program;
+    return phase;
   }
 
   // False, and nothing taken, when the line holds no operation.
@@ -290,6 +299,17 @@ class Parser {
     return heads;
   }
 
+  BufferId buffer() {
+    constexpr std::string_view kWhat = "home, arena, saved, or buffer and its number";
+    const std::string_view name = in_.name(kWhat);
+    for (const BufferId id : {BufferId::home, BufferId::arena, BufferId::saved}) {
+      if (to_string(id) == name) return id;
+    }
+    if (name == "buffer") return static_cast<BufferId>(in_.integer("the number of a buffer", kNumNamedBuffers, 255));
+    in_.step_back();
+    in_.fail_expected(kWhat);
+  }
+
   // Sets `value` to the one of the first `count` of its type whose to_string() comes next.
   template <class E>
   void one_of(int count, std::string_view what, E* value) {
@@ -312,10 +332,9 @@ class Parser {
 
 }  // namespace
 
-int64_t ProgramLines::of(int32_t rank, bool in_backward, int32_t operation) const {
-  const auto& programs = in_backward ? backward : forward;
-  if (rank < 0 || static_cast<size_t>(rank) >= programs.size()) return 0;
-  const auto& lines = programs[static_cast<size_t>(rank)];
+int64_t ProgramLines::of(int32_t rank, PhaseKind phase, int32_t operation) const {
+  if (rank < 0 || static_cast<size_t>(rank) >= ranks.size()) return 0;
+  const auto& lines = ranks[static_cast<size_t>(rank)][static_cast<size_t>(phase)];
   if (operation < 0 || static_cast<size_t>(operation) >= lines.size()) return 0;
   return lines[static_cast<size_t>(operation)];
 }

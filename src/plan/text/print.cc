@@ -23,11 +23,15 @@ class Printer {
     }
     for (size_t r = 0; r < plan.programs.size(); ++r) {
       const RankProgram& program = plan.programs[r];
-      line("rank ", static_cast<int64_t>(r), " saved_bytes=", program.saved_bytes);
-      line("forward arena_bytes=", program.forward.arena_bytes);
-      for (const Operation& op : program.forward.operations) operation(op);
-      line("backward arena_bytes=", program.backward.arena_bytes);
-      for (const Operation& op : program.backward.operations) operation(op);
+      line("rank ", static_cast<int64_t>(r));
+      for (size_t b = 1; b < program.buffers.size(); ++b) {
+        const auto& [lifetime, bytes] = program.buffers[b];
+        line("buffer ", to_string(static_cast<BufferId>(b)), " ", to_string(lifetime), " bytes=", bytes);
+      }
+      for (const Phase& phase : program.phases) {
+        line("phase ", to_string(phase.kind));
+        for (const Operation& op : phase.operations) operation(op);
+      }
     }
     line("end");
     return std::move(text_);
@@ -36,7 +40,7 @@ class Printer {
   // The fields of operations (operation/traits.h), each behind a space.
   void block(const Block& block, Access) {
     put(" ", to_string(block.tensor), block.precision == Precision::accumulation ? ".acc" : "", "@",
-        to_string(block.storage));
+        to_string(block.buffer));
     put("+", block.offset_bytes, "/", block.row_stride);
     put(" d", block.document, block.rows);
     put(" h", block.heads);

@@ -88,12 +88,12 @@ Finished::Finished(const LoweredPlan& plan)
     : output(plan.request.documents.size()),
       grad_query(plan.request.documents.size()),
       grad_key_value(plan.request.documents.size()) {
-  const auto forward = segments_of(plan, false);
+  const auto forward = segments_of(plan, PhaseKind::forward);
   for (size_t i = 0; i < forward.size(); ++i) {
     const Block& query = forward[i].segment->query;
     output.add(query.document, query.rows, query.heads, contribution(i));
   }
-  const auto backward = segments_of(plan, true);
+  const auto backward = segments_of(plan, PhaseKind::backward);
   for (size_t i = 0; i < backward.size(); ++i) {
     const Block& query = backward[i].segment->query;
     const Block& key = backward[i].segment->key;

@@ -55,8 +55,8 @@ KeyRange seen(const Segment& segment, int64_t length) {
 
 class CoverageProver {
  public:
-  CoverageProver(const LoweredPlan& plan, bool backward)
-      : plan_(plan), uses_(segments_of(plan, backward)), backward_(backward) {}
+  CoverageProver(const LoweredPlan& plan, PhaseKind phase)
+      : plan_(plan), uses_(segments_of(plan, phase)), phase_(phase) {}
 
   void prove() {
     const Documents& documents = plan_.request.documents;
@@ -143,22 +143,21 @@ class CoverageProver {
              describe(Span{allowed.begin, at}), " of the allowed ", describe(allowed));
     }
     if (at != allowed.end) {
-      refute(Proof::coverage, Site{-1, -1, backward_}, "document ", id, ", heads ", describe(heads), ", query ", query,
+      refute(Proof::coverage, Site{-1, -1, phase_}, "document ", id, ", heads ", describe(heads), ", query ", query,
              ": no segment sees keys ", describe(Span{at, allowed.end}), " of the allowed ", describe(allowed));
     }
   }
 
   const LoweredPlan& plan_;
   std::vector<SegmentUse> uses_;
-  bool backward_;
+  PhaseKind phase_;
   std::vector<Cover> covers_;  // of the heads at hand
 };
 
 }  // namespace
 
 void prove_coverage(const LoweredPlan& plan) {
-  CoverageProver(plan, false).prove();
-  CoverageProver(plan, true).prove();
+  for (const PhaseKind phase : phases_of(plan.request.shape)) CoverageProver(plan, phase).prove();
 }
 
 }  // namespace evenspan::plan::proofs

@@ -16,17 +16,15 @@ class DataflowProver {
  public:
   explicit DataflowProver(const LoweredPlan& plan)
       : plan_(plan), sizes_(plan.request.shape), finished_(plan), num_ranks_(plan.programs.size()) {
-    for (size_t rank = 0; rank < num_ranks_; ++rank) machines_.emplace_back(sizes_);
+    for (const RankProgram& program : plan.programs) machines_.emplace_back(sizes_, program.buffers);
   }
 
   void prove() {
-    const bool linear = plan_.request.shape.is_linear();
-    run(false);
-    linear ? prove_states(TensorName::final_state) : prove_results({TensorName::output});
-    for (Machine& machine : machines_) machine.memory.start_backward();
-    run(true);
-    linear ? prove_states(TensorName::grad_initial_state)
-           : prove_results({TensorName::grad_query, TensorName::grad_key, TensorName::grad_value});
+    for (const PhaseKind phase : phases_of(plan_.request.shape)) {
+      run(phase);
+      prove_results();
+      for (Machine& machine : machines_) machine.memory.end_phase();
+    }
   }
 
  private:
@@ -36,7 +34,7 @@ class DataflowProver {
     const Message* message;
   };
   struct Machine {  // a rank
-    explicit Machine(const Sizes& sizes) : memory(sizes) {}
+    Machine(const Sizes& sizes, const std::vector<Buffer>& buffers) : memory(sizes, buffers) {}
     MemoryMap memory;
     size_t operation = 0;
     size_t segment = 0;                                         // number of the next segment in segments_of()
@@ -44,8 +42,8 @@ class DataflowProver {
     std::unordered_map<size_t, size_t> num_received;            // messages posted, by sender
   };
 
-  void run(bool backward) {
-    backward_ = backward;
+  void run(PhaseKind phase) {
+    phase_ = phase;
     parcels_.assign(num_ranks_ * num_ranks_, {});
     size_t segment = 0;
     for (size_t rank = 0; rank < num_ranks_; ++rank) {
@@ -54,7 +52,7 @@ class DataflowProver {
       machine.segment = segment;
       machine.exchanges.clear();
       machine.num_received.clear();
-      for (const Operation& operation : program(rank).operations) {
+      for (const Operation& operation : operations_of(rank)) {
         if (const auto* attend = std::get_if<Attend>(&operation.body)) segment += attend->items.size();
         if (const auto* attend = std::get_if<AttendGradient>(&operation.body)) segment += attend->items.size();
       }
@@ -72,15 +70,17 @@ class DataflowProver {
     }
   }
 
-  const Program& program(size_t rank) const { return program_of(plan_, static_cast<int32_t>(rank), backward_); }
+  const std::vector<Operation>& operations_of(size_t rank) const {
+    return phase_of(plan_, static_cast<int32_t>(rank), phase_).operations;
+  }
   std::vector<Parcel>& parcels(size_t from, size_t to) { return parcels_[from * num_ranks_ + to]; }
 
   // Runs the rank until it needs a message that nobody has sent yet; returns whether it came to its end.
   bool advance(size_t rank) {
     Machine& machine = machines_[rank];
-    const auto& operations = program(rank).operations;
+    const auto& operations = operations_of(rank);
     for (; machine.operation < operations.size(); ++machine.operation) {
-      site_ = Site{static_cast<int32_t>(rank), static_cast<int32_t>(machine.operation), backward_};
+      site_ = Site{static_cast<int32_t>(rank), static_cast<int32_t>(machine.operation), phase_};
       const Operation& operation = operations[machine.operation];
       for (const Event event : operation.waits) {
         if (!complete(rank, event)) return false;
@@ -91,7 +91,7 @@ class DataflowProver {
         std::visit([&](const auto& body) { step(rank, body); }, operation.body);
       }
     }
-    site_ = Site{static_cast<int32_t>(rank), -1, backward_};
+    site_ = Site{static_cast<int32_t>(rank), -1, phase_};
     while (!machine.exchanges.empty()) {
       if (!complete(rank, machine.exchanges.begin()->first)) return false;
     }
@@ -325,7 +325,7 @@ class DataflowProver {
 
   void check_apart(const BlockPair& pair) const {
     const auto& [to, from] = pair;
-    const bool same_space = to.storage == from.storage && (to.storage != Storage::home || to.tensor == from.tensor);
+    const bool same_space = to.buffer == from.buffer && (to.buffer != BufferId::home || to.tensor == from.tensor);
     if (same_space && overlap(sizes_.area(to), sizes_.area(from)).count > 0) {
       refute(Proof::dataflow, site_, "reads ", describe(from), " while writing over it ", describe(to));
     }
@@ -344,35 +344,41 @@ class DataflowProver {
                      " contributions where ", finished.count, " segments contribute", reason);
   }
 
-  void prove_results(std::initializer_list<TensorName> tensors) {
+  // What the phase is for is there.
+  void prove_results() {
+    const bool backward = phase_ == PhaseKind::backward;
+    const AttentionShape& shape = plan_.request.shape;
     for (size_t rank = 0; rank < num_ranks_; ++rank) {
-      site_ = Site{static_cast<int32_t>(rank), -1, backward_};
-      for (const TensorName tensor : tensors) prove_result(rank, tensor);
+      site_ = Site{static_cast<int32_t>(rank), -1, phase_};
+      if (shape.is_linear()) {
+        if (backward ? shape.state.initial : shape.state.final) prove_states(rank, backward);
+      } else if (backward) {
+        for (const TensorName tensor : {TensorName::grad_query, TensorName::grad_key, TensorName::grad_value}) {
+          prove_result(rank, tensor);
+        }
+      } else {
+        prove_result(rank, TensorName::output);
+      }
     }
   }
 
-  // What is asked for is there: on the rank where a document ends, or, of gradients, begins.
-  void prove_states(TensorName tensor) {
-    const AttentionShape& shape = plan_.request.shape;
-    if (tensor == TensorName::final_state ? !shape.state.final : !shape.state.initial) return;
-    for (size_t rank = 0; rank < num_ranks_; ++rank) {
-      site_ = Site{static_cast<int32_t>(rank), -1, backward_};
-      for (const PlacedSpan& placed : plan_.placement.spans(Rank(static_cast<int64_t>(rank)))) {
-        const int64_t length = plan_.request.documents[placed.document].length;
-        const bool here = tensor == TensorName::final_state ? placed.span.end == length : placed.span.begin == 0;
-        if (!here) continue;
-        const HeadRange heads{0, shape.num_heads};
-        const int64_t row_stride = heads.size() * sizes_.width(tensor);
-        const Block block{tensor,
-                          Storage::home,
-                          Precision::accumulation,
-                          placed.document,
-                          {0, length},
-                          heads,
-                          placed.document * row_stride * sizes_.element_bytes(Precision::accumulation),
-                          row_stride};
-        machines_[rank].memory.read(block, site_, Proof::result);
-      }
+  // The final states on the ranks where documents end, or the gradients of initial ones where they begin.
+  void prove_states(size_t rank, bool backward) {
+    const TensorName tensor = backward ? TensorName::grad_initial_state : TensorName::final_state;
+    for (const PlacedSpan& placed : plan_.placement.spans(Rank(static_cast<int64_t>(rank)))) {
+      const int64_t length = plan_.request.documents[placed.document].length;
+      if (backward ? placed.span.begin > 0 : placed.span.end < length) continue;
+      const HeadRange heads{0, plan_.request.shape.num_heads};
+      const int64_t row_stride = heads.size() * sizes_.width(tensor);
+      const Block block{tensor,
+                        BufferId::home,
+                        Precision::accumulation,
+                        placed.document,
+                        {0, length},
+                        heads,
+                        placed.document * row_stride * sizes_.element_bytes(Precision::accumulation),
+                        row_stride};
+      machines_[rank].memory.read(block, site_, Proof::result);
     }
   }
 
@@ -382,8 +388,8 @@ class DataflowProver {
     int64_t row = 0;
     for (const PlacedSpan& placed : plan_.placement.spans(Rank(static_cast<int64_t>(rank)))) {
       const int64_t offset = row * row_stride * sizes_.element_bytes(Precision::input);
-      const Block block{tensor,      Storage::home, Precision::input, placed.document,
-                        placed.span, heads,         offset,           row_stride};
+      const Block block{tensor,      BufferId::home, Precision::input, placed.document,
+                        placed.span, heads,          offset,           row_stride};
       row += placed.span.size();
       for (const Content& piece : machines_[rank].memory.read(block, site_, Proof::result)) {
         FinishedSets::Difference difference;
@@ -397,7 +403,7 @@ class DataflowProver {
   Sizes sizes_;
   Finished finished_;
   size_t num_ranks_;
-  bool backward_ = false;
+  PhaseKind phase_ = PhaseKind::forward;
   std::vector<Machine> machines_;             // [rank]
   std::vector<std::vector<Parcel>> parcels_;  // [from * ranks + to][message]
   Site site_;                                 // where the run is

@@ -14,11 +14,11 @@ struct Seen {
 
 class LinearCoverageProver {
  public:
-  LinearCoverageProver(const LoweredPlan& plan, int32_t rank, bool backward)
-      : plan_(plan), site_{rank, -1, backward}, state_(plan.request.shape.state) {}
+  LinearCoverageProver(const LoweredPlan& plan, int32_t rank, PhaseKind phase)
+      : plan_(plan), site_{rank, -1, phase}, state_(plan.request.shape.state) {}
 
   void prove() {
-    const auto& operations = program_of(plan_, site_.rank, site_.backward).operations;
+    const auto& operations = phase_of(plan_, site_.rank, site_.phase).operations;
     for (size_t i = 0; i < operations.size(); ++i) {
       site_.operation = static_cast<int32_t>(i);
       std::visit([this](const auto& body) { add(body); }, operations[i].body);
@@ -31,7 +31,7 @@ class LinearCoverageProver {
       const Seen& seen = of(part);
       const int64_t length = plan_.request.documents[placed.document].length;
       const bool comes_in =
-          site_.backward ? placed.span.end < length || state_.final : placed.span.begin > 0 || state_.initial;
+          site_.in_backward() ? placed.span.end < length || state_.final : placed.span.begin > 0 || state_.initial;
       if (seen.num_intra == 0) refuse(part, "is not computed");
       if (seen.pending != comes_in) refuse(part, comes_in ? "lacks what comes in" : "waits for nothing");
       if ((seen.num_applied > 0) != comes_in) refuse(part, comes_in ? "is not completed" : "is completed without need");
@@ -92,8 +92,7 @@ class LinearCoverageProver {
 
 void prove_linear_coverage(const LoweredPlan& plan) {
   for (int32_t rank = 0; rank < plan.request.num_ranks(); ++rank) {
-    LinearCoverageProver(plan, rank, false).prove();
-    LinearCoverageProver(plan, rank, true).prove();
+    for (const PhaseKind phase : phases_of(plan.request.shape)) LinearCoverageProver(plan, rank, phase).prove();
   }
 }
 

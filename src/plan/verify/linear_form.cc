@@ -12,7 +12,7 @@ void LinearForm::check_state(const Block& block, Access access) const {
   }
   const Span rows = block.rows;
   const bool inside = rows.begin >= 0 && rows.begin <= rows.end && rows.end <= length;
-  const bool home = block.storage == Storage::home;
+  const bool home = block.buffer == BufferId::home;
   const bool whole = rows == Span{0, length};
   bool named = inside && !rows.empty();
   switch (block.tensor) {
@@ -37,10 +37,10 @@ void LinearForm::check_state(const Block& block, Access access) const {
   if (!named) refute(Proof::dataflow, site_, describe(block), " is no state of a document of ", length, " tokens");
   const bool backward_only = block.tensor >= TensorName::grad_state;
   const bool forward_only = block.tensor == TensorName::summary || block.tensor == TensorName::final_state;
-  if ((backward_only && !site_.backward) || (forward_only && site_.backward) ||
+  if ((backward_only && !site_.in_backward()) || (forward_only && site_.in_backward()) ||
       (home && access != Access::read && is_given_state(block.tensor))) {
     refute(Proof::dataflow, site_, describe(block), " is ", access == Access::read ? "read" : "written", ", which the ",
-           site_.backward ? "backward" : "forward", " program must not");
+           to_string(site_.phase), " phase must not");
   }
   if (block.heads.begin < 0 || block.heads.empty() || block.heads.end > shape_.num_heads) {
     refute(Proof::dataflow, site_, describe(block), ": heads are empty or outside the layer's ", shape_.num_heads);
@@ -95,7 +95,7 @@ void LinearForm::check(const PartGradientSummary& summary) const {
 }
 
 void LinearForm::check(const Composition& c) const {
-  const bool backward = site_.backward;
+  const bool backward = site_.in_backward();
   const TensorName summary = backward ? TensorName::grad_summary : TensorName::summary;
   const TensorName state = backward ? TensorName::grad_state : TensorName::state;
   const TensorName result = backward ? TensorName::grad_initial_state : TensorName::final_state;

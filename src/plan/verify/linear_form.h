@@ -21,7 +21,7 @@ class LinearForm {
 
   // All blocks of a linear layer are of states. REQUIRES: the document exists.
   void check_state(const Block& block, Access access) const;
-  // REQUIRES: a state in home storage.
+  // REQUIRES: a state at home.
   void check_home(const Block& block) const;
 
   void check_part(const Part& part) const;

@@ -44,8 +44,8 @@ void match(const Posted& send, const Posted& receive, size_t index) {
 
 class MatchingProver {
  public:
-  MatchingProver(const LoweredPlan& plan, bool backward)
-      : plan_(plan), backward_(backward), num_ranks_(static_cast<int32_t>(plan.programs.size())) {}
+  MatchingProver(const LoweredPlan& plan, PhaseKind phase)
+      : plan_(plan), phase_(phase), num_ranks_(static_cast<int32_t>(plan.programs.size())) {}
 
   void prove() {
     gather();
@@ -82,11 +82,11 @@ class MatchingProver {
 
   void gather() {
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {
-      const auto& operations = program_of(plan_, rank, backward_).operations;
+      const auto& operations = phase_of(plan_, rank, phase_).operations;
       for (size_t i = 0; i < operations.size(); ++i) {
         const auto* exchange = std::get_if<Exchange>(&operations[i].body);
         if (!exchange) continue;
-        const Site site{rank, static_cast<int32_t>(i), backward_};
+        const Site site{rank, static_cast<int32_t>(i), phase_};
         for (const Message& message : exchange->items) {
           if (message.direction == Direction::send) {
             channels_[{rank, message.peer}].sends.push_back(Posted{&message, site});
@@ -116,7 +116,7 @@ class MatchingProver {
   // Runs one rank until it ends or blocks. Peers of what it posts become ready.
   void advance(int32_t rank, std::vector<int32_t>* ready) {
     Runner& runner = runners_[static_cast<size_t>(rank)];
-    const auto& operations = program_of(plan_, rank, backward_).operations;
+    const auto& operations = phase_of(plan_, rank, phase_).operations;
     for (; runner.operation < operations.size(); ++runner.operation) {
       const auto* exchange = std::get_if<Exchange>(&operations[runner.operation].body);
       if (!exchange) continue;
@@ -153,12 +153,12 @@ class MatchingProver {
     for (; at != path.end(); ++at) {
       cycle += join_text("rank ", *at, " in operation ", runners_[static_cast<size_t>(*at)].operation, " waits for ");
     }
-    const Site site{rank, static_cast<int32_t>(runners_[static_cast<size_t>(rank)].operation), backward_};
+    const Site site{rank, static_cast<int32_t>(runners_[static_cast<size_t>(rank)].operation), phase_};
     refute(Proof::matching, site, "deadlock: ", cycle, "rank ", rank);
   }
 
   const LoweredPlan& plan_;
-  bool backward_;
+  PhaseKind phase_;
   int32_t num_ranks_;
   std::map<Ranks, Channel> channels_;
   std::map<Ranks, Progress> progress_;
@@ -168,8 +168,7 @@ class MatchingProver {
 }  // namespace
 
 void prove_matching(const LoweredPlan& plan) {
-  MatchingProver(plan, false).prove();
-  MatchingProver(plan, true).prove();
+  for (const PhaseKind phase : phases_of(plan.request.shape)) MatchingProver(plan, phase).prove();
 }
 
 }  // namespace evenspan::plan::proofs

@@ -2,16 +2,13 @@
 
 namespace evenspan::plan::proofs {
 
+MemoryMap::MemoryMap(const Sizes& sizes, const std::vector<Buffer>& buffers)
+    : sizes_(&sizes), buffers_(&buffers), spaces_(buffers.size() + kNumTensorNames) {}
+
 MemoryMap::Space& MemoryMap::space_of(const Block& block) {
-  switch (block.storage) {
-    case Storage::arena:
-      return spaces_[0];
-    case Storage::saved:
-      return spaces_[1];
-    case Storage::home:
-      break;
-  }
-  return spaces_[2 + static_cast<size_t>(block.tensor)];
+  const auto buffer = static_cast<size_t>(block.buffer);
+  const bool home = block.buffer == BufferId::home;
+  return spaces_[home ? buffers_->size() + static_cast<size_t>(block.tensor) : buffer];
 }
 
 int64_t MemoryMap::address(const Block& block, int64_t row, int32_t head) const {
@@ -192,8 +189,10 @@ void MemoryMap::send(const Block& block, int32_t exchange) {
   space_of(block).sending.insert(Sending{sizes_->area(block), exchange});
 }
 
-void MemoryMap::start_backward() {
-  spaces_[0] = Space{};
+void MemoryMap::end_phase() {
+  for (size_t b = 0; b < buffers_->size(); ++b) {
+    if ((*buffers_)[b].lifetime == Lifetime::phase) spaces_[b] = Space{};
+  }
   for (Space& space : spaces_) space.sending = {};
   completed_.clear();
 }

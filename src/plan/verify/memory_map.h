@@ -1,7 +1,6 @@
 // What lies where in the memory of one rank, symbolically.
 #pragma once
 
-#include <array>
 #include <unordered_set>
 #include <vector>
 
@@ -17,15 +16,16 @@ struct Content {
   Contributions set;
 };
 
-// Contents of the arena, the saved buffer and the home tensors of a rank. What refutes names `site` and the content or
+// Contents of the buffers and the home tensors of a rank. What refutes names `site` and the content or
 // exchange in the way. `exchange` is an exchange's id.
 class MemoryMap {
  public:
-  explicit MemoryMap(const Sizes& sizes) : sizes_(&sizes) {}
+  // REQUIRES: both outlive it.
+  MemoryMap(const Sizes& sizes, const std::vector<Buffer>& buffers);
 
   // Whether the block is a given home tensor: there is nothing to track.
   static bool is_given(const Block& block) {
-    return block.storage == Storage::home &&
+    return block.buffer == BufferId::home &&
            (is_state(block.tensor) ? is_given_state(block.tensor) : !is_partial(block.tensor));
   }
 
@@ -44,8 +44,8 @@ class MemoryMap {
   void send(const Block& block, int32_t exchange);
   void complete(int32_t exchange) { completed_.insert(exchange); }
 
-  // Forward is over, with all its exchanges: only saved contents and home outputs remain.
-  void start_backward();
+  // A phase is over, with all its exchanges: what lived as long as it is gone.
+  void end_phase();
 
  private:
   static constexpr int64_t kHere = int64_t{1} << 40;  // no exchange has this id
@@ -82,9 +82,10 @@ class MemoryMap {
   [[noreturn]] void refute_read(const Block& block, Site site, Proof proof);
 
   const Sizes* sizes_;
-  std::array<Space, 2 + kNumTensorNames> spaces_;  // arena, saved, each home tensor
-  std::unordered_set<int32_t> completed_;          // ids
-  std::vector<Cell> rest_;                         // scratch of erase()
+  const std::vector<Buffer>* buffers_;
+  std::vector<Space> spaces_;              // each buffer, then each home tensor
+  std::unordered_set<int32_t> completed_;  // ids
+  std::vector<Cell> rest_;                 // scratch of erase()
 };
 
 }  // namespace evenspan::plan::proofs

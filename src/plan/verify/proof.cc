@@ -8,7 +8,7 @@ std::string describe(HeadRange heads) { return join_text("[", heads.begin, ", ",
 std::string describe(const Block& block) {
   return join_text(to_string(block.tensor), " of document ", block.document, ", rows ", describe(block.rows),
                    ", heads ", describe(block.heads),
-                   block.precision == Precision::input ? ", input, " : ", accumulation, ", to_string(block.storage),
+                   block.precision == Precision::input ? ", input, " : ", accumulation, ", to_string(block.buffer),
                    " at byte ", block.offset_bytes);
 }
 
@@ -27,18 +27,23 @@ Area Sizes::area(const Block& block) const {
   return Area{block.offset_bytes, pitch, num_rows, row_bytes};
 }
 
-const Program& program_of(const LoweredPlan& plan, int32_t rank, bool backward) {
-  const RankProgram& programs = plan.programs[static_cast<size_t>(rank)];
-  return backward ? programs.backward : programs.forward;
+std::span<const PhaseKind> phases_of(const AttentionShape& shape) {
+  static constexpr PhaseKind kSoftmax[] = {PhaseKind::forward, PhaseKind::backward};
+  static constexpr PhaseKind kLinear[] = {PhaseKind::forward, PhaseKind::recompute, PhaseKind::backward};
+  return shape.is_linear() ? std::span<const PhaseKind>(kLinear) : kSoftmax;
 }
 
-std::vector<SegmentUse> segments_of(const LoweredPlan& plan, bool backward) {
+const Phase& phase_of(const LoweredPlan& plan, int32_t rank, PhaseKind phase) {
+  return plan.programs[static_cast<size_t>(rank)].phase(phase);
+}
+
+std::vector<SegmentUse> segments_of(const LoweredPlan& plan, PhaseKind phase) {
   std::vector<SegmentUse> uses;
   for (int32_t rank = 0; rank < static_cast<int32_t>(plan.programs.size()); ++rank) {
-    const auto& operations = program_of(plan, rank, backward).operations;
+    const auto& operations = phase_of(plan, rank, phase).operations;
     for (int32_t i = 0; i < static_cast<int32_t>(operations.size()); ++i) {
       const auto& body = operations[static_cast<size_t>(i)].body;
-      const Site site{rank, i, backward};
+      const Site site{rank, i, phase};
       if (const auto* attend = std::get_if<Attend>(&body)) {
         for (const Segment& segment : attend->items) uses.push_back(SegmentUse{&segment, site});
       } else if (const auto* gradient = std::get_if<AttendGradient>(&body)) {

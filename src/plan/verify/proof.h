@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,12 +22,14 @@ struct Refuted {
 struct Site {
   int32_t rank = -1;
   int32_t operation = -1;
-  bool backward = false;
+  PhaseKind phase = PhaseKind::forward;
+
+  bool in_backward() const { return phase == PhaseKind::backward; }
 };
 
 template <class... Parts>
 [[noreturn]] void refute(Proof proof, Site site, const Parts&... parts) {
-  throw Refuted{Finding{proof, site.rank, site.operation, site.backward, join_text(parts...)}};
+  throw Refuted{Finding{proof, site.rank, site.operation, site.phase, join_text(parts...)}};
 }
 
 // "key of document 3, rows [0, 64), heads [0, 2), input, arena at byte 4096"
@@ -91,10 +94,13 @@ struct SegmentUse {
   Site site;
 };
 
-// The segments of all ranks in one direction, by rank and program order: the order that numbers their contributions.
-std::vector<SegmentUse> segments_of(const LoweredPlan& plan, bool backward);
+// The segments of all ranks in one phase, by rank and program order: the order that numbers their contributions.
+std::vector<SegmentUse> segments_of(const LoweredPlan& plan, PhaseKind phase);
 
-const Program& program_of(const LoweredPlan& plan, int32_t rank, bool backward);
+// The phases of a plan of this shape, in order, the same on every rank.
+std::span<const PhaseKind> phases_of(const AttentionShape& shape);
+
+const Phase& phase_of(const LoweredPlan& plan, int32_t rank, PhaseKind phase);
 
 // The proofs. Each throws Refuted at its first finding. All but prove_well_formed require a well-formed plan.
 void prove_well_formed(const LoweredPlan& plan);          // whatever a text can hold that is no plan at all

@@ -39,9 +39,9 @@ std::string to_string(const Finding& finding) {
   std::string where;
   if (finding.rank >= 0) where = join_text(" rank ", finding.rank);
   if (finding.operation >= 0) {
-    where += join_text(finding.backward ? " backward" : " forward", " operation ", finding.operation);
-  } else if (finding.backward) {
-    where += " backward";
+    where += join_text(" ", to_string(finding.phase), " operation ", finding.operation);
+  } else if (finding.phase != PhaseKind::forward) {
+    where += join_text(" ", to_string(finding.phase));
   }
   return join_text("[", to_string(finding.proof), "]", where, where.empty() ? " " : ": ", finding.text);
 }

@@ -60,6 +60,17 @@ void check_request(const LoweredPlan& plan) {
     refute(Proof::matching, Site{}, num_programs, " programs for ", plan.request.num_ranks(),
            " ranks and a placement on ", plan.placement.num_ranks());
   }
+  const auto wanted = phases_of(shape);
+  for (int32_t rank = 0; rank < num_programs; ++rank) {
+    const auto& phases = plan.programs[static_cast<size_t>(rank)].phases;
+    const auto same = [](const Phase& phase, PhaseKind kind) { return phase.kind == kind; };
+    if (std::equal(phases.begin(), phases.end(), wanted.begin(), wanted.end(), same)) continue;
+    std::string listed, expected;
+    for (const Phase& phase : phases) listed += join_text(" ", to_string(phase.kind));
+    for (const PhaseKind kind : wanted) expected += join_text(" ", to_string(kind));
+    refute(Proof::matching, Site{rank}, "the phases are", listed.empty() ? " none" : listed, "; a ",
+           shape.is_linear() ? "linear" : "softmax", " layer has", expected);
+  }
 }
 
 class Checker {
@@ -71,17 +82,30 @@ class Checker {
         homes_(plan.request.documents, plan.placement),
         linear_(plan, homes_) {}
 
-  void program(int32_t rank, bool backward) {
-    const Program& program = program_of(plan_, rank, backward);
-    std::unordered_set<Event> events;
-    for (size_t i = 0; i < program.operations.size(); ++i) {
-      site_ = Site{rank, static_cast<int32_t>(i), backward};
-      linear_.at(site_);
-      operation(program.operations[i], &events);
+  void rank(int32_t rank) {
+    program_ = &plan_.programs[static_cast<size_t>(rank)];
+    const auto& buffers = program_->buffers;
+    for (size_t b = 0; b < std::max<size_t>(buffers.size(), 1); ++b) {
+      const bool declared = b < buffers.size();
+      const bool callers = declared && buffers[b].lifetime == Lifetime::caller;
+      if (declared && callers == (b == 0) && buffers[b].lifetime <= Lifetime::step && buffers[b].bytes >= 0) continue;
+      refute(Proof::memory, Site{rank}, to_string(static_cast<BufferId>(b)), " has ", declared ? buffers[b].bytes : 0,
+             " bytes, which is not negative, and the lifetime ", declared ? static_cast<int>(buffers[b].lifetime) : -1,
+             ": the caller's for home, and for nothing else");
     }
+    for (const Phase& phase : program_->phases) this->phase(rank, phase);
   }
 
  private:
+  void phase(int32_t rank, const Phase& phase) {
+    std::unordered_set<Event> events;
+    for (size_t i = 0; i < phase.operations.size(); ++i) {
+      site_ = Site{rank, static_cast<int32_t>(i), phase.kind};
+      linear_.at(site_);
+      operation(phase.operations[i], &events);
+    }
+  }
+
   void operation(const Operation& operation, std::unordered_set<Event>* events) {
     for (const Event event : operation.waits) {
       if (!events->contains(event)) {
@@ -100,9 +124,8 @@ class Checker {
       refute(Proof::coverage, site_, traits.name, " is no operation of a ", shape_.is_linear() ? "linear" : "softmax",
              " layer");
     }
-    if (traits.passes != Passes::both && (traits.passes == Passes::backward) != site_.backward) {
-      refute(Proof::coverage, site_, traits.name, " is no operation of a ", site_.backward ? "backward" : "forward",
-             " program");
+    if (traits.passes != Passes::both && (traits.passes == Passes::backward) != site_.in_backward()) {
+      refute(Proof::coverage, site_, traits.name, " is no operation of the ", to_string(site_.phase), " phase");
     }
     std::visit(
         [&](const auto& body) {
@@ -142,10 +165,15 @@ class Checker {
   }
 
   void check_block(const Block& block, Access access) const {
-    if (static_cast<int>(block.tensor) >= kNumTensorNames || block.storage > Storage::saved ||
-        block.precision > Precision::accumulation) {
-      refute(Proof::dataflow, site_, "a block has tensor ", static_cast<int>(block.tensor), ", storage ",
-             static_cast<int>(block.storage), ", precision ", static_cast<int>(block.precision));
+    if (static_cast<int>(block.tensor) >= kNumTensorNames ||
+        static_cast<size_t>(block.buffer) >= program_->buffers.size() || block.precision > Precision::accumulation) {
+      refute(Proof::dataflow, site_, "a block has tensor ", static_cast<int>(block.tensor), ", buffer ",
+             static_cast<int>(block.buffer), " of ", program_->buffers.size(), ", precision ",
+             static_cast<int>(block.precision));
+    }
+    if (site_.phase == PhaseKind::recompute && access != Access::read &&
+        program_->buffer(block.buffer).lifetime == Lifetime::step) {
+      refute(Proof::dataflow, site_, describe(block), " is written; recomputing leaves what is saved as it is");
     }
     if (block.document < 0 || block.document >= plan_.request.documents.size()) {
       refute(Proof::dataflow, site_, describe(block), ": the batch has ", plan_.request.documents.size(), " documents");
@@ -154,7 +182,7 @@ class Checker {
     if (is_state(block.tensor)) {
       linear_.check_state(block, access);
       check_address(block);
-      if (block.storage == Storage::home) linear_.check_home(block);
+      if (block.buffer == BufferId::home) linear_.check_home(block);
       return;
     }
     if (sizes_.width(block.tensor) == 0) {
@@ -171,7 +199,7 @@ class Checker {
       refute(Proof::dataflow, site_, describe(block), ": log-sum-exp and delta have the accumulation type");
     }
     check_address(block);
-    if (block.storage == Storage::home) check_home(block, access);
+    if (block.buffer == BufferId::home) check_home(block, access);
   }
 
   void check_address(const Block& block) const {
@@ -188,13 +216,13 @@ class Checker {
   }
 
   void check_home(const Block& block, Access access) const {
-    const bool input = !is_partial(block.tensor) && (site_.backward || block.tensor != TensorName::grad_output);
-    const bool result = is_gradient(block.tensor) ? site_.backward : block.tensor == TensorName::output;
+    const bool input = !is_partial(block.tensor) && (site_.in_backward() || block.tensor != TensorName::grad_output);
+    const bool result = is_gradient(block.tensor) ? site_.in_backward() : block.tensor == TensorName::output;
     const bool written = access != Access::read;
-    const bool final_output = site_.backward && block.tensor == TensorName::output;
+    const bool final_output = site_.in_backward() && block.tensor == TensorName::output;
     if (written ? !result || final_output : !input && !result) {
       refute(Proof::dataflow, site_, describe(block), " is ", written ? "written" : "read", ", which the ",
-             site_.backward ? "backward" : "forward", " program must not");
+             to_string(site_.phase), " phase must not");
     }
     if (block.precision != home_precision(block.tensor)) {
       refute(Proof::dataflow, site_, describe(block), ": at home it has the ",
@@ -224,7 +252,7 @@ class Checker {
                ", travels but is not dense");
       }
       if (before &&
-          (before->storage != block.storage || (block.storage == Storage::home && before->tensor != block.tensor) ||
+          (before->buffer != block.buffer || (block.buffer == BufferId::home && before->tensor != block.tensor) ||
            sizes_.area(*before).end() != block.offset_bytes)) {
         refute(Proof::matching, site_, describe(block),
                " is not back to back with the block before it in its message, ", describe(*before));
@@ -339,6 +367,7 @@ class Checker {
   Sizes sizes_;
   Homes homes_;
   LinearForm linear_;
+  const RankProgram* program_ = nullptr;  // of the rank that is checked
   Site site_;
 };
 
@@ -348,8 +377,7 @@ void prove_well_formed(const LoweredPlan& plan) {
   check_request(plan);
   Checker checker(plan);
   for (int32_t rank = 0; rank < plan.request.num_ranks(); ++rank) {
-    checker.program(rank, false);
-    checker.program(rank, true);
+    checker.rank(rank);
   }
 }
 

@@ -81,16 +81,12 @@ Executable::Entry::LinearForwardResult Executable::Entry::linear_forward(const L
     result.final_state = at::zeros(state_sizes(*plan_, shape), operands.value.options().dtype(type));
     memory.home_of(TensorName::final_state) = result.final_state;
   }
-  result.saved = saved.defined() ? saved : make_saved(program.saved_bytes);
-  memory.saved = saved_buffer(result.saved);
-  memory.arena = arena(program.forward.arena_bytes);
+  result.saved = saved.defined() ? saved : make_saved(program);
+  memory.buffers = buffers(program, result.saved);
+  const plan::Phase& phase = program.phase(saved.defined() ? plan::PhaseKind::recompute : plan::PhaseKind::forward);
   const auto pass = kernel.forward(operands, result.output);
   memory.linear = {pass.get(), nullptr, fixed_decay(operands, shape)};
-  if (saved.defined()) {
-    run_local(program.forward, shape, memory);
-  } else {
-    run_program(program.forward, shape, memory, communicator_, "linear attention forward");
-  }
+  run_phase(phase, shape, memory, communicator_, "linear attention forward");
   return result;
 }
 
@@ -112,11 +108,10 @@ Executable::Entry::LinearBackwardResult Executable::Entry::linear_backward(
     result.initial_state = at::zeros(initial_state.sizes(), initial_state.options());
     memory.home_of(TensorName::grad_initial_state) = result.initial_state;
   }
-  memory.saved = saved_buffer(saved);
-  memory.arena = arena(program.backward.arena_bytes);
+  memory.buffers = buffers(program, saved);
   const auto pass = kernel.backward(operands, grad_output, result.operands);
   memory.linear = {nullptr, pass.get(), fixed_decay(operands, shape)};
-  run_program(program.backward, shape, memory, communicator_, "linear attention backward");
+  run_phase(program.phase(plan::PhaseKind::backward), shape, memory, communicator_, "linear attention backward");
   pass->finish();
   return result;
 }
