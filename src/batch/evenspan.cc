@@ -154,6 +154,12 @@ PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, co
     out.plan = search.best();
   }
   for (MicroBatch& micro_batch : out.plan.micro_batches) pour_again(lengths, cost, &micro_batch);
+  // Where most documents are alike and micro-batches cost little, more of them with even groups may take less.
+  StepPlan even = homogeneous_below(lengths, cost, price(out.plan, lengths, cost).seconds);
+  if (!even.micro_batches.empty()) {
+    out.plan = std::move(even);
+    for (MicroBatch& micro_batch : out.plan.micro_batches) pour_again(lengths, cost, &micro_batch);
+  }
   if (documents.size() <= kFewDocuments) {
     StepPlan divided = divide_few(documents, lengths, cost, price(out.plan, lengths, cost).seconds);
     if (!divided.micro_batches.empty()) out.plan = std::move(divided);

@@ -27,6 +27,9 @@ struct Group {
   }
 };
 
+// The plan with groups of one size, a power of two, that takes least, if that is less than `most_seconds`; else empty.
+StepPlan homogeneous_below(std::span<const int64_t> lengths, const Cost& cost, double most_seconds);
+
 // Appends the shares of a document on the ranks [first, first + degree), whose tokens differ by at most one. The tokens
 // that even division leaves over go to one rank each, from member `*turn` of the ranks on, which is moved past them: of
 // all documents dealt with one turn, 0 at first, no rank has more than the mean, rounded up.

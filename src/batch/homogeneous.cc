@@ -1,6 +1,7 @@
 // Planners whose groups all have one size: one that is fixed, as DeepSpeed-Ulysses is run, or the best for each global
 // batch (FlexSP's baseline "BatchAda").
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "batch/groups.h"
@@ -89,6 +90,22 @@ int32_t needed_degree(std::span<const int64_t> lengths, const Cost& cost) {
   return cost.least_degree(*std::max_element(lengths.begin(), lengths.end()));
 }
 
+// What a plan with groups of the degree takes at least: documents of more than half a group's room share none.
+double least_seconds(std::span<const int64_t> lengths, const Cost& cost, int32_t degree) {
+  const double room = kFill * static_cast<double>(cost.capacity_tokens) * degree;
+  const int32_t together = cost.num_ranks / degree;
+  double work = 0, filled = 0, num_large = 0;
+  for (const int64_t length : lengths) {
+    const auto tokens = static_cast<double>(length);
+    work += cost.work(length) + cost.exchange(degree) * tokens;
+    filled += std::min(tokens / room, 1.0);
+    num_large += 2 * tokens > room ? 1 : 0;
+  }
+  // A hair below, so that rounding asks for no group more.
+  const double num_groups = std::max(num_large, std::ceil(filled * (1 - 1e-9)));
+  return work / (together * degree) + cost.micro_batch_seconds * std::ceil(num_groups / together);
+}
+
 }  // namespace
 
 PlannedStep plan_static(std::span<const int64_t> lengths, const Cost& cost, const PlannerOptions& options,
@@ -107,24 +124,27 @@ PlannedStep plan_static(std::span<const int64_t> lengths, const Cost& cost, cons
   return {plan_with(lengths, cost, degree)};
 }
 
-PlannedStep plan_homogeneous(std::span<const int64_t> lengths, const Cost& cost, const PlannerOptions&,
-                             const SolverSource&) {
+StepPlan homogeneous_below(std::span<const int64_t> lengths, const Cost& cost, double most_seconds) {
   const int32_t needed = needed_degree(lengths, cost);
   StepPlan best;
-  double best_seconds = std::numeric_limits<double>::infinity();
   for (int32_t degree = 1; degree <= cost.num_ranks; degree *= 2) {
-    if (degree < needed) continue;
+    if (degree < needed || least_seconds(lengths, cost, degree) >= most_seconds) continue;
     StepPlan plan = plan_with(lengths, cost, degree);
     const double seconds = price(plan, lengths, cost).seconds;
-    if (seconds < best_seconds) {
-      best_seconds = seconds;
-      best = std::move(plan);
-    }
+    if (seconds >= most_seconds) continue;
+    most_seconds = seconds;
+    best = std::move(plan);
   }
+  return best;
+}
+
+PlannedStep plan_homogeneous(std::span<const int64_t> lengths, const Cost& cost, const PlannerOptions&,
+                             const SolverSource&) {
+  StepPlan best = homogeneous_below(lengths, cost, std::numeric_limits<double>::infinity());
   if (best.micro_batches.empty()) {
     fail(ErrorKind::resource, "[batch] a document of ", *std::max_element(lengths.begin(), lengths.end()),
-         " tokens needs ", needed, " ranks, and the largest group of a power of two has ", largest_degree(cost),
-         "; use another planner, or raise the memory");
+         " tokens needs ", needed_degree(lengths, cost), " ranks, and the largest group of a power of two has ",
+         largest_degree(cost), "; use another planner, or raise the memory");
   }
   return {std::move(best)};
 }

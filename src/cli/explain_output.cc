@@ -9,6 +9,7 @@
 #include "cli/table.h"
 #include "evenspan/core/error.h"
 #include "evenspan/core/grouped.h"
+#include "plan/strategy/strategy.h"
 
 namespace evenspan::cli {
 namespace {
@@ -60,9 +61,11 @@ std::string reason_text(const DocumentGroup& group, const plan::Plan& plan) {
     case Reason::fits:
       return "";
     case Reason::strategy:
-      return group.spread == Spread::by_heads && plan.request.options.strategy == "hierarchical"
-                 ? ", since hierarchical splits the heads of a group's documents over its ranks"
-                 : ", since " + plan.request.options.strategy + " spreads every document";
+      return ", since " + plan.request.options.strategy +
+             (group.spread == Spread::by_heads &&
+                      plan::find_strategy(plan.request.options.strategy).traits.splits_all_heads
+                  ? " splits the heads of a group's documents over its ranks"
+                  : " spreads every document");
     case Reason::work:
       return join_text(", since ", its, " work is that of ",
                        range(fixed(group.least_ranks, 2), fixed(group.most_ranks, 2)), " ranks", one ? "" : " each");

@@ -5,6 +5,7 @@
 
 #include "cli/input.h"
 #include "evenspan/core/error.h"
+#include "evenspan/simulate/planner.h"
 #include "plan/strategy/strategy.h"
 
 namespace evenspan::cli {
@@ -31,15 +32,31 @@ void declare_attention(Options* options, RequestArguments* arguments) {
       &arguments->mask);
 }
 
+namespace {
+
+// Of the strategies that take an option: "mixed, hierarchical and usp", the best first.
+std::string names_of(bool plan::Traits::*takes) {
+  std::vector<std::string> names;
+  for (const plan::Strategy& strategy : plan::strategies()) {
+    if (strategy.traits.*takes) names.emplace_back(strategy.name);
+  }
+  std::string text;
+  for (size_t i = names.size(); i-- > 0;) text += names[i] + (i > 1 ? ", " : i == 1 ? " and " : "");
+  return text;
+}
+
+}  // namespace
+
 void declare_knobs(Options* options, RequestArguments* arguments) {
   plan::Options* knobs = &arguments->knobs;
   options->number("--token-slack", "Planned placements keep tokens max/mean at most 1 + X where possible",
                   &knobs->token_slack);
-  options->integer(
-      "--ranks-per-group",
-      "mixed, hierarchical and usp: ranks that split heads; 0: the largest divisor of the ranks that fits in a node",
-      &knobs->ranks_per_group);
-  options->integer("--stripe-tokens", "striped: tokens of a stripe", &knobs->stripe_tokens);
+  options->integer("--ranks-per-group",
+                   names_of(&plan::Traits::takes_ranks_per_group) +
+                       ": ranks that split heads; 0: the largest divisor of the ranks that fits in a node",
+                   &knobs->ranks_per_group);
+  options->integer("--stripe-tokens", names_of(&plan::Traits::takes_stripe_tokens) + ": tokens of a stripe",
+                   &knobs->stripe_tokens);
   options->bytes("--memory-budget",
                  "Most temporary and saved memory of a rank for one layer, such as 512MiB; 0: no limit",
                  &knobs->memory_budget_bytes);
@@ -58,17 +75,18 @@ void check_idle_knobs(const Options& options, const std::vector<std::string>& st
   for (const std::string& name : strategies) names += (names.empty() ? "" : ", ") + name;
   const std::string of_these =
       (strategies.size() == 1 ? " has no effect with the strategy " : " has no effect with ") + names;
-  const auto uses = [&strategies](std::initializer_list<const char*> users) {
-    return std::any_of(users.begin(), users.end(), [&strategies](const char* user) {
-      return std::find(strategies.begin(), strategies.end(), user) != strategies.end();
+  const auto uses = [&strategies](bool plan::Traits::*takes) {
+    return std::any_of(strategies.begin(), strategies.end(), [takes](const std::string& name) {
+      return name != simulate::kAuto && plan::find_strategy(name).traits.*takes;
     });
   };
   const auto refuse = [&](const char* name, bool used) {
     if (options.given(name) && !used) fail_invalid("[options] ", name, of_these, "; leave it out");
   };
-  refuse("--ranks-per-group", uses({"mixed", "hierarchical", "usp"}));
-  refuse("--stripe-tokens", uses({"striped"}));
-  if (options.given("--token-slack") && !uses({"sequence_aware", "hierarchical", "auto"})) {
+  refuse("--ranks-per-group", uses(&plan::Traits::takes_ranks_per_group));
+  refuse("--stripe-tokens", uses(&plan::Traits::takes_stripe_tokens));
+  const bool chooses = std::find(strategies.begin(), strategies.end(), simulate::kAuto) != strategies.end();
+  if (options.given("--token-slack") && !chooses && !uses(&plan::Traits::takes_token_slack)) {
     std::cerr << command << ": note: --token-slack" << of_these << "\n";
   }
 }

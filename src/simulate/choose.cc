@@ -38,7 +38,7 @@ class Chooser {
     std::vector<OpenCandidate> planned = planned_candidates();
     std::vector<plan::Request> uniform;
     for (const plan::Strategy& strategy : plan::strategies()) {
-      if (has_formula(std::string(strategy.name))) uniform.push_back(with(std::string(strategy.name), 0));
+      if (strategy.traits.uniform.has_value()) uniform.push_back(with(std::string(strategy.name), 0));
     }
     num_candidates_ = static_cast<int64_t>(planned.size() + uniform.size());
     search(std::move(planned));
@@ -67,18 +67,19 @@ class Chooser {
     const int32_t ranks = request_.num_ranks();
     const int32_t node = std::min(ranks, request_.topology.ranks_per_node());
     std::vector<OpenCandidate> planned;
-    const auto add = [&](const char* strategy, int32_t ranks_per_group) {
-      planned.push_back({with(strategy, ranks_per_group), 0, std::nullopt, nullptr});
-    };
-    for (const char* strategy : {"mixed", "hierarchical"}) {
-      for (int32_t size = node; size > 1; --size) {
-        if (ranks % size == 0) add(strategy, size);
-      }
+    // The table lists what plans most last, and that is tried first.
+    const auto table = plan::strategies();
+    for (auto strategy = table.rbegin(); strategy != table.rend(); ++strategy) {
+      if (strategy->traits.uniform.has_value()) continue;
+      const plan::Variants variants = strategy->traits.variants;
+      const auto add = [&](int32_t size) {
+        if (ranks % std::max(size, 1) != 0) return;
+        planned.push_back({with(std::string(strategy->name), size), 0, std::nullopt, nullptr});
+      };
+      if (variants == plan::Variants::one) add(0);
+      for (int32_t size = node; variants != plan::Variants::one && size > 1; --size) add(size);
+      for (int32_t size = 2 * node; variants == plan::Variants::groups && size <= ranks; size *= 2) add(size);
     }
-    for (int32_t size = 2 * node; size <= ranks; size *= 2) {
-      if (ranks % size == 0) add("mixed", size);
-    }
-    for (const char* strategy : {"sequence_aware", "local", "disaggregated"}) add(strategy, 0);
     return planned;
   }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "evenspan/simulate/profile.h"
@@ -42,6 +44,33 @@ class EvenLinks {
     }
     return seconds;
   }
+  // Transfers that are under way together, each from a rank to another.
+  class Together {
+   public:
+    explicit Together(const Machine& machine) : machine_(&machine) {}
+
+    void add(Rank from, Rank to, double bytes, std::vector<double>* by_level) {
+      if (bytes <= 0) return;
+      const size_t level = machine_->topology.level_between(from, to);
+      (*by_level)[level] += bytes;
+      const Link& link = machine_->links[level];
+      const int32_t inside = level == 0 ? 1 : machine_->topology.levels[level - 1].group_size;
+      const double rank_bytes = into_[{level, -1 - to.value}] += bytes;
+      double seconds = rank_bytes / link.bytes_per_second;
+      if (link.cards > 0) {
+        const double group_bytes = into_[{level, to / inside}] += bytes;
+        seconds = std::max(seconds, group_bytes / link.cards / link.card_bytes_per_second);
+      }
+      seconds_ = std::max(seconds_, link.latency_seconds + seconds);
+    }
+    double seconds() const { return seconds_; }
+
+   private:
+    const Machine* machine_;
+    std::map<std::pair<size_t, int32_t>, double> into_;  // a rank (below 0), or a group through its cards
+    double seconds_ = 0;
+  };
+  Together together() const { return Together(machine_); }
 
  private:
   int32_t size(size_t level) const { return machine_.topology.levels[level].group_size; }

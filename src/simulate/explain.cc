@@ -12,6 +12,7 @@
 #include "evenspan/simulate/formula.h"
 #include "evenspan/simulate/layers.h"
 #include "evenspan/simulate/simulator.h"
+#include "plan/strategy/strategy.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -82,8 +83,9 @@ class Grouping {
     if (group.most_ranks > bound_.limits.work_max_over_mean) return Reason::work;
     const double mean_tokens = static_cast<double>(request.documents.total_tokens()) / request.num_ranks();
     if (static_cast<double>(group.longest) > mean_tokens * bound_.limits.tokens_max_over_mean) return Reason::tokens;
-    return request.options.strategy == "hierarchical" && group.spread == Spread::by_heads ? Reason::strategy
-                                                                                          : Reason::balance;
+    return plan::find_strategy(request.options.strategy).traits.splits_all_heads && group.spread == Spread::by_heads
+               ? Reason::strategy
+               : Reason::balance;
   }
 
   const plan::Plan& plan_;

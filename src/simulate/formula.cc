@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "evenspan/core/error.h"
+#include "plan/strategy/mesh.h"
 #include "plan/strategy/parts.h"
 #include "simulate/even_links.h"
 
@@ -13,8 +15,14 @@ namespace {
 
 using plan::TileKind;
 
-constexpr std::array<const char*, 8> kUniform = {"ring",    "zigzag", "striped",   "all_gather", "zigzag_all_gather",
-                                                 "ulysses", "usp",    "token_ring"};
+using plan::Circulation;
+using plan::Layout;
+
+plan::Uniform uniform_of(const plan::Request& request) {
+  const std::optional<plan::Uniform>& uniform = plan::find_strategy(request.options.strategy).traits.uniform;
+  if (!uniform) fail_invalid("[simulate] ", request.options.strategy, " has no formula; simulate its programs");
+  return *uniform;
+}
 
 class Formula {
  public:
@@ -22,6 +30,7 @@ class Formula {
   Formula(const plan::Request& request, const Scenario& scenario, double enough)
       : request_(request),
         scenario_(scenario),
+        uniform_(uniform_of(request)),
         enough_(enough),
         shape_(request.shape),
         links_(scenario.machine),
@@ -61,14 +70,26 @@ class Formula {
     forward_bytes_.assign(scenario_.machine.links.size(), 0);
     backward_bytes_ = forward_bytes_;
     count_tokens();
-    if (prediction_.strategy == "ulysses") {
-      predict_ulysses();
-    } else if (gathers()) {
-      predict_all_gather();
-    } else if (prediction_.strategy == "token_ring") {
-      predict_token_ring();
-    } else {
-      predict_ring();
+    switch (uniform_.circulation) {
+      case Circulation::keys:
+      case Circulation::keys_by_heads:
+        predict_ring();
+        break;
+      case Circulation::queries:
+        predict_token_ring();
+        break;
+      case Circulation::gather:
+        predict_all_gather();
+        break;
+      case Circulation::halves:
+        predict_halves();
+        break;
+      case Circulation::tiles:
+        predict_tiles();
+        break;
+      case Circulation::heads:
+        predict_ulysses();
+        break;
     }
     return step_seconds();
   }
@@ -78,10 +99,9 @@ class Formula {
     for (const double b : bytes) pass->sent_bytes_by_level.push_back(static_cast<int64_t>(b));
   }
 
-  bool gathers() const { return prediction_.strategy.ends_with("all_gather"); }
-  // Of all_gather; empty for zigzag_all_gather, whose documents all lie alike.
+  // Empty where all documents lie alike.
   plan::Placement gathered_stream() const {
-    return prediction_.strategy == "all_gather" ? plan::stream_placement(request_) : plan::Placement();
+    return uniform_.layout == Layout::stream ? plan::stream_placement(request_) : plan::Placement();
   }
   std::vector<plan::PlacedSpan> gathered_spans(const plan::Placement& stream, Rank rank) const {
     if (stream.num_ranks() > 0) return stream.spans(rank);
@@ -113,9 +133,8 @@ class Formula {
   // Calls f(span) for the home spans of a document on a rank, in ascending order.
   template <class F>
   void for_each_home(int64_t length, int64_t rank, F&& f) const {
-    const std::string& strategy = prediction_.strategy;
-    if (strategy == "ring") return f(equal_part(length, rank, num_ranks_));
-    if (strategy != "striped") {
+    if (uniform_.layout == Layout::chunks) return f(equal_part(length, rank, num_ranks_));
+    if (uniform_.layout == Layout::zigzag) {
       const int64_t chunks = int64_t{2} * num_ranks_;
       const Span low = equal_part(length, rank, chunks), high = equal_part(length, chunks - 1 - rank, chunks);
       if (low.end == high.begin) return f(Span{low.begin, high.end});
@@ -132,7 +151,7 @@ class Formula {
   template <class F>
   void for_each_home_span(F&& f) const {
     const auto size = static_cast<size_t>(num_ranks_);
-    if (gathers()) {
+    if (uniform_.circulation == Circulation::gather) {
       const plan::Placement stream = gathered_stream();
       for (size_t r = 0; r < size; ++r) {
         for (const auto& [document, span] : gathered_spans(stream, Rank(static_cast<int64_t>(r)))) {
@@ -148,7 +167,9 @@ class Formula {
     }
   }
 
-  bool splits_heads() const { return prediction_.strategy == "ulysses" || prediction_.strategy == "usp"; }
+  bool splits_heads() const {
+    return uniform_.circulation == Circulation::heads || uniform_.circulation == Circulation::keys_by_heads;
+  }
 
   // Of every rank.
   void count_tokens() {
@@ -162,9 +183,13 @@ class Formula {
   void measure_work() {
     if (splits_heads()) return;
     std::vector<double> pairs(static_cast<size_t>(num_ranks_), 0);
-    for_each_home_span([&pairs](size_t rank, const plan::Document& document, const Span& span) {
-      pairs[rank] += static_cast<double>(plan::num_pairs(document, span));
-    });
+    if (uniform_.circulation == Circulation::halves) {
+      pairs = pairs_of_halves();
+    } else {
+      for_each_home_span([&pairs](size_t rank, const plan::Document& document, const Span& span) {
+        pairs[rank] += static_cast<double>(plan::num_pairs(document, span));
+      });
+    }
     double most_work = 0, work = 0;
     for (size_t r = 0; r < pairs.size(); ++r) {
       const double seconds = request_.cost.pair_seconds * pairs[r] + request_.cost.token_seconds * tokens_[r];
@@ -177,16 +202,15 @@ class Formula {
 
   // The slowest rank's attention in a round of a ring of `num_members`, `heads` heads a rank.
   double round(Pass pass, int32_t number, int32_t num_members, int32_t heads) const {
-    const std::string& strategy = prediction_.strategy;
     const double operation = times_.times(pass).operation_seconds;
-    if (strategy == "ring") {
+    if (uniform_.layout == Layout::chunks) {
       return operation + over_documents([&](int64_t length, bool causal) {
                const int64_t chunk = part(length, num_members);
                const bool diagonal = causal && number == 0;
                return segment(pass, diagonal ? TileKind::causal : TileKind::full, chunk, chunk, heads);
              });
     }
-    if (strategy == "striped") {
+    if (uniform_.layout == Layout::stripes) {
       const int64_t stripe = request_.options.stripe_tokens;
       return operation + over_documents([&](int64_t length, bool causal) {
                const int64_t num_stripes = part(length, stripe);
@@ -202,7 +226,7 @@ class Formula {
                return own * (own - 1) / 2 * full + own * diagonal;
              });
     }
-    // zigzag, usp, token_ring: two chunks a rank; causal rounds after the first have two of the four pairs of chunks.
+    // Zigzag: two chunks a rank; causal rounds after the first have two of the four pairs of chunks.
     return operation + over_documents([&](int64_t length, bool causal) {
              const int64_t chunk = part(length, int64_t{2} * num_members);
              const double full = segment(pass, TileKind::full, chunk, chunk, heads);
@@ -211,11 +235,11 @@ class Formula {
            });
   }
 
-  // The rounds' attention. But of `striped` all after the first are alike.
+  // The rounds' attention. But of stripes all after the first are alike.
   std::vector<double> round_seconds(Pass pass, int32_t num_members, int32_t heads) const {
     std::vector<double> seconds;
     for (int32_t s = 0; s < num_members; ++s) {
-      const bool alike = s > 1 && prediction_.strategy != "striped";
+      const bool alike = s > 1 && uniform_.layout != Layout::stripes;
       seconds.push_back(alike ? seconds.back() : round(pass, s, num_members, heads));
     }
     return seconds;
@@ -241,15 +265,15 @@ class Formula {
   }
 
   void predict_ring() {
-    const bool usp = prediction_.strategy == "usp";
-    const int32_t group = usp ? plan::ranks_per_group(request_) : 1;
+    const bool by_heads = uniform_.circulation == Circulation::keys_by_heads;
+    const int32_t group = by_heads ? plan::ranks_per_group(request_) : 1;
     const int32_t num_members = num_ranks_ / group;
     const plan::HeadSplit split = plan::head_split(request_, group);
     const int32_t heads = split.heads(split.num_head_parts - 1).size();
     const int32_t kv_heads = shape_.kv_heads(split.heads(split.num_head_parts - 1)).size();
     const double kv_bytes = 2.0 * kv_heads * group * head_bytes_;  // of a round, into a rank
     double before = 0, after = 0, transfer = 0, backward = 0;
-    if (usp) {
+    if (by_heads) {
       const double share = (group - 1.0) * head_bytes_;
       before = links_.even(share * (heads + 2.0 * kv_heads), group, &forward_bytes_);
       after = links_.even(share * heads, group, &forward_bytes_);
@@ -289,6 +313,145 @@ class Formula {
     prediction_.backward.makespan_seconds = backward_rounds(num_ranks_, shape_.num_heads, backward);
   }
 
+  // Of a rank's rows.
+  double causal_share() const {
+    return over_documents([](int64_t length, bool causal) { return causal ? length : 0; }) / num_tokens_;
+  }
+  double wide_bytes() const { return static_cast<double>(num_bytes(plan::accumulation_type(shape_.element))); }
+  double partial_bytes() const {
+    return num_tokens_ / num_ranks_ * shape_.num_heads * (shape_.head_dim + 1.0) * wide_bytes();
+  }
+  // What gradients of a rank's queries need beside them: those of outputs, log-sum-exps and deltas.
+  double query_operand_bytes() const {
+    return 2.0 * shape_.num_heads * head_bytes_ + num_tokens_ / num_ranks_ * 2 * shape_.num_heads * wide_bytes();
+  }
+  // The rounds' attention, with the transfers that are under way meanwhile, [round]; the last ones have nothing beside.
+  double overlapped(const std::vector<double>& attention, const std::vector<EvenLinks::Together>& transfers) {
+    double seconds = 0;
+    for (size_t s = 0; s < transfers.size(); ++s) {
+      seconds += std::max(s < attention.size() ? attention[s] : 0, transfers[s].seconds());
+    }
+    compute_seconds_[0] += std::accumulate(attention.begin(), attention.end(), 0.0);
+    return seconds;
+  }
+  // As backward_rounds(): what is needed is fetched and what is made returned beside all rounds.
+  double backward_beside(const std::vector<double>& attention, double transfer) {
+    const double compute = std::accumulate(attention.begin(), attention.end(), 0.0);
+    compute_seconds_[1] += compute;
+    return std::max(compute, transfer) + transfer / (2 * static_cast<double>(attention.size()));
+  }
+
+  // Under a causal mask a rank has a chunk's own pairs and a whole block a round, but, of an even number of ranks, for
+  // the last round, in which the first half has none.
+  std::vector<double> pairs_of_halves() const {
+    double diagonal = 0, block = 0, full = 0;
+    for (const plan::Document& document : request_.documents.all()) {
+      const double chunk = static_cast<double>(document.length) / num_ranks_;
+      const bool causal = document.mask.kind == plan::MaskKind::causal;
+      (causal ? diagonal : full) += causal ? chunk * (chunk + 1) / 2 : chunk * static_cast<double>(document.length);
+      block += causal ? chunk * chunk : 0;
+    }
+    std::vector<double> pairs;
+    pairs.reserve(static_cast<size_t>(num_ranks_));
+    for (int32_t r = 0; r < num_ranks_; ++r) {
+      const int32_t num_blocks = (num_ranks_ - 1) / 2 + (num_ranks_ % 2 == 0 && 2 * r >= num_ranks_ ? 1 : 0);
+      pairs.push_back(diagonal + full + num_blocks * block);
+    }
+    return pairs;
+  }
+
+  // In round t a rank gets what it works on from the rank t before it: keys, or queries whose partial output returns.
+  // Under a causal mask the first t ranks get queries and the others keys; else all get both.
+  void predict_halves() {
+    const double causal = causal_share();
+    const int32_t last = num_ranks_ / 2;
+    const double key_bytes = 2.0 * shape_.num_kv_heads * head_bytes_, query_bytes = shape_.num_heads * head_bytes_;
+    const auto shares = [&](int32_t round, int32_t rank) {  // of keys and of queries
+      const bool assists = 2 * round < num_ranks_;
+      return std::pair((rank >= round ? causal : 0) + 1 - causal,
+                       assists ? (rank < round ? causal : 0) + 1 - causal : 0.0);
+    };
+    std::array<std::vector<double>, 2> attention;
+    std::vector<EvenLinks::Together> transfers(static_cast<size_t>(last) + 2, links_.together());
+    EvenLinks::Together backward = links_.together();
+    for (int32_t t = 0; t <= last; ++t) {
+      for (const Pass pass : {Pass::forward, Pass::backward}) {
+        const double operation = times_.times(pass).operation_seconds;
+        const double one = round(pass, t, num_ranks_, shape_.num_heads) - operation;
+        const bool both = t > 0 && 2 * t < num_ranks_;
+        attention[pass == Pass::forward ? 0 : 1].push_back(operation + one * (both ? 2 - causal : 1));
+      }
+      for (int32_t r = 0; t > 0 && r < num_ranks_; ++r) {
+        const Rank rank(r), before((r - t + num_ranks_) % num_ranks_);
+        const auto [keys, queries] = shares(t, r);
+        transfers[static_cast<size_t>(t) - 1].add(before, rank, keys * key_bytes + queries * query_bytes,
+                                                  &forward_bytes_);
+        transfers[static_cast<size_t>(t) + 1].add(rank, before, queries * partial_bytes(), &forward_bytes_);
+        backward.add(before, rank, keys * key_bytes + queries * query_operand_bytes(), &backward_bytes_);
+        backward.add(rank, before, keys * key_bytes + queries * query_bytes, &backward_bytes_);
+      }
+    }
+    prediction_.forward.makespan_seconds = overlapped(attention[0], transfers);
+    prediction_.backward.makespan_seconds = backward_beside(attention[1], backward.seconds());
+  }
+
+  // All ranks get the same number of queries and keys in the same rounds. Of another rank's causal rows the high
+  // chunk's queries and the low chunk's keys are always of use, the others where a rank before it has keys, or queries,
+  // there.
+  void predict_tiles() {
+    const double causal = causal_share();
+    std::vector<plan::MeshTile> tiles;
+    tiles.reserve(static_cast<size_t>(num_ranks_));
+    for (int32_t r = 0; r < num_ranks_; ++r) tiles.push_back(plan::mesh_tile(request_, Rank(r)));
+    const auto share_of = [&](const plan::Operands& fetched, const std::vector<plan::Operands>& partners) {
+      const bool whole = std::any_of(partners.begin(), partners.end(),
+                                     [&](const plan::Operands& other) { return other.home < fetched.home; });
+      return whole ? 1 : 1 - 0.5 * causal;
+    };
+    const plan::MeshTile& shape = tiles.front();
+    const size_t num_rounds = shape.queries.size() + shape.keys.size() - 1;
+    const double key_bytes = 2.0 * shape_.num_kv_heads * head_bytes_, query_bytes = shape_.num_heads * head_bytes_;
+    const auto query_gradient = query_bytes / static_cast<double>(num_bytes(shape_.element)) * wide_bytes();
+    const auto key_gradient = key_bytes / static_cast<double>(num_bytes(shape_.element)) * wide_bytes();
+    std::vector<double> blocks(num_rounds, 0);
+    std::vector<EvenLinks::Together> transfers(num_rounds + 1, links_.together());
+    EvenLinks::Together backward = links_.together();
+    const auto last_keys = static_cast<size_t>(shape.keys.back().round);
+    for (int32_t r = 0; r < num_ranks_; ++r) {
+      const plan::MeshTile& tile = tiles[static_cast<size_t>(r)];
+      const auto fetch = [&](const plan::Operands& at, double rows, double bytes, double gradient_operands,
+                             double gradient) {
+        transfers[static_cast<size_t>(at.round) - 1].add(at.home, Rank(r), rows * bytes, &forward_bytes_);
+        backward.add(at.home, Rank(r), rows * gradient_operands, &backward_bytes_);
+        backward.add(Rank(r), at.home, rows * gradient, &backward_bytes_);
+      };
+      for (size_t q = 1; q < tile.queries.size(); ++q) {
+        const plan::Operands& at = tile.queries[q];
+        const double rows = share_of(at, tile.keys);
+        fetch(at, rows, query_bytes, query_operand_bytes(), query_gradient);
+        transfers[std::max(static_cast<size_t>(at.round), last_keys) + 1].add(Rank(r), at.home, rows * partial_bytes(),
+                                                                              &forward_bytes_);
+      }
+      for (size_t k = 1; k < tile.keys.size(); ++k) {
+        fetch(tile.keys[k], share_of(tile.keys[k], tile.queries), key_bytes, key_bytes, key_gradient);
+      }
+    }
+    for (const plan::Operands& queries : shape.queries) {
+      for (const plan::Operands& keys : shape.keys) ++blocks[static_cast<size_t>(std::max(queries.round, keys.round))];
+    }
+    std::array<std::vector<double>, 2> attention;
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+      const double operation = times_.times(pass).operation_seconds;
+      const double other = round(pass, 1, num_ranks_, shape_.num_heads) - operation;
+      for (size_t s = 0; s < num_rounds; ++s) {
+        attention[pass == Pass::forward ? 0 : 1].push_back(s == 0 ? round(pass, 0, num_ranks_, shape_.num_heads)
+                                                                  : operation + blocks[s] * other);
+      }
+    }
+    prediction_.forward.makespan_seconds = overlapped(attention[0], transfers);
+    prediction_.backward.makespan_seconds = backward_beside(attention[1], backward.seconds());
+  }
+
   void predict_ulysses() {
     const plan::HeadSplit split = plan::head_split(request_, num_ranks_);
     const HeadRange own = split.heads(split.num_head_parts - 1);
@@ -325,7 +488,7 @@ class Formula {
     double own = 0, near = 0, far = 0;
   };
   GatheredTiles gathered_tiles(Pass pass, const plan::Placement& stream, Rank rank, int32_t node_size) const {
-    const bool waits = prediction_.strategy != "all_gather";
+    const bool waits = uniform_.layout != Layout::stream;
     const double operation = times_.times(pass).operation_seconds;
     const bool one_node = node_size == num_ranks_;
     GatheredTiles tiles;
@@ -417,6 +580,7 @@ class Formula {
 
   const plan::Request& request_;
   const Scenario& scenario_;
+  const plan::Uniform uniform_;
   const double enough_;
   const plan::AttentionShape& shape_;
   EvenLinks links_;
@@ -439,39 +603,42 @@ struct Evenness {
   int64_t num_rounds = 0;  // of a zigzag: the keys of the rank with the middle chunks come as one chunk; 0: all as said
 };
 
-Evenness evenness(const plan::Request& request) {
-  const std::string& strategy = request.options.strategy;
+Evenness evenness(const plan::Request& request, const plan::Uniform& uniform) {
   const int64_t ranks = request.num_ranks();
-  if (strategy == "ring") return {ranks, 0};
-  if (strategy == "striped") return {request.options.stripe_tokens * ranks, 0};
-  if (strategy == "zigzag" || strategy == "token_ring") return {2 * ranks, ranks};
-  if (strategy == "zigzag_all_gather") return {2 * ranks, 0};
-  if (strategy == "usp") {
-    const int64_t members = ranks / plan::ranks_per_group(request);
-    return {2 * members, members};
+  switch (uniform.circulation) {
+    case Circulation::heads: {
+      const int64_t num_parts = plan::head_split(request, static_cast<int32_t>(ranks)).num_row_parts;
+      return {num_parts > 1 ? 2 * num_parts : 1, 0};
+    }
+    case Circulation::keys_by_heads: {
+      const int64_t members = ranks / plan::ranks_per_group(request);
+      return {2 * members, members};
+    }
+    case Circulation::gather:
+      return {uniform.layout == Layout::zigzag ? 2 * ranks : 1, 0};
+    case Circulation::keys:
+    case Circulation::queries:
+    case Circulation::halves:
+    case Circulation::tiles:
+      break;
   }
-  if (strategy != "ulysses") return {};
-  const int64_t num_parts = plan::head_split(request, static_cast<int32_t>(ranks)).num_row_parts;
-  return {num_parts > 1 ? 2 * num_parts : 1, 0};
+  if (uniform.layout == Layout::zigzag) return {2 * ranks, ranks};
+  return {uniform.layout == Layout::stripes ? request.options.stripe_tokens * ranks : ranks, 0};
 }
 
 }  // namespace
 
-bool has_formula(const std::string& strategy) {
-  return std::find(kUniform.begin(), kUniform.end(), strategy) != kUniform.end();
-}
+bool has_formula(const std::string& strategy) { return plan::find_strategy(strategy).traits.uniform.has_value(); }
 
 Prediction predict_by_formula(const plan::Request& request, const Scenario& scenario) {
-  if (!has_formula(request.options.strategy)) {
-    fail_invalid("[simulate] ", request.options.strategy, " has no formula; simulate its programs");
-  }
   plan::validate(request);
   return Formula(request, scenario, HUGE_VAL).predict();
 }
 
 double bound_by_formula(const plan::Request& request, const Scenario& scenario, double enough) {
   plan::validate(request);
-  const auto [quantum, num_rounds] = evenness(request);
+  const plan::Uniform uniform = uniform_of(request);
+  const auto [quantum, num_rounds] = evenness(request, uniform);
   if (num_rounds == 1) return 0;  // a rank's two chunks are one
   plan::Request even = request;
   if (quantum > 1) {
@@ -489,14 +656,13 @@ double bound_by_formula(const plan::Request& request, const Scenario& scenario, 
   const auto bound_on = [&](const Scenario& machine) {
     return part * Formula(even, machine, enough / part).find_step();
   };
-  const std::string& strategy = request.options.strategy;
-  if (!strategy.ends_with("all_gather")) return bound_on(scenario);
+  if (uniform.circulation != Circulation::gather) return bound_on(scenario);
   const std::vector<plan::Document>& all = even.documents.all();
   const bool has_full = std::any_of(all.begin(), all.end(), [](const plan::Document& document) {
     return document.mask.kind == plan::MaskKind::full;
   });
   if (has_full) part *= 0.5;  // one segment of all keys starts and rounds up once, the formula's own and others twice
-  if (strategy == "zigzag_all_gather") return bound_on(scenario);
+  if (uniform.layout == Layout::zigzag) return bound_on(scenario);
   Scenario without_starts = scenario;  // a rank may need keys of its own, its node or few others only
   for (Link& link : without_starts.machine.links) link.latency_seconds = 0;
   for (AttentionTimes& times : without_starts.profile.attention) {

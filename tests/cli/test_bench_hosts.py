@@ -52,7 +52,7 @@ def written(evenspan: Run, command: str, *words: object) -> None:
 def test_forward_bytes_of_a_plan_in_text_form(evenspan: Run, tmp_path: Path, strategy: str) -> None:
     written(evenspan, "plan", "--strategy", strategy, "--text", "plan.txt", "--json", "plan.json")
     text = (tmp_path / "plan.txt").read_text()
-    forward = re.sub(r"^backward .*?(?=^rank |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+    forward = re.sub(r"^phase backward.*?(?=^rank |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
     sent = [sum(row) for row in accounting.matrix(forward)]
     assert sent == json.loads((tmp_path / "plan.json").read_text())["sent_bytes"]
     assert sum(sent) > 0

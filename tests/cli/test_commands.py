@@ -195,6 +195,8 @@ def test_strategies(evenspan: Run) -> None:
         "ulysses",
         "usp",
         "token_ring",
+        "balanced_ring",
+        "mesh",
         "disaggregated",
         "sequence_aware",
         "hierarchical",

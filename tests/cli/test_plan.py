@@ -17,6 +17,8 @@ STRATEGIES = [
     "ulysses",
     "usp",
     "token_ring",
+    "balanced_ring",
+    "mesh",
     "disaggregated",
     "sequence_aware",
     "hierarchical",

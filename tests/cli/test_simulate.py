@@ -51,7 +51,7 @@ def test_auto_says_what_it_chose_and_beside_what(evenspan: Run, tmp_path: Path) 
     looked_at = got["auto"]["candidates"]
     assert {c["strategy"] for c in looked_at} == {
         *("local", "ring", "zigzag", "striped", "all_gather", "zigzag_all_gather", "ulysses", "usp", "token_ring"),
-        *("disaggregated", "sequence_aware", "hierarchical", "mixed"),
+        *("balanced_ring", "mesh", "disaggregated", "sequence_aware", "hierarchical", "mixed"),
     }
     assert step["auto"] == min(c["step_seconds"] for c in looked_at)
     assert "auto" not in simulate(evenspan, tmp_path, "--ranks", 16, "--strategy", "ring")

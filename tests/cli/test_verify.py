@@ -86,7 +86,7 @@ def test_a_finding_names_the_line(evenspan: Run, text: str) -> None:
         ),
         (lambda text: text[: len(text) // 2], "[parse] line "),
         (lambda text: text.replace("evenspan plan 4", "evenspan plan 7"), "has version 7 of the text form"),
-        (lambda text: text.replace("rank 1 ", "rnak 1 "), 'found "rnak"'),
+        (lambda text: text.replace("rank 1\n", "rnak 1\n"), 'found "rnak"'),
         (lambda text: "\x00\x01" + text, 'found "\\x00\\x01evenspan"'),
         (lambda text: '{"documents": [5]}', 'found "{\\x22documents\\x22:"; a plan in text form is '),
     ],

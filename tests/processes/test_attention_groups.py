@@ -56,7 +56,8 @@ def largest_errors(strategies: list[str]) -> list[float]:
 
 @pytest.mark.parametrize("num_ranks", [2, 3, 4])
 def test_attention_equals_every_document_alone(num_ranks: int) -> None:
-    strategies = ["ring", "zigzag", "ulysses", "token_ring", "disaggregated", "sequence_aware", "hierarchical", "mixed"]
+    strategies = ["ring", "zigzag", "ulysses", "token_ring", "balanced_ring", "mesh"]
+    strategies += ["disaggregated", "sequence_aware", "hierarchical", "mixed"]
     for errors in results(run_ranks(num_ranks, partial(largest_errors, strategies))):
         assert max(errors) < 1e-12, dict(zip(strategies, errors, strict=True))
 

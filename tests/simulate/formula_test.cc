@@ -48,9 +48,14 @@ TEST_P(FormulaOf, IsNearTheSimulatedPrograms) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Strategies, FormulaOf,
-                         testing::Values("ring", "zigzag", "striped", "all_gather", "zigzag_all_gather", "ulysses",
-                                         "usp", "token_ring"),
+std::vector<const char*> with_formulas() {
+  std::vector<const char*> names;
+  for (const plan::Strategy& strategy : plan::strategies()) {
+    if (strategy.traits.uniform.has_value()) names.push_back(strategy.name.data());
+  }
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(Strategies, FormulaOf, testing::ValuesIn(with_formulas()),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Formula, TakesOverBeyond64Ranks) {

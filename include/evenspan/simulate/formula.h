@@ -10,8 +10,7 @@ namespace evenspan::simulate {
 // Beyond so many ranks, uniform strategies are predicted by their formulas.
 constexpr int32_t kMostUniformRanks = 64;
 
-// Whether the strategy treats all documents alike and so has a formula: ring, zigzag, striped, all_gather,
-// zigzag_all_gather, ulysses, usp, token_ring.
+// Whether the strategy treats all documents alike and so has a formula. Throws invalid_argument for an unknown one.
 bool has_formula(const std::string& strategy);
 
 // The step of the slowest rank, as docs/simulator.md writes it down: rounds of attention with the next transfer beside

@@ -28,8 +28,8 @@ std::map<Event, int64_t> first_waits(const Phase& phase) {
   return waited_at;
 }
 
-// Allotments of one live range lie together, as one region; the largest regions first, each at the lowest offset where no
-// region that lives at the same time is. A phase has few live ranges and, with many documents, many allotments.
+// Allotments of one live range lie together, as one region; the largest regions first, each at the lowest offset where
+// no region that lives at the same time is. A phase has few live ranges and, with many documents, many allotments.
 std::vector<int64_t> place(const std::vector<int64_t>& sizes, const std::vector<LiveRange>& lives, int64_t* total) {
   struct Region {
     LiveRange life;

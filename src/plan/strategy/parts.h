@@ -28,6 +28,8 @@ std::vector<Task> tasks_with_queries_at_home(const Request& request, const Place
 std::vector<Task> tasks_with_queries_at_home(const Request& request, const Placement& placement,
                                              const std::function<bool(DocumentId)>& counts);
 
+// A chunk of every document on each rank.
+Placement ring_placement(const Request& request);
 // Two chunks of every document on each rank, one from either end, so that causal work is even.
 Placement zigzag_placement(const Request& request);
 

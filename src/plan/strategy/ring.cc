@@ -5,7 +5,7 @@
 
 namespace evenspan::plan {
 
-Draft write_ring(const Request& request) {
+Placement ring_placement(const Request& request) {
   const int32_t num_ranks = request.num_ranks();
   std::vector<std::vector<PlacedSpan>> spans(static_cast<size_t>(num_ranks));
   for (int64_t d = 0; d < request.documents.size(); ++d) {
@@ -14,7 +14,9 @@ Draft write_ring(const Request& request) {
       spans[static_cast<size_t>(r)].push_back(PlacedSpan{DocumentId(d), chunk});
     }
   }
-  return ring_draft(request, Placement(request.documents, std::move(spans)));
+  return Placement(request.documents, std::move(spans));
 }
+
+Draft write_ring(const Request& request) { return ring_draft(request, ring_placement(request)); }
 
 }  // namespace evenspan::plan

@@ -2,6 +2,7 @@
 // row in table.cc.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,45 @@ struct Traffic {
   int32_t num_steps = 0;   // exchanges that the slowest rank takes part in
 };
 
+// Where a strategy that treats all documents alike puts the tokens of one.
+enum class Layout : uint8_t {
+  chunks,   // an equal chunk on each rank
+  zigzag,   // two equal chunks on each rank, one from either end
+  stripes,  // stripes of Options::stripe_tokens, dealt in turn
+  stream,   // where they are when the batch is one stream in equal pieces
+};
+
+// How the ranks of such a strategy get at what they lack.
+enum class Circulation : uint8_t {
+  keys,           // keys and values go around a ring
+  queries,        // queries go around a ring
+  gather,         // keys and values go to all
+  halves,         // keys and values of one half of the ranks, and queries of the other half, go to each
+  tiles,          // queries and keys of a few ranks go to each
+  heads,          // every rank gets some heads of all tokens
+  keys_by_heads,  // heads inside groups, and keys and values around a ring of groups
+};
+
+// What the closed form of a strategy's step is made of (simulate/formula.h).
+struct Uniform {
+  Layout layout;
+  Circulation circulation;
+};
+
+// Which variants of a strategy `auto` tries.
+enum class Variants : uint8_t {
+  one,             // that of the default options
+  groups_in_node,  // every size of groups that divides the ranks and fits in a node
+  groups,          // those, and doubles of a node's size
+};
+
+struct Traits {
+  Variants variants = Variants::one;
+  std::optional<Uniform> uniform = {};  // NOLINT(readability-redundant-member-init): left out of most rows
+  bool takes_ranks_per_group = false, takes_stripe_tokens = false, takes_token_slack = false;  // of Options
+  bool splits_all_heads = false;  // of every document that a group shares
+};
+
 struct Strategy {
   std::string_view name;
   std::string_view summary;
@@ -38,6 +78,7 @@ struct Strategy {
   Draft (*write)(const Request& request);
   // The formula, from the request and the placement alone; tests hold the recorded bytes against it.
   Traffic (*traffic)(const Request& request, const Placement& placement);
+  Traits traits;  // all that lists, options, `auto` and predictions know of it
 };
 
 // The table, in the order in which it is listed to users.

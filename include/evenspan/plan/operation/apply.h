@@ -22,7 +22,7 @@ struct Apply {
 
   template <class Fields, class Item>
   static void visit(Fields& fields, Item& item) {
-    fields.part(item.part, kOutputUses<Access::update>);
+    fields.part(item.part, output_uses(Access::update));
     fields.sign("<-");
     fields.block(item.state, Access::read);
   }
@@ -42,7 +42,7 @@ struct ApplyGradient {
 
   template <class Fields, class Item>
   static void visit(Fields& fields, Item& item) {
-    fields.part(item.part, kGradientUses<Access::update>);
+    fields.part(item.part, gradient_uses(Access::update));
     fields.optional("<-", item.state, Access::read);
     fields.sign("<=");
     fields.block(item.grad_state, Access::read);

@@ -22,7 +22,7 @@ struct Intra {
 
   template <class Fields, class Item>
   static void visit(Fields& fields, Item& item) {
-    fields.part(item.part, kOutputUses<Access::write>);
+    fields.part(item.part, output_uses(Access::write));
     fields.word(item.pending, "pending");
   }
 };
@@ -41,7 +41,7 @@ struct IntraGradient {
 
   template <class Fields, class Item>
   static void visit(Fields& fields, Item& item) {
-    fields.part(item.part, kGradientUses<Access::write>);
+    fields.part(item.part, gradient_uses(Access::write));
     fields.word(item.pending, "pending");
     fields.optional("<-", item.state, Access::read);
   }

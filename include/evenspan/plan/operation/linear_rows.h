@@ -16,19 +16,27 @@ inline constexpr std::array kGradientMapUses = {
     RowUse{TensorName::grad_output, Access::read}};
 
 // Of an operation that writes (or updates) the outputs of a part.
-template <Access access>
-inline constexpr std::array kOutputUses = {
-    RowUse{TensorName::query, Access::read}, RowUse{TensorName::key, Access::read},
-    RowUse{TensorName::value, Access::read}, RowUse{TensorName::gate, Access::read},
-    RowUse{TensorName::beta, Access::read},  RowUse{TensorName::output, access}};
+constexpr std::array<RowUse, 6> output_uses(Access access) {
+  return {{{TensorName::query, Access::read},
+           {TensorName::key, Access::read},
+           {TensorName::value, Access::read},
+           {TensorName::gate, Access::read},
+           {TensorName::beta, Access::read},
+           {TensorName::output, access}}};
+}
 // Of one that writes (or updates) the gradients of a part's operands.
-template <Access access>
-inline constexpr std::array kGradientUses = {
-    RowUse{TensorName::query, Access::read}, RowUse{TensorName::key, Access::read},
-    RowUse{TensorName::value, Access::read}, RowUse{TensorName::gate, Access::read},
-    RowUse{TensorName::beta, Access::read},  RowUse{TensorName::grad_output, Access::read},
-    RowUse{TensorName::grad_query, access},  RowUse{TensorName::grad_key, access},
-    RowUse{TensorName::grad_value, access},  RowUse{TensorName::grad_gate, access},
-    RowUse{TensorName::grad_beta, access}};
+constexpr std::array<RowUse, 11> gradient_uses(Access access) {
+  return {{{TensorName::query, Access::read},
+           {TensorName::key, Access::read},
+           {TensorName::value, Access::read},
+           {TensorName::gate, Access::read},
+           {TensorName::beta, Access::read},
+           {TensorName::grad_output, Access::read},
+           {TensorName::grad_query, access},
+           {TensorName::grad_key, access},
+           {TensorName::grad_value, access},
+           {TensorName::grad_gate, access},
+           {TensorName::grad_beta, access}}};
+}
 
 }  // namespace evenspan::plan
