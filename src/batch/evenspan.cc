@@ -20,7 +20,11 @@
 namespace evenspan::batch {
 namespace {
 
-constexpr int64_t kNumbersTried = 2;  // of micro-batches, from the least on
+constexpr int64_t kNumbersTried = 2;    // of micro-batches, from the least on
+constexpr int64_t kMostTogether = 256;  // micro-batches that are composed together: that takes their number's square
+constexpr size_t kMostPacked = 2048;    // documents for WLB's packs, which take their number's square
+// Of the bound: who is nearer is content.
+constexpr double kNear = 1.03;
 constexpr double kNever = std::numeric_limits<double>::infinity();
 // Where pouring begins to look for the least seconds, as a part of those estimated, or found before.
 constexpr double kOfEstimate = 0.97;
@@ -135,31 +139,84 @@ void pour_again(std::span<const int64_t> lengths, const Cost& cost, MicroBatch* 
   if (poured && poured->seconds < seconds) *micro_batch = std::move(poured->batch);
 }
 
-}  // namespace
-
-PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, const PlannerOptions&,
-                          const SolverSource&) {
-  const std::vector<DocumentIndex> documents = longest_first(lengths);
+// Empty: the estimates know no composition that can be poured.
+StepPlan compose_and_pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
+                          int64_t least_micro_batches) {
   const auto most = static_cast<int64_t>(documents.size());
   const Estimates estimates(documents, lengths, cost);
-  PlannedStep out;
-  for (int64_t count = lower_bound(lengths, cost).least_micro_batches; out.plan.micro_batches.empty();
-       count += kNumbersTried) {
-    EVENSPAN_CHECK_LE(count, most);  // a document alone always fits
+  StepPlan plan;
+  for (int64_t count = least_micro_batches; plan.micro_batches.empty() && count <= most; count += kNumbersTried) {
     Composer composer(estimates, cost, count + kNumbersTried);
     Search search(documents, lengths, cost, estimates);
     for (int64_t i = count; i < count + kNumbersTried && i <= most; ++i) {
       for (const Composition& composition : composer.compositions(i)) search.add(composition);
     }
-    out.plan = search.best();
+    plan = search.best();
   }
-  for (MicroBatch& micro_batch : out.plan.micro_batches) pour_again(lengths, cost, &micro_batch);
-  // Where most documents are alike and micro-batches cost little, more of them with even groups may take less.
-  StepPlan even = homogeneous_below(lengths, cost, price(out.plan, lengths, cost).seconds);
-  if (!even.micro_batches.empty()) {
-    out.plan = std::move(even);
-    for (MicroBatch& micro_batch : out.plan.micro_batches) pour_again(lengths, cost, &micro_batch);
+  for (MicroBatch& micro_batch : plan.micro_batches) pour_again(lengths, cost, &micro_batch);
+  return plan;
+}
+
+// Neighbours in length make up micro-batches: a step of very many is composed in parts of like documents.
+StepPlan compose_in_parts(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths,
+                          const Cost& cost) {
+  int64_t total = 0;
+  for (const int64_t length : lengths) total += length;
+  const int64_t num_parts = 1 + total / (cost.cluster_tokens() * kMostTogether / 2);
+  StepPlan plan;
+  size_t begin = 0;
+  int64_t before = 0;
+  for (int64_t part = 0; part < num_parts; ++part) {
+    size_t end = begin;
+    for (; end < documents.size() && (part + 1 == num_parts || before < total / num_parts * (part + 1)); ++end) {
+      before += lengths[static_cast<size_t>(documents[end].value)];
+    }
+    const auto own = documents.subspan(begin, end - begin);
+    begin = end;
+    if (own.empty()) continue;
+    std::vector<int64_t> own_lengths;
+    own_lengths.reserve(own.size());
+    for (const DocumentIndex document : own) own_lengths.push_back(lengths[static_cast<size_t>(document.value)]);
+    StepPlan composed = compose_and_pour(own, lengths, cost, lower_bound(own_lengths, cost).least_micro_batches);
+    if (composed.micro_batches.empty()) return {};
+    for (MicroBatch& micro_batch : composed.micro_batches) plan.micro_batches.push_back(std::move(micro_batch));
   }
+  return plan;
+}
+
+}  // namespace
+
+PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, const PlannerOptions& options,
+                          const SolverSource& solver) {
+  const StepBound bound = lower_bound(lengths, cost);
+  const std::vector<DocumentIndex> documents = longest_first(lengths);
+  PlannedStep out{bound.least_micro_batches > kMostTogether
+                      ? compose_in_parts(documents, lengths, cost)
+                      : compose_and_pour(documents, lengths, cost, bound.least_micro_batches)};
+  double seconds = out.plan.micro_batches.empty() ? kNever : price(out.plan, lengths, cost).seconds;
+  // Plans of whole documents in groups take no time to make. They are better where most documents are alike and
+  // micro-batches cost little, or where cutting documents is dear.
+  StepPlan best = homogeneous_below(lengths, cost, seconds);
+  if (!best.micro_batches.empty()) seconds = price(best, lengths, cost).seconds;
+  if (seconds > kNear * bound.seconds) {
+    for (const auto plan : {plan_bytescale, plan_wlb, plan_skrull, plan_megatron_dynamic}) {
+      if (plan == plan_wlb && documents.size() > kMostPacked) continue;
+      try {
+        StepPlan other = plan(lengths, cost, options, solver).plan;
+        const double of_other = price(other, lengths, cost).seconds;
+        if (of_other >= seconds) continue;
+        seconds = of_other;
+        best = std::move(other);
+      } catch (const Error&) {
+        continue;  // not every planner takes every number of ranks
+      }
+    }
+  }
+  if (!best.micro_batches.empty()) {
+    for (MicroBatch& micro_batch : best.micro_batches) pour_again(lengths, cost, &micro_batch);
+    out.plan = std::move(best);
+  }
+  EVENSPAN_CHECK_EQ(out.plan.micro_batches.empty(), false);
   if (documents.size() <= kFewDocuments) {
     StepPlan divided = divide_few(documents, lengths, cost, price(out.plan, lengths, cost).seconds);
     if (!divided.micro_batches.empty()) out.plan = std::move(divided);

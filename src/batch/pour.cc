@@ -292,6 +292,7 @@ std::vector<std::vector<DocumentIndex>> orders_of(std::span<const DocumentIndex>
 std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<const int64_t> lengths, const Cost& cost,
                            SecondsTried seconds, Effort effort) {
   double least = 0, longest_share = 0;  // a document has a rank with no less than its tokens' mean, rounded up
+  double one_by_one = 0;                // all on one rank: who has so much time needs no rank for the sake of time
   int64_t tokens = 0;
   for (const DocumentIndex document : documents) {
     const int64_t length = lengths[static_cast<size_t>(document)];
@@ -300,6 +301,7 @@ std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<c
     longest_share =
         std::max(longest_share, cost.work(length) / static_cast<double>(length) * static_cast<double>(share));
     least += cost.work(length) + cost.exchange(cost.least_degree(length)) * static_cast<double>(length);
+    one_by_one += cost.work(length) + cost.exchange(cost.num_ranks) * static_cast<double>(length);
   }
   if (tokens > cost.cluster_tokens()) return std::nullopt;
   least = std::max({least / cost.num_ranks, longest_share, seconds.first});
@@ -319,14 +321,14 @@ std::optional<Poured> pour(std::span<const DocumentIndex> documents, std::span<c
     }
     return false;
   };
-  constexpr double kStep = 1.05;
-  double above = least;
+  constexpr int kSmallSteps = 60;
+  double above = least, below = least;
   int tries = 0;
   while (!attempt(above)) {
-    if (++tries > 60 || above >= seconds.most) return std::nullopt;
-    above *= kStep;
+    if (above >= std::min(seconds.most, one_by_one)) return std::nullopt;
+    below = above;
+    above *= ++tries > kSmallSteps ? 1.5 : 1.05;
   }
-  double below = tries == 0 ? least : above / kStep;
   const int halvings = effort == Effort::quick && documents.size() > kFewDocuments ? 3 : 6;
   for (int i = 0; i < halvings && tries > 0; ++i) {
     const double middle = (below + above) / 2;

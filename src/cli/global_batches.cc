@@ -17,12 +17,15 @@ void check_at_least(const Options& options, const char* name, int64_t value, int
 }  // namespace
 
 void declare_global_batches(Options* options, GlobalBatchArguments* arguments) {
-  options->integer("--global-batch-documents", "Documents of a step's global batch; 0: all documents are one step's",
-                   &arguments->documents);
-  options->integer("--global-batch-tokens", "Tokens of a step's global batch at most; 0: all documents are one step's",
-                   &arguments->tokens);
+  options->integer("--global-batch-documents",
+                   "Documents of a step's global batch; without, all documents are one step's", &arguments->documents,
+                   Default::hidden);
+  options->integer("--global-batch-tokens",
+                   "Tokens of a step's global batch at most; without, all documents are one step's", &arguments->tokens,
+                   Default::hidden);
   options->integer("--first-step", "The first step that is planned, counted from 0", &arguments->first_step);
-  options->integer("--num-steps", "Steps that are planned; 0: all from the first one on", &arguments->num_steps);
+  options->integer("--num-steps", "Steps that are planned; without, all from the first one on", &arguments->num_steps,
+                   Default::hidden);
 }
 
 void check_global_batches(const Options& options, const GlobalBatchArguments& arguments) {

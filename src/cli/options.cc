@@ -82,8 +82,8 @@ void Options::integer(const std::string& name, const std::string& help, int32_t*
       [=](const std::string& text) { *variable = parse_number<int32_t>(name, text, "a whole number"); });
 }
 
-void Options::integer(const std::string& name, const std::string& help, int64_t* variable) {
-  add(name, "N", help, join_text(*variable),
+void Options::integer(const std::string& name, const std::string& help, int64_t* variable, Default said) {
+  add(name, "N", help, said == Default::shown ? join_text(*variable) : "",
       [=](const std::string& text) { *variable = parse_number<int64_t>(name, text, "a whole number"); });
 }
 

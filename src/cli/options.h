@@ -45,7 +45,7 @@ class Options {
   void text(const std::string& name, const std::string& value, const std::string& help, std::string* variable,
             Default said = Default::shown);
   void integer(const std::string& name, const std::string& help, int32_t* variable, Default said = Default::shown);
-  void integer(const std::string& name, const std::string& help, int64_t* variable);
+  void integer(const std::string& name, const std::string& help, int64_t* variable, Default said = Default::shown);
   void number(const std::string& name, const std::string& help, double* variable);
   // 1000, 64KiB, 8MiB, 2GiB
   void bytes(const std::string& name, const std::string& help, int64_t* variable, Default said = Default::shown);

@@ -115,6 +115,46 @@ def test_long_documents_take_short_ones_along_where_memory_is_full(evenspan: Run
     assert longest[0] < min(some[0] for some in by_length if some is not longest)
 
 
+def link(ranks: int, bytes_per_second: float) -> str:
+    level = {"group_size": ranks, "latency_seconds": 2e-5, "bytes_per_second": bytes_per_second}
+    return json.dumps({"ranks": ranks, "levels": [level]})
+
+
+@pytest.mark.parametrize(
+    ("lengths", "words", "topology", "planners"),
+    [
+        # Where cutting is dear, the second document is on one rank for as long as the first is on all.
+        ([600_000, 700], ["--memory-bytes", "51300MiB", "--states", "all"], link(64, 5e8), "homogeneous,wlb"),
+        # One long document, and others of just over half a rank's memory: few fit beside each other.
+        (
+            [42_600, *range(5250, 5050, -1)],
+            ["--memory-bytes", 73015328768, "--states", "all"],
+            link(8, 5e8),
+            "bytescale",
+        ),
+        # Equal documents, for which more micro-batches of even groups are faster than few full ones.
+        ([30_000] * 100, ["--ranks", 32, "--constants", "flexsp-7b"], "", "homogeneous,wlb,skrull,megatron_dynamic"),
+        # More micro-batches than are composed together.
+        (
+            [8000 + 37 * i % 12_001 for i in range(700)],
+            ["--ranks", 8, "--constants", "flexsp-7b"],
+            "",
+            "homogeneous,wlb,skrull,bytescale",
+        ),
+    ],
+    ids=["cutting is dear", "half a rank", "equal", "many micro-batches"],
+)
+def test_no_planner_of_whole_documents_is_faster(
+    evenspan: Run, tmp_path: Path, lengths: list[int], words: list, topology: str, planners: str
+) -> None:
+    if topology:
+        (tmp_path / "topology.json").write_text(topology)
+        words = [*words, "--topology", "topology.json"]
+    got = batch(evenspan, *words, "--planner", "auto," + planners, stdin="\n".join(map(str, lengths)) + "\n")
+    own, *others = got["steps"][0]["plans"]
+    assert own["seconds"] <= min(plan["seconds"] for plan in others) * (1 + 1e-9)
+
+
 def test_simulated_steps(evenspan: Run) -> None:
     """Of one document on all ranks they are the strategies' steps; of several micro-batches their sum."""
     words = ["--ranks", 4, "--memory-bytes", "80GiB", "--states", "all", "--planner", "static", "--simulate"]
