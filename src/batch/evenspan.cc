@@ -207,8 +207,8 @@ PlannedStep plan_evenspan(std::span<const int64_t> lengths, const Cost& cost, co
         if (of_other >= seconds) continue;
         seconds = of_other;
         best = std::move(other);
-      } catch (const Error&) {
-        continue;  // not every planner takes every number of ranks
+      } catch (const Error& error) {  // not every planner takes every number of ranks
+        if (error.kind() != ErrorKind::unsupported) throw;
       }
     }
   }
