@@ -11,6 +11,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <type_traits>
 
 #include "evenspan/core/error.h"
 #include "plan/visit.h"
@@ -40,18 +41,20 @@ class Interpreter {
   void run(const plan::Phase& phase) {
     for (const plan::Operation& operation : phase.operations) {
       for (const plan::Event event : operation.waits) wait(event);
-      if (const auto* exchange = std::get_if<plan::Exchange>(&operation.body)) {
-        start(*exchange, operation.signals);
-      } else {
-        std::visit([this](const auto& body) { execute(body); }, operation.body);
-      }
+      std::visit(
+          [&](const auto& body) {
+            if constexpr (std::is_same_v<std::decay_t<decltype(body)>, plan::Exchange>) {
+              start(body, operation.signals);
+            } else {
+              execute(body);
+            }
+          },
+          operation.body);
     }
     while (!works_.empty()) wait(works_.begin()->first);
   }
 
  private:
-  void execute(const plan::Exchange&) const {}  // see start()
-
   void wait(plan::Event event) {
     const auto at = works_.find(event);
     if (at == works_.end()) return;

@@ -47,18 +47,18 @@ class EvenLinks {
   // Transfers that are under way together, each from a rank to another.
   class Together {
    public:
-    explicit Together(const Machine& machine) : machine_(&machine) {}
+    // REQUIRES: `links` outlives it.
+    explicit Together(const EvenLinks& links) : links_(&links) {}
 
     void add(Rank from, Rank to, double bytes, std::vector<double>* by_level) {
       if (bytes <= 0) return;
-      const size_t level = machine_->topology.level_between(from, to);
+      const size_t level = links_->machine_.topology.level_between(from, to);
       (*by_level)[level] += bytes;
-      const Link& link = machine_->links[level];
-      const int32_t inside = level == 0 ? 1 : machine_->topology.levels[level - 1].group_size;
+      const Link& link = links_->machine_.links[level];
       const double rank_bytes = into_[{level, -1 - to.value}] += bytes;
       double seconds = rank_bytes / link.bytes_per_second;
       if (link.cards > 0) {
-        const double group_bytes = into_[{level, to / inside}] += bytes;
+        const double group_bytes = into_[{level, to / links_->inside(level)}] += bytes;
         seconds = std::max(seconds, group_bytes / link.cards / link.card_bytes_per_second);
       }
       seconds_ = std::max(seconds_, link.latency_seconds + seconds);
@@ -66,11 +66,11 @@ class EvenLinks {
     double seconds() const { return seconds_; }
 
    private:
-    const Machine* machine_;
+    const EvenLinks* links_;
     std::map<std::pair<size_t, int32_t>, double> into_;  // a rank (below 0), or a group through its cards
     double seconds_ = 0;
   };
-  Together together() const { return Together(machine_); }
+  Together together() const { return Together(*this); }
 
  private:
   int32_t size(size_t level) const { return machine_.topology.levels[level].group_size; }

@@ -13,10 +13,9 @@
 namespace evenspan::simulate {
 namespace {
 
-using plan::TileKind;
-
 using plan::Circulation;
 using plan::Layout;
+using plan::TileKind;
 
 plan::Uniform uniform_of(const plan::Request& request) {
   const std::optional<plan::Uniform>& uniform = plan::find_strategy(request.options.strategy).traits.uniform;
