@@ -9,6 +9,7 @@
 #include "plan/strategy/mesh.h"
 #include "plan/strategy/parts.h"
 #include "simulate/even_links.h"
+#include "simulate/uniform_work.h"
 
 namespace evenspan::simulate {
 namespace {
@@ -17,19 +18,13 @@ using plan::Circulation;
 using plan::Layout;
 using plan::TileKind;
 
-plan::Uniform uniform_of(const plan::Request& request) {
-  const std::optional<plan::Uniform>& uniform = plan::find_strategy(request.options.strategy).traits.uniform;
-  if (!uniform) fail_invalid("[simulate] ", request.options.strategy, " has no formula; simulate its programs");
-  return *uniform;
-}
-
 class Formula {
  public:
   // Stops as soon as it knows that the step takes `enough` seconds, with what it knows of them.
   Formula(const plan::Request& request, const Scenario& scenario, double enough)
       : request_(request),
         scenario_(scenario),
-        uniform_(uniform_of(request)),
+        work_(request, attention_times(scenario.profile, request.shape)),
         enough_(enough),
         shape_(request.shape),
         links_(scenario.machine),
@@ -68,8 +63,8 @@ class Formula {
     prediction_.strategy = request_.options.strategy;
     forward_bytes_.assign(scenario_.machine.links.size(), 0);
     backward_bytes_ = forward_bytes_;
-    count_tokens();
-    switch (uniform_.circulation) {
+    tokens_ = work_.tokens();
+    switch (work_.uniform().circulation) {
       case Circulation::keys:
       case Circulation::keys_by_heads:
         predict_ring();
@@ -98,97 +93,9 @@ class Formula {
     for (const double b : bytes) pass->sent_bytes_by_level.push_back(static_cast<int64_t>(b));
   }
 
-  // Empty where all documents lie alike.
-  plan::Placement gathered_stream() const {
-    return uniform_.layout == Layout::stream ? plan::stream_placement(request_) : plan::Placement();
-  }
-  std::vector<plan::PlacedSpan> gathered_spans(const plan::Placement& stream, Rank rank) const {
-    if (stream.num_ranks() > 0) return stream.spans(rank);
-    std::vector<plan::PlacedSpan> spans;
-    for (int64_t d = 0; d < request_.documents.size(); ++d) {
-      for_each_home(request_.documents[DocumentId(d)].length, rank.value, [&](const Span& span) {
-        if (!span.empty()) spans.push_back({DocumentId(d), span});
-      });
-    }
-    return spans;
-  }
-
-  static int64_t part(int64_t total, int64_t parts) { return (total + parts - 1) / parts; }
-
-  double segment(Pass pass, TileKind kind, int64_t rows, int64_t keys, int32_t heads) const {
-    return rows < 1 || keys < 1 ? 0 : segment_seconds(times_, pass, kind, rows, keys, heads);
-  }
-
-  // Sums over documents: f(length, whether it is causal).
-  template <class F>
-  double over_documents(F&& f) const {
-    double sum = 0;
-    for (const plan::Document& document : request_.documents.all()) {
-      sum += f(document.length, document.mask.kind == plan::MaskKind::causal);
-    }
-    return sum;
-  }
-
-  // Calls f(span) for the home spans of a document on a rank, in ascending order.
-  template <class F>
-  void for_each_home(int64_t length, int64_t rank, F&& f) const {
-    if (uniform_.layout == Layout::chunks) return f(equal_part(length, rank, num_ranks_));
-    if (uniform_.layout == Layout::zigzag) {
-      const int64_t chunks = int64_t{2} * num_ranks_;
-      const Span low = equal_part(length, rank, chunks), high = equal_part(length, chunks - 1 - rank, chunks);
-      if (low.end == high.begin) return f(Span{low.begin, high.end});
-      f(low);
-      return f(high);
-    }
-    const int64_t stripe = request_.options.stripe_tokens;
-    for (int64_t begin = rank * stripe; begin < length; begin += stripe * num_ranks_) {
-      f(Span{begin, std::min(begin + stripe, length)});
-    }
-  }
-
-  // Calls f(rank, document, span) for every home span where queries stay at home.
-  template <class F>
-  void for_each_home_span(F&& f) const {
-    const auto size = static_cast<size_t>(num_ranks_);
-    if (uniform_.circulation == Circulation::gather) {
-      const plan::Placement stream = gathered_stream();
-      for (size_t r = 0; r < size; ++r) {
-        for (const auto& [document, span] : gathered_spans(stream, Rank(static_cast<int64_t>(r)))) {
-          f(r, request_.documents[document], span);
-        }
-      }
-      return;
-    }
-    for (const plan::Document& document : request_.documents.all()) {
-      for (size_t r = 0; r < size; ++r) {
-        for_each_home(document.length, static_cast<int64_t>(r), [&](const Span& span) { f(r, document, span); });
-      }
-    }
-  }
-
-  bool splits_heads() const {
-    return uniform_.circulation == Circulation::heads || uniform_.circulation == Circulation::keys_by_heads;
-  }
-
-  // Of every rank.
-  void count_tokens() {
-    tokens_.assign(static_cast<size_t>(num_ranks_), splits_heads() ? num_tokens_ / num_ranks_ : 0);
-    if (splits_heads()) return;
-    for_each_home_span([this](size_t rank, const plan::Document&, const Span& span) {
-      tokens_[rank] += static_cast<double>(span.size());
-    });
-  }
-
   void measure_work() {
-    if (splits_heads()) return;
-    std::vector<double> pairs(static_cast<size_t>(num_ranks_), 0);
-    if (uniform_.circulation == Circulation::halves) {
-      pairs = pairs_of_halves();
-    } else {
-      for_each_home_span([&pairs](size_t rank, const plan::Document& document, const Span& span) {
-        pairs[rank] += static_cast<double>(plan::num_pairs(document, span));
-      });
-    }
+    if (work_.splits_heads()) return;
+    const std::vector<double> pairs = work_.pairs();
     double most_work = 0, work = 0;
     for (size_t r = 0; r < pairs.size(); ++r) {
       const double seconds = request_.cost.pair_seconds * pairs[r] + request_.cost.token_seconds * tokens_[r];
@@ -199,55 +106,10 @@ class Formula {
     prediction_.work_max_over_mean = most_work * num_ranks_ / work;
   }
 
-  // The slowest rank's attention in a round of a ring of `num_members`, `heads` heads a rank.
-  double round(Pass pass, int32_t number, int32_t num_members, int32_t heads) const {
-    const double operation = times_.times(pass).operation_seconds;
-    if (uniform_.layout == Layout::chunks) {
-      return operation + over_documents([&](int64_t length, bool causal) {
-               const int64_t chunk = part(length, num_members);
-               const bool diagonal = causal && number == 0;
-               return segment(pass, diagonal ? TileKind::causal : TileKind::full, chunk, chunk, heads);
-             });
-    }
-    if (uniform_.layout == Layout::stripes) {
-      const int64_t stripe = request_.options.stripe_tokens;
-      return operation + over_documents([&](int64_t length, bool causal) {
-               const int64_t num_stripes = part(length, stripe);
-               if (num_stripes <= number) return 0.0;
-               // Rank `number` has most of those that attend to what was home at rank 0.
-               const auto own = static_cast<double>(part(num_stripes - number, num_members));
-               const double full =
-                   segment(pass, TileKind::full, std::min(length, stripe), std::min(length, stripe), heads);
-               if (!causal) return own * static_cast<double>(part(num_stripes, num_members)) * full;
-               const double diagonal = number > 0 ? full
-                                                  : segment(pass, TileKind::causal, std::min(length, stripe),
-                                                            std::min(length, stripe), heads);
-               return own * (own - 1) / 2 * full + own * diagonal;
-             });
-    }
-    // Zigzag: two chunks a rank; causal rounds after the first have two of the four pairs of chunks.
-    return operation + over_documents([&](int64_t length, bool causal) {
-             const int64_t chunk = part(length, int64_t{2} * num_members);
-             const double full = segment(pass, TileKind::full, chunk, chunk, heads);
-             if (!causal) return 4 * full;
-             return number > 0 ? 2 * full : full + 2 * segment(pass, TileKind::causal, chunk, chunk, heads);
-           });
-  }
-
-  // The rounds' attention. But of stripes all after the first are alike.
-  std::vector<double> round_seconds(Pass pass, int32_t num_members, int32_t heads) const {
-    std::vector<double> seconds;
-    for (int32_t s = 0; s < num_members; ++s) {
-      const bool alike = s > 1 && uniform_.layout != Layout::stripes;
-      seconds.push_back(alike ? seconds.back() : round(pass, s, num_members, heads));
-    }
-    return seconds;
-  }
-
   // Rounds with the next one's transfer beside each.
   double rounds(int32_t num_members, int32_t heads, double transfer) {
     double seconds = 0;
-    const std::vector<double> attention = round_seconds(Pass::forward, num_members, heads);
+    const std::vector<double> attention = work_.round_seconds(Pass::forward, num_members, heads);
     for (int32_t s = 0; s < num_members; ++s) {
       const double attend = attention[static_cast<size_t>(s)];
       seconds += s + 1 < num_members ? std::max(attend, transfer) : attend;
@@ -255,16 +117,8 @@ class Formula {
     }
     return seconds;
   }
-  // Operands come straight from home, and gradients go there, beside all rounds but a first one's operands.
-  double backward_rounds(int32_t num_members, int32_t heads, double transfer) {
-    double compute = 0;
-    for (const double attend : round_seconds(Pass::backward, num_members, heads)) compute += attend;
-    compute_seconds_[1] += compute;
-    return std::max(compute, transfer) + transfer / (2 * num_members);
-  }
-
   void predict_ring() {
-    const bool by_heads = uniform_.circulation == Circulation::keys_by_heads;
+    const bool by_heads = work_.uniform().circulation == Circulation::keys_by_heads;
     const int32_t group = by_heads ? plan::ranks_per_group(request_) : 1;
     const int32_t num_members = num_ranks_ / group;
     const plan::HeadSplit split = plan::head_split(request_, group);
@@ -284,14 +138,15 @@ class Formula {
       backward = links_.even(2 * (num_members - 1) * kv_bytes, num_ranks_, &backward_bytes_);
     }
     prediction_.forward.makespan_seconds = before + rounds(num_members, heads, transfer) + after;
-    prediction_.backward.makespan_seconds = before + backward_rounds(num_members, heads, backward) + after;
+    prediction_.backward.makespan_seconds =
+        before + backward_beside(work_.round_seconds(Pass::backward, num_members, heads), backward) + after;
   }
 
   // Rows are shares of all tokens, between one rank and the next. Of a causal document all chunks but the first travel;
   // a rank's keys are seen by the high chunk of every other rank, in two tiles where it comes before, and by the low
   // chunk of those that come after.
   void predict_token_ring() {
-    const double causal = over_documents([](int64_t length, bool causal) { return causal ? length : 0; });
+    const double causal = work_.over_documents([](int64_t length, bool causal) { return causal ? length : 0; });
     const double full = num_tokens_ - causal;
     const double travelling = (causal * (1 - 0.5 / num_ranks_) + full) / num_ranks_;
     const double seen = (causal * 0.75 + full) / num_ranks_, seen_twice = (causal * 0.25 + full) / num_ranks_;
@@ -309,12 +164,13 @@ class Formula {
     const double backward =
         links_.even((num_ranks_ - 1) * (operand_bytes + gradient_bytes), num_ranks_, &backward_bytes_);
     prediction_.forward.makespan_seconds = rounds(num_ranks_, shape_.num_heads, out + back) + back;
-    prediction_.backward.makespan_seconds = backward_rounds(num_ranks_, shape_.num_heads, backward);
+    prediction_.backward.makespan_seconds =
+        backward_beside(work_.round_seconds(Pass::backward, num_ranks_, shape_.num_heads), backward);
   }
 
   // Of a rank's rows.
   double causal_share() const {
-    return over_documents([](int64_t length, bool causal) { return causal ? length : 0; }) / num_tokens_;
+    return work_.over_documents([](int64_t length, bool causal) { return causal ? length : 0; }) / num_tokens_;
   }
   double wide_bytes() const { return static_cast<double>(num_bytes(plan::accumulation_type(shape_.element))); }
   double partial_bytes() const {
@@ -333,30 +189,11 @@ class Formula {
     compute_seconds_[0] += std::accumulate(attention.begin(), attention.end(), 0.0);
     return seconds;
   }
-  // As backward_rounds(): what is needed is fetched and what is made returned beside all rounds.
+  // Operands come straight from home, and gradients go there, beside all rounds but a first one's operands.
   double backward_beside(const std::vector<double>& attention, double transfer) {
     const double compute = std::accumulate(attention.begin(), attention.end(), 0.0);
     compute_seconds_[1] += compute;
     return std::max(compute, transfer) + transfer / (2 * static_cast<double>(attention.size()));
-  }
-
-  // Under a causal mask a rank has a chunk's own pairs and a whole block a round, but, of an even number of ranks, for
-  // the last round, in which the first half has none.
-  std::vector<double> pairs_of_halves() const {
-    double diagonal = 0, block = 0, full = 0;
-    for (const plan::Document& document : request_.documents.all()) {
-      const double chunk = static_cast<double>(document.length) / num_ranks_;
-      const bool causal = document.mask.kind == plan::MaskKind::causal;
-      (causal ? diagonal : full) += causal ? chunk * (chunk + 1) / 2 : chunk * static_cast<double>(document.length);
-      block += causal ? chunk * chunk : 0;
-    }
-    std::vector<double> pairs;
-    pairs.reserve(static_cast<size_t>(num_ranks_));
-    for (int32_t r = 0; r < num_ranks_; ++r) {
-      const int32_t num_blocks = (num_ranks_ - 1) / 2 + (num_ranks_ % 2 == 0 && 2 * r >= num_ranks_ ? 1 : 0);
-      pairs.push_back(diagonal + full + num_blocks * block);
-    }
-    return pairs;
   }
 
   // In round t a rank gets what it works on from the rank t before it: keys, or queries whose partial output returns.
@@ -370,15 +207,18 @@ class Formula {
       return std::pair((rank >= round ? causal : 0) + 1 - causal,
                        assists ? (rank < round ? causal : 0) + 1 - causal : 0.0);
     };
+    const std::array blocks = {work_.round_seconds(Pass::forward, num_ranks_, shape_.num_heads),
+                               work_.round_seconds(Pass::backward, num_ranks_, shape_.num_heads)};
     std::array<std::vector<double>, 2> attention;
     std::vector<EvenLinks::Together> transfers(static_cast<size_t>(last) + 2, links_.together());
     EvenLinks::Together backward = links_.together();
     for (int32_t t = 0; t <= last; ++t) {
       for (const Pass pass : {Pass::forward, Pass::backward}) {
+        const size_t number = pass == Pass::forward ? 0 : 1;
         const double operation = times_.times(pass).operation_seconds;
-        const double one = round(pass, t, num_ranks_, shape_.num_heads) - operation;
+        const double one = blocks[number][static_cast<size_t>(t)] - operation;
         const bool both = t > 0 && 2 * t < num_ranks_;
-        attention[pass == Pass::forward ? 0 : 1].push_back(operation + one * (both ? 2 - causal : 1));
+        attention[number].push_back(operation + one * (both ? 2 - causal : 1));
       }
       for (int32_t r = 0; t > 0 && r < num_ranks_; ++r) {
         const Rank rank(r), before((r - t + num_ranks_) % num_ranks_);
@@ -441,9 +281,9 @@ class Formula {
     std::array<std::vector<double>, 2> attention;
     for (const Pass pass : {Pass::forward, Pass::backward}) {
       const double operation = times_.times(pass).operation_seconds;
-      const double other = round(pass, 1, num_ranks_, shape_.num_heads) - operation;
+      const double other = work_.round(pass, 1, num_ranks_, shape_.num_heads) - operation;
       for (size_t s = 0; s < num_rounds; ++s) {
-        attention[pass == Pass::forward ? 0 : 1].push_back(s == 0 ? round(pass, 0, num_ranks_, shape_.num_heads)
+        attention[pass == Pass::forward ? 0 : 1].push_back(s == 0 ? work_.round(pass, 0, num_ranks_, shape_.num_heads)
                                                                   : operation + blocks[s] * other);
       }
     }
@@ -464,15 +304,15 @@ class Formula {
     for (const Pass pass : {Pass::forward, Pass::backward}) {
       const bool forward = pass == Pass::forward;
       const double attend =
-          times_.times(pass).operation_seconds + over_documents([&](int64_t length, bool causal) {
+          times_.times(pass).operation_seconds + work_.over_documents([&](int64_t length, bool causal) {
             if (num_parts == 1) {
-              return segment(pass, causal ? TileKind::causal : TileKind::full, length, length, own.size());
+              return work_.segment(pass, causal ? TileKind::causal : TileKind::full, length, length, own.size());
             }
             // Two pieces from both ends: together they see the keys of all pieces but one.
-            const int64_t piece = part(length, 2 * num_parts);
-            if (!causal) return 2 * segment(pass, TileKind::full, piece, length, own.size());
-            return 2 * segment(pass, TileKind::causal, piece, piece, own.size()) +
-                   segment(pass, TileKind::full, piece, (2 * num_parts - 1) * piece, own.size());
+            const int64_t piece = work_.part(length, 2 * num_parts);
+            if (!causal) return 2 * work_.segment(pass, TileKind::full, piece, length, own.size());
+            return 2 * work_.segment(pass, TileKind::causal, piece, piece, own.size()) +
+                   work_.segment(pass, TileKind::full, piece, (2 * num_parts - 1) * piece, own.size());
           });
       std::vector<double>* bytes = forward ? &forward_bytes_ : &backward_bytes_;
       const double in = links_.even(forward ? query_bytes + kv_bytes : query_bytes, num_ranks_, bytes);
@@ -487,18 +327,18 @@ class Formula {
     double own = 0, near = 0, far = 0;
   };
   GatheredTiles gathered_tiles(Pass pass, const plan::Placement& stream, Rank rank, int32_t node_size) const {
-    const bool waits = uniform_.layout != Layout::stream;
+    const bool waits = work_.uniform().layout != Layout::stream;
     const double operation = times_.times(pass).operation_seconds;
     const bool one_node = node_size == num_ranks_;
     GatheredTiles tiles;
     if (!waits) tiles.own = tiles.near = operation;
     if (waits || !one_node) (one_node ? tiles.near : tiles.far) += operation;
     const int32_t first = rank / node_size * node_size;
-    for (const auto& [id, span] : gathered_spans(stream, rank)) {
+    for (const auto& [id, span] : work_.gathered_spans(stream, rank)) {
       const plan::Document& document = request_.documents[id];
       const bool causal = document.mask.kind == plan::MaskKind::causal;
       const double diagonal =
-          segment(pass, causal ? TileKind::causal : TileKind::full, span.size(), span.size(), shape_.num_heads);
+          work_.segment(pass, causal ? TileKind::causal : TileKind::full, span.size(), span.size(), shape_.num_heads);
       (waits ? (one_node ? tiles.near : tiles.far) : tiles.own) += diagonal;
       const int64_t elsewhere = plan::needed_keys(document, span).size() - span.size();
       int64_t near = 0;
@@ -509,14 +349,14 @@ class Formula {
         }
       }
       if (waits && one_node) near = elsewhere;
-      tiles.near += segment(pass, TileKind::full, span.size(), near, shape_.num_heads);
-      tiles.far += segment(pass, TileKind::full, span.size(), elsewhere - near, shape_.num_heads);
+      tiles.near += work_.segment(pass, TileKind::full, span.size(), near, shape_.num_heads);
+      tiles.far += work_.segment(pass, TileKind::full, span.size(), elsewhere - near, shape_.num_heads);
     }
     return tiles;
   }
 
   void predict_all_gather() {
-    const plan::Placement stream = gathered_stream();
+    const plan::Placement stream = work_.gathered_stream();
     const int32_t node_size = std::min(request_.topology.ranks_per_node(), num_ranks_);
     const int32_t num_nodes = (num_ranks_ + node_size - 1) / node_size;
     struct Arrivals {
@@ -533,7 +373,7 @@ class Formula {
     const double token_bytes =
         2.0 * shape_.num_kv_heads * shape_.head_dim * static_cast<double>(num_bytes(shape_.element));
     const int64_t remote =
-        stream.num_ranks() > 0 ? plan::remote_key_tokens(request_, stream) : zigzag_remote_key_tokens();
+        stream.num_ranks() > 0 ? plan::remote_key_tokens(request_, stream) : work_.zigzag_remote_key_tokens();
     const auto needed = static_cast<double>(remote);
     arrivals[1].near = arrivals[1].far =
         links_.even(2 * needed / num_ranks_ * token_bytes, num_ranks_, &backward_bytes_);
@@ -553,22 +393,6 @@ class Formula {
     for (size_t number : {0, 1}) compute_seconds_[number] = compute[number] / num_ranks_;
   }
 
-  // plan::remote_key_tokens() of zigzag's placement. A rank's high chunk sees all keys that its low chunk sees.
-  int64_t zigzag_remote_key_tokens() const {
-    int64_t num_tokens = 0;
-    for (const plan::Document& document : request_.documents.all()) {
-      for (int32_t r = 0; r < num_ranks_; ++r) {
-        int64_t own = 0, end = 0;
-        for_each_home(document.length, r, [&](const Span& span) {
-          own += span.size();
-          if (!span.empty()) end = span.end;
-        });
-        if (own > 0) num_tokens += (document.mask.kind == plan::MaskKind::full ? document.length : end) - own;
-      }
-    }
-    return num_tokens;
-  }
-
   // Layers end to end, on the rank with most tokens.
   double step_seconds() const {
     const double attention = prediction_.forward.makespan_seconds + prediction_.backward.makespan_seconds;
@@ -579,7 +403,7 @@ class Formula {
 
   const plan::Request& request_;
   const Scenario& scenario_;
-  const plan::Uniform uniform_;
+  const UniformWork work_;
   const double enough_;
   const plan::AttentionShape& shape_;
   EvenLinks links_;
@@ -595,35 +419,6 @@ class Formula {
 
 // What the formula leaves out may be to a program's advantage.
 constexpr double kBoundOfFormula = 0.9;
-
-// How a strategy's formula becomes a bound.
-struct Evenness {
-  int64_t quantum = 1;     // tokens of a document of which every rank has equally many, in whole chunks
-  int64_t num_rounds = 0;  // of a zigzag: the keys of the rank with the middle chunks come as one chunk; 0: all as said
-};
-
-Evenness evenness(const plan::Request& request, const plan::Uniform& uniform) {
-  const int64_t ranks = request.num_ranks();
-  switch (uniform.circulation) {
-    case Circulation::heads: {
-      const int64_t num_parts = plan::head_split(request, static_cast<int32_t>(ranks)).num_row_parts;
-      return {num_parts > 1 ? 2 * num_parts : 1, 0};
-    }
-    case Circulation::keys_by_heads: {
-      const int64_t members = ranks / plan::ranks_per_group(request);
-      return {2 * members, members};
-    }
-    case Circulation::gather:
-      return {uniform.layout == Layout::zigzag ? 2 * ranks : 1, 0};
-    case Circulation::keys:
-    case Circulation::queries:
-    case Circulation::halves:
-    case Circulation::tiles:
-      break;
-  }
-  if (uniform.layout == Layout::zigzag) return {2 * ranks, ranks};
-  return {uniform.layout == Layout::stripes ? request.options.stripe_tokens * ranks : ranks, 0};
-}
 
 }  // namespace
 
