@@ -35,9 +35,9 @@ class Balancer {
         placement_(placement),
         pairs_(static_cast<size_t>(placement.num_ranks()), 0),
         shards_of_(static_cast<size_t>(request.documents.size())) {
-    const AttentionShape& shape = request.shape;
-    row_bytes_ = int64_t{2} * shape.num_heads * shape.head_dim * num_bytes(shape.element);
-    key_bytes_ = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
+    const RowBytes bytes(request.shape);
+    row_bytes_ = 2 * bytes.query;
+    key_bytes_ = bytes.key_value;
     for (int32_t r = 0; r < placement.num_ranks(); ++r) {
       for (const PlacedSpan& placed : placement.spans(Rank(r))) {
         shards_of_[static_cast<size_t>(placed.document.value)].push_back(at_home_.size());

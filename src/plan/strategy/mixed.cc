@@ -108,8 +108,7 @@ Traffic mixed_traffic(const Request& request, const Placement& placement) {
   const auto divided_keys = remote_key_tokens(request, placement, [&](Rank rank, DocumentId document) {
     return !holds(shared[static_cast<size_t>(rank / group_size)], document);
   });
-  const AttentionShape& shape = request.shape;
-  const int64_t token_bytes = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
+  const int64_t token_bytes = RowBytes(request.shape).key_value;
   return Traffic{split_heads_traffic(request, placement, group_size, shared).sent_bytes + divided_keys * token_bytes,
                  2 + 2 * most_remote_rounds(request)};
 }

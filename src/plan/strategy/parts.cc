@@ -9,6 +9,11 @@
 
 namespace evenspan::plan {
 
+RowBytes::RowBytes(const AttentionShape& shape)
+    : query(int64_t{shape.num_heads} * shape.head_dim * num_bytes(shape.element)),
+      key_value(int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element)),
+      partial(int64_t{shape.num_heads} * (shape.head_dim + 1) * num_bytes(accumulation_type(shape.element))) {}
+
 std::vector<PlacedSpan> whole_documents(const Documents& documents) {
   std::vector<PlacedSpan> stream;
   stream.reserve(static_cast<size_t>(documents.size()));
@@ -143,8 +148,7 @@ Draft ring_draft(const Request& request, Placement placement) {
 }
 
 Traffic ring_traffic(const Request& request, const Placement& placement) {
-  const AttentionShape& shape = request.shape;
-  const int64_t token_bytes = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
+  const int64_t token_bytes = RowBytes(request.shape).key_value;
   return Traffic{(placement.num_ranks() - 1) * request.documents.total_tokens() * token_bytes,
                  placement.num_ranks() - 1};
 }

@@ -12,6 +12,12 @@ namespace evenspan::plan {
 inline HeadRange all_heads(const Request& request) { return HeadRange{0, request.shape.num_heads}; }
 inline HeadRange all_kv_heads(const Request& request) { return HeadRange{0, request.shape.num_kv_heads}; }
 
+// Bytes of a row of all heads: of queries, of keys and values, and of an output that is not final with its log-sum-exp.
+struct RowBytes {
+  explicit RowBytes(const AttentionShape& shape);
+  int64_t query, key_value, partial;
+};
+
 // The batch as one stream, cut into num_parts equal pieces.
 std::vector<std::vector<PlacedSpan>> contiguous_spans(const std::vector<PlacedSpan>& stream, int32_t num_parts);
 std::vector<PlacedSpan> whole_documents(const Documents& documents);

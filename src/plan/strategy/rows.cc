@@ -83,9 +83,4 @@ Rows rows_seen(const Request& request, const Placement& placement, Rank home, Ra
   return join(rows, {});
 }
 
-RowBytes::RowBytes(const AttentionShape& shape)
-    : query(int64_t{shape.num_heads} * shape.head_dim * num_bytes(shape.element)),
-      key_value(int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element)),
-      partial(int64_t{shape.num_heads} * (shape.head_dim + 1) * num_bytes(accumulation_type(shape.element))) {}
-
 }  // namespace evenspan::plan

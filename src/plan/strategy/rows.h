@@ -18,10 +18,4 @@ Rows rows_seeing(const Request& request, const Placement& placement, Rank home, 
 // Key rows that are at home on `other` and that queries of `home` may see.
 Rows rows_seen(const Request& request, const Placement& placement, Rank home, Rank other);
 
-// Bytes of a row of all heads: of queries, of keys and values, and of an output that is not final with its log-sum-exp.
-struct RowBytes {
-  explicit RowBytes(const AttentionShape& shape);
-  int64_t query, key_value, partial;
-};
-
 }  // namespace evenspan::plan

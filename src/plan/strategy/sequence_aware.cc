@@ -13,8 +13,7 @@ Draft write_sequence_aware(const Request& request) {
 }
 
 Traffic sequence_aware_traffic(const Request& request, const Placement& placement) {
-  const AttentionShape& shape = request.shape;
-  const int64_t token_bytes = int64_t{2} * shape.num_kv_heads * shape.head_dim * num_bytes(shape.element);
+  const int64_t token_bytes = RowBytes(request.shape).key_value;
   return Traffic{remote_key_tokens(request, placement) * token_bytes, most_remote_rounds(request)};
 }
 

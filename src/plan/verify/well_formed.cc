@@ -85,12 +85,13 @@ class Checker {
   void rank(int32_t rank) {
     program_ = &plan_.programs[static_cast<size_t>(rank)];
     const auto& buffers = program_->buffers;
+    const Buffer undeclared{static_cast<Lifetime>(kNumLifetimes), 0};
     for (size_t b = 0; b < std::max<size_t>(buffers.size(), 1); ++b) {
-      const bool declared = b < buffers.size();
-      const bool callers = declared && buffers[b].lifetime == Lifetime::caller;
-      if (declared && callers == (b == 0) && buffers[b].lifetime <= Lifetime::step && buffers[b].bytes >= 0) continue;
-      refute(Proof::memory, Site{rank}, to_string(static_cast<BufferId>(b)), " has ", declared ? buffers[b].bytes : 0,
-             " bytes, which is not negative, and the lifetime ", declared ? static_cast<int>(buffers[b].lifetime) : -1,
+      const auto& [lifetime, bytes] = b < buffers.size() ? buffers[b] : undeclared;
+      const bool callers = lifetime == Lifetime::caller;
+      if (callers == (b == 0) && lifetime <= Lifetime::step && bytes >= 0) continue;
+      refute(Proof::memory, Site{rank}, to_string(static_cast<BufferId>(b)), " has ", bytes,
+             " bytes, which is not negative, and the lifetime ", static_cast<int>(lifetime),
              ": the caller's for home, and for nothing else");
     }
     for (const Phase& phase : program_->phases) this->phase(rank, phase);
